@@ -1,0 +1,472 @@
+//! A partition as a chain of segments, and the edits a chain may undergo.
+//!
+//! ```text
+//!   log start            sealed                sealed            open
+//!       │     ┌──────────────────────────┬──────────────────┬─────────────→
+//!       └────►│ id 7, epoch 3, gen 1     │ id 12, epoch 4   │ id 15, epoch 6
+//!             └──────────────────────────┴──────────────────┴─────────────→
+//!             base                    end = base          end = base
+//! ```
+//!
+//! Invariants, checked by every edit (replication.md sections 2.2 and 2.3):
+//! - entries touch: `entries[k].end == entries[k + 1].base`; leader epochs never fall along the chain;
+//! - only the last entry may be open; a chain whose last entry is sealed is closed for good;
+//! - `(end, crc, bytes)` of a sealed entry never change, except that [`PartitionState::replace`]
+//!   puts one new generation in the place of a run of them, over the same offsets;
+//! - `log_start` and `version` never fall; an idle partition's chain does not grow.
+//!
+//! Pure values: the metadata state machine applies the edits, leaders and readers look things up.
+//! A chain may begin at any offset and leader epoch. What it does not do: know which bytes exist.
+
+use crate::ids::{BrokerId, Generation, Incarnation, LeaderEpoch, Offset, SegmentId, StorageId};
+
+/// How a segment's bytes are kept. More kinds (foreign, object) come with their own features;
+/// the number is part of the metadata format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum SegmentKind {
+    /// One append-only file on each replica's storage.
+    #[default]
+    Replicated = 1,
+}
+
+impl SegmentKind {
+    /// The kind for a stored number; `None` for a kind this version does not know.
+    pub fn from_number(number: u32) -> Option<SegmentKind> {
+        (number == 1).then_some(SegmentKind::Replicated)
+    }
+}
+
+/// One storage that takes part in an open segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// The broker that runs the storage.
+    pub broker: BrokerId,
+    /// The log directory.
+    pub storage: StorageId,
+    /// The life of the broker that was a member; a restarted broker is not.
+    pub incarnation: Incarnation,
+}
+
+/// Whether a segment still grows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SegmentState {
+    /// The leader appends; every member holds a prefix.
+    Open {
+        /// The storages that must hold a record before it is committed.
+        ensemble: Vec<Member>,
+    },
+    /// Ended for ever.
+    Sealed {
+        /// Offset after the last one covered.
+        end: Offset,
+        /// CRC32C over the whole file.
+        crc: u32,
+        /// Length of the file, bytes.
+        bytes: u64,
+        /// Storages known to hold all of it.
+        replicas: Vec<StorageId>,
+    },
+}
+
+/// One link of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentEntry {
+    /// Unique for ever.
+    pub id: SegmentId,
+    /// How the bytes are kept.
+    pub kind: SegmentKind,
+    /// Count of rewrites.
+    pub generation: Generation,
+    /// First offset covered.
+    pub base: Offset,
+    /// Leader epochs and the offset at which each begins, ascending; the first begins at or below
+    /// `base`. One pair for a segment as written, several for a rewrite of a run of segments.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+    /// How many members must hold a record before it is committed (Qa); today always all of them.
+    pub ack_quorum: u32,
+    /// Open or sealed.
+    pub state: SegmentState,
+    /// Set when an unclean election may have lost committed records in this range.
+    pub unclean: bool,
+}
+
+impl SegmentEntry {
+    /// Offset after the last one covered; `None` while open.
+    pub fn end(&self) -> Option<Offset> {
+        match &self.state {
+            SegmentState::Open { .. } => None,
+            SegmentState::Sealed { end, .. } => Some(*end),
+        }
+    }
+
+    /// True while the segment grows.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, SegmentState::Open { .. })
+    }
+
+    /// The epoch in which the last record of this segment was (or is) written.
+    pub fn last_epoch(&self) -> LeaderEpoch {
+        self.epochs.last().map_or(LeaderEpoch(-1), |(epoch, _)| *epoch)
+    }
+}
+
+/// A partition as the metadata log knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    /// Raised by every edit.
+    pub version: u64,
+    /// Who may write.
+    pub leader: BrokerId,
+    /// Raised by every election.
+    pub leader_epoch: LeaderEpoch,
+    /// Where copies are wanted.
+    pub placement: Vec<BrokerId>,
+    /// First offset a reader may ask for; may lie inside a segment.
+    pub log_start: Offset,
+    /// The segments, oldest first; never empty.
+    pub chain: Vec<SegmentEntry>,
+}
+
+/// The segment that an edit opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSegment {
+    /// A fresh id.
+    pub id: SegmentId,
+    /// Its ensemble; the leader's storage is a member.
+    pub ensemble: Vec<Member>,
+    /// Its ack quorum.
+    pub ack_quorum: u32,
+}
+
+/// What a seal states about the segment it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// The open segment to end; compared with the chain's last entry.
+    pub segment: SegmentId,
+    /// The epoch in which the caller leads.
+    pub leader_epoch: LeaderEpoch,
+    /// Where it ends.
+    pub end: Offset,
+    /// CRC32C over the file up to `end`.
+    pub crc: u32,
+    /// Length of the file up to `end`, bytes.
+    pub bytes: u64,
+    /// Storages that hold everything below `end`.
+    pub holders: Vec<StorageId>,
+}
+
+/// An edit that does not fit the chain as it is. The caller reads the chain anew or steps down.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// Another edit came first: the named segment is not (or no longer) where the edit expects it.
+    #[error("segment {0} is not the one the chain has there")]
+    StaleSegment(SegmentId),
+    /// The caller's epoch is not the current one.
+    #[error("leader epoch {asked} is not the current {current}")]
+    StaleEpoch {
+        /// Epoch of the caller.
+        asked: LeaderEpoch,
+        /// Epoch of the partition.
+        current: LeaderEpoch,
+    },
+    /// An offset lies outside what the edit may touch.
+    #[error("offset {0} is out of range for this edit")]
+    BadOffset(Offset),
+    /// Fewer copies than `min.insync.replicas` asks for.
+    #[error("{have} copies, {need} needed")]
+    TooFewCopies {
+        /// Copies named by the edit.
+        have: usize,
+        /// Copies needed.
+        need: usize,
+    },
+}
+
+impl PartitionState {
+    /// A new partition: one open segment at `base`, in epoch `leader_epoch`.
+    pub fn create(
+        leader: BrokerId,
+        leader_epoch: LeaderEpoch,
+        placement: Vec<BrokerId>,
+        base: Offset,
+        first: NewSegment,
+    ) -> PartitionState {
+        let open = open_entry(first, base, leader_epoch);
+        PartitionState { version: 0, leader, leader_epoch, placement, log_start: base, chain: vec![open] }
+    }
+
+    /// The last entry; for a chain that is not closed this is the open one.
+    pub fn last(&self) -> &SegmentEntry {
+        self.chain.last().expect("a chain is never empty")
+    }
+
+    /// The entry that covers `offset`, or will cover it once written.
+    pub fn entry_for(&self, offset: Offset) -> Option<&SegmentEntry> {
+        let after = self.chain.partition_point(|entry| entry.base <= offset);
+        let entry = self.chain.get(after.checked_sub(1)?)?;
+        entry.end().is_none_or(|end| offset < end).then_some(entry)
+    }
+
+    /// Makes `leader` the leader in the next epoch.
+    pub fn elect(&mut self, leader: BrokerId) {
+        self.leader = leader;
+        self.leader_epoch.0 += 1;
+        self.version += 1;
+    }
+
+    /// Ends the open segment and opens the next, at once (replication.md 2.3). A segment that ends
+    /// empty leaves the chain, so that idle partitions never grow theirs.
+    ///
+    /// `copies_min` is the least number of holders and of members (`min.insync.replicas`, at most
+    /// the replication factor).
+    ///
+    /// # Errors
+    /// [`ChainError`]; the chain is unchanged then.
+    pub fn seal_and_open(
+        &mut self,
+        seal: &Seal,
+        next: NewSegment,
+        copies_min: usize,
+    ) -> Result<(), ChainError> {
+        let last = self.last();
+        if last.id != seal.segment || !last.is_open() {
+            return Err(ChainError::StaleSegment(seal.segment));
+        }
+        if seal.leader_epoch != self.leader_epoch {
+            return Err(ChainError::StaleEpoch { asked: seal.leader_epoch, current: self.leader_epoch });
+        }
+        if seal.end < last.base {
+            return Err(ChainError::BadOffset(seal.end));
+        }
+        let have = seal.holders.len().min(next.ensemble.len());
+        if have < copies_min {
+            return Err(ChainError::TooFewCopies { have, need: copies_min });
+        }
+        if seal.end == last.base {
+            self.chain.pop();
+        } else {
+            let last = self.chain.last_mut().expect("a chain is never empty");
+            last.state = SegmentState::Sealed {
+                end: seal.end,
+                crc: seal.crc,
+                bytes: seal.bytes,
+                replicas: seal.holders.clone(),
+            };
+        }
+        self.chain.push(open_entry(next, seal.end, self.leader_epoch));
+        self.version += 1;
+        Ok(())
+    }
+
+    /// Raises the log start; segments that end at or below it leave the chain and are returned.
+    /// A start at or below the present one changes nothing.
+    ///
+    /// # Errors
+    /// [`ChainError::BadOffset`] beyond the end of a closed chain. The leader guards the bound that
+    /// only it knows: the high watermark.
+    pub fn trim(&mut self, start: Offset) -> Result<Vec<SegmentEntry>, ChainError> {
+        if start <= self.log_start {
+            return Ok(Vec::new());
+        }
+        if self.last().end().is_some_and(|end| start > end) {
+            return Err(ChainError::BadOffset(start));
+        }
+        let keep_last = self.chain.len() - 1;
+        let dropped = self.chain.iter().take(keep_last).take_while(|e| e.end().is_some_and(|end| end <= start));
+        let count = dropped.count();
+        self.log_start = start;
+        self.version += 1;
+        Ok(self.chain.drain(..count).collect())
+    }
+
+    /// Puts `new`, a rewrite, in the place of the run of sealed segments `old` (compaction,
+    /// coalescing; replication.md 2.15). Returns the entries that left.
+    ///
+    /// # Errors
+    /// [`ChainError::StaleSegment`] unless the run stands in the chain exactly as named;
+    /// [`ChainError::BadOffset`] unless `new` is sealed and covers the same offsets;
+    /// [`ChainError::TooFewCopies`] below `copies_min` replicas.
+    pub fn replace(
+        &mut self,
+        old: &[(SegmentId, Generation)],
+        new: SegmentEntry,
+        copies_min: usize,
+    ) -> Result<Vec<SegmentEntry>, ChainError> {
+        let stale = || ChainError::StaleSegment(old.first().map_or(new.id, |(id, _)| *id));
+        let first = old.first().ok_or_else(stale)?;
+        let at = self.chain.iter().position(|e| (e.id, e.generation) == *first).ok_or_else(stale)?;
+        let run = self.chain.get(at..at + old.len()).ok_or_else(stale)?;
+        if !run.iter().zip(old).all(|(entry, name)| (entry.id, entry.generation) == *name && !entry.is_open()) {
+            return Err(stale());
+        }
+        let end = run.last().and_then(SegmentEntry::end);
+        let SegmentState::Sealed { end: new_end, replicas, .. } = &new.state else {
+            return Err(ChainError::BadOffset(new.base));
+        };
+        if new.base != run[0].base || Some(*new_end) != end {
+            return Err(ChainError::BadOffset(*new_end));
+        }
+        if replicas.len() < copies_min {
+            return Err(ChainError::TooFewCopies { have: replicas.len(), need: copies_min });
+        }
+        let removed = self.chain.splice(at..at + old.len(), [new]).collect();
+        self.version += 1;
+        Ok(removed)
+    }
+
+    /// Kafka's OffsetForLeaderEpoch (KIP-279): the largest epoch at most `asked` that has records,
+    /// and the offset after its last one. `log_end` is the end the leader may show. `None` when
+    /// every record is of a later epoch, or `asked` is later than the current epoch.
+    pub fn epoch_end(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
+        if asked == self.leader_epoch {
+            return Some((asked, log_end));
+        }
+        if asked > self.leader_epoch {
+            return None;
+        }
+        let mut found = None;
+        for (epoch, start) in self.chain.iter().flat_map(|entry| &entry.epochs) {
+            match found {
+                _ if *epoch <= asked => found = Some((*epoch, log_end)),
+                Some((before, _)) => return Some((before, *start)),
+                None => return None,
+            }
+        }
+        found
+    }
+}
+
+fn open_entry(new: NewSegment, base: Offset, epoch: LeaderEpoch) -> SegmentEntry {
+    SegmentEntry {
+        id: new.id,
+        kind: SegmentKind::Replicated,
+        generation: Generation(0),
+        base,
+        epochs: vec![(epoch, base)],
+        ack_quorum: new.ack_quorum,
+        state: SegmentState::Open { ensemble: new.ensemble },
+        unclean: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Uuid;
+
+    const STORAGE: StorageId = Uuid([1; 16]);
+
+    fn segment(id: u64) -> NewSegment {
+        let member = Member { broker: BrokerId(1), storage: STORAGE, incarnation: Incarnation(1) };
+        NewSegment { id: SegmentId(id), ensemble: vec![member], ack_quorum: 1 }
+    }
+
+    fn seal(id: u64, epoch: i32, end: Offset) -> Seal {
+        Seal {
+            segment: SegmentId(id),
+            leader_epoch: LeaderEpoch(epoch),
+            end,
+            crc: 9,
+            bytes: 100,
+            holders: vec![STORAGE],
+        }
+    }
+
+    fn partition() -> PartitionState {
+        PartitionState::create(BrokerId(1), LeaderEpoch(0), vec![BrokerId(1)], 0, segment(1))
+    }
+
+    /// Segments [0,10) [10,20) in epoch 0, [20,30) in epoch 2, open at 30 in epoch 2.
+    fn grown() -> PartitionState {
+        let mut p = partition();
+        p.seal_and_open(&seal(1, 0, 10), segment(2), 1).unwrap();
+        p.seal_and_open(&seal(2, 0, 20), segment(3), 1).unwrap();
+        p.elect(BrokerId(1));
+        p.elect(BrokerId(1));
+        p.seal_and_open(&seal(3, 2, 20), segment(4), 1).unwrap();
+        p.seal_and_open(&seal(4, 2, 30), segment(5), 1).unwrap();
+        p
+    }
+
+    #[test]
+    fn entries_touch_and_empty_segments_leave_the_chain() {
+        let p = grown();
+        let bounds: Vec<_> = p.chain.iter().map(|e| (e.id.0, e.base, e.end())).collect();
+        assert_eq!(bounds, [(1, 0, Some(10)), (2, 10, Some(20)), (4, 20, Some(30)), (5, 30, None)]);
+    }
+
+    #[test]
+    fn a_second_seal_of_the_same_segment_is_stale() {
+        let mut p = partition();
+        p.seal_and_open(&seal(1, 0, 10), segment(2), 1).unwrap();
+        let before = p.clone();
+        assert_eq!(p.seal_and_open(&seal(1, 0, 10), segment(3), 1), Err(ChainError::StaleSegment(SegmentId(1))));
+        assert_eq!(p, before);
+    }
+
+    #[test]
+    fn an_old_leader_cannot_seal() {
+        let mut p = partition();
+        p.elect(BrokerId(2));
+        assert!(matches!(p.seal_and_open(&seal(1, 0, 10), segment(2), 1), Err(ChainError::StaleEpoch { .. })));
+    }
+
+    #[test]
+    fn a_seal_needs_enough_copies() {
+        let mut p = partition();
+        let error = p.seal_and_open(&seal(1, 0, 10), segment(2), 2);
+        assert_eq!(error, Err(ChainError::TooFewCopies { have: 1, need: 2 }));
+    }
+
+    #[test]
+    fn trim_drops_whole_segments_and_never_goes_back() {
+        let mut p = grown();
+        let dropped: Vec<_> = p.trim(25).unwrap().into_iter().map(|e| e.id.0).collect();
+        assert_eq!((dropped, p.log_start), (vec![1, 2], 25));
+        assert!(p.trim(5).unwrap().is_empty());
+        assert_eq!(p.log_start, 25);
+        let dropped: Vec<_> = p.trim(35).unwrap().into_iter().map(|e| e.id.0).collect();
+        assert_eq!((dropped, p.log_start, p.chain.len()), (vec![4], 35, 1));
+    }
+
+    #[test]
+    fn replace_takes_exactly_the_named_run() {
+        let mut p = grown();
+        let new = SegmentEntry {
+            id: SegmentId(6),
+            generation: Generation(1),
+            epochs: vec![(LeaderEpoch(0), 0)],
+            state: SegmentState::Sealed { end: 20, crc: 1, bytes: 50, replicas: vec![STORAGE] },
+            ..p.chain[0].clone()
+        };
+        let run = [(SegmentId(1), Generation(0)), (SegmentId(2), Generation(0))];
+        assert!(p.clone().replace(&run[..1], new.clone(), 1).is_err());
+        assert!(p.clone().replace(&[run[1], run[0]], new.clone(), 1).is_err());
+        let removed = p.replace(&run, new.clone(), 1).unwrap();
+        assert_eq!(removed.len(), 2);
+        assert_eq!(p.chain[0], new);
+        assert!(p.replace(&run, new, 1).is_err());
+    }
+
+    #[test]
+    fn lookup_finds_the_covering_segment() {
+        let mut p = grown();
+        let id = |p: &PartitionState, offset| p.entry_for(offset).map(|e| e.id.0);
+        assert_eq!([0, 9, 10, 29, 30, 1000].map(|o| id(&p, o)), [1, 1, 2, 4, 5, 5].map(Some));
+        p.trim(20).unwrap();
+        assert_eq!(id(&p, 19), None);
+    }
+
+    #[test]
+    fn epoch_end_follows_kip_279() {
+        let p = grown();
+        assert_eq!(p.epoch_end(LeaderEpoch(2), 37), Some((LeaderEpoch(2), 37)));
+        assert_eq!(p.epoch_end(LeaderEpoch(1), 37), Some((LeaderEpoch(0), 20)));
+        assert_eq!(p.epoch_end(LeaderEpoch(0), 37), Some((LeaderEpoch(0), 20)));
+        assert_eq!(p.epoch_end(LeaderEpoch(3), 37), None);
+        let mut trimmed = p;
+        trimmed.trim(30).unwrap();
+        assert_eq!(trimmed.epoch_end(LeaderEpoch(1), 37), None);
+    }
+}

@@ -1,0 +1,1 @@
+//! The door's simulated side: seeded, in memory, with faults.

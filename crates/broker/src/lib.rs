@@ -1,0 +1,1 @@
+//! Kafka request handling: connections, dispatch, one file per API key, partitions

@@ -1,0 +1,1 @@
+//! One log as a chain of segments: leader writer, recovery, seal, trim, compaction

@@ -1,0 +1,1 @@
+//! Clusters in one seeded thread, fault injection, checkers
