@@ -1,0 +1,104 @@
+"""The table of suites: what each needs on the machine, how it is prepared and which command runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import packages
+from .broker import KAFKA_VERSION
+
+HERE = Path(__file__).resolve().parent.parent
+SUITES = HERE / "suites"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A suite ready to run: its command and what its environment gets on top."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One client family. `prepare` gets the suite's folder under the target."""
+
+    name: str
+    about: str
+    prepare: Callable[[Path], Prepared]
+    # The whole run, without installation, may take this long.
+    timeout_s: float = 240.0
+
+
+def _python(name: str) -> Callable[[Path], Prepared]:
+    def prepare(folder: Path) -> Prepared:
+        source = SUITES / name
+        interpreter = packages.python_packages(folder, source / "requirements.txt")
+        paths = {"PYTHONPATH": str(HERE / "lib" / "python"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return Prepared([str(interpreter), "-u", str(source / "suite.py")], paths)
+
+    return prepare
+
+
+def _kcat(folder: Path) -> Prepared:
+    packages.debian_package("kcat", "kcat")
+    packages.need("python3")
+    paths = {"PYTHONPATH": str(HERE / "lib" / "python"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Prepared(["python3", "-u", str(SUITES / "kcat" / "suite.py")], paths)
+
+
+def _node(name: str) -> Callable[[Path], Prepared]:
+    def prepare(folder: Path) -> Prepared:
+        source = SUITES / name
+        node = packages.node_packages(folder, source)
+        # Node.js resolves packages from the folder of the script, hence the copies.
+        for script in [source / "suite.mjs", HERE / "lib" / "node" / "harness.mjs"]:
+            (folder / script.name).write_bytes(script.read_bytes())
+        return Prepared([str(node), "--no-warnings", str(folder / "suite.mjs")], {})
+
+    return prepare
+
+
+def _go(name: str) -> Callable[[Path], Prepared]:
+    def prepare(folder: Path) -> Prepared:
+        return Prepared([str(packages.go_program(folder, SUITES / name))], {})
+
+    return prepare
+
+
+def _java(name: str) -> Callable[[Path], Prepared]:
+    def prepare(folder: Path) -> Prepared:
+        source = SUITES / name
+        libs = packages.maven_jars(folder, source / "pom.xml")
+        # The 3.x suite compiles the same client cases; its tools differ and have a file of their own.
+        shared = sorted((HERE / "lib" / "java").glob("*.java"))
+        classes = packages.java_classes(folder / "build", libs, [*shared, *sorted(source.glob("*.java"))])
+        classpath = f"{classes}:{HERE / 'lib' / 'java'}:{libs}/*"
+        return Prepared(["java", *JVM_FLAGS, "-cp", classpath, "Suite"], {"CLASSPATH_OF_SUITE": classpath})
+
+    return prepare
+
+
+# Short-lived JVMs: the first compiler tier only, and a heap that lets several run side by side.
+JVM_FLAGS = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+
+
+def kafka_broker_jars(target: Path) -> Path:
+    """The jars of the oracle, under `target`."""
+    return packages.maven_jars(target / f"kafka-{KAFKA_VERSION}", SUITES / "java" / "pom.xml")
+
+
+# The slow ones first, so that two lanes end together.
+ALL = [
+    Suite("java", "Java client and Kafka's own tools, 4.x", _java("java"), timeout_s=420),
+    Suite("java-3", "Java client and Kafka's own tools, 3.x", _java("java-3"), timeout_s=420),
+    Suite("confluent", "confluent-kafka (librdkafka)", _python("confluent")),
+    Suite("franz-go", "franz-go with kadm", _go("franz-go")),
+    Suite("kafka-python", "kafka-python", _python("kafka-python")),
+    Suite("aiokafka", "aiokafka", _python("aiokafka")),
+    Suite("kafkajs", "kafkajs", _node("kafkajs")),
+    Suite("platformatic", "@platformatic/kafka", _node("platformatic")),
+    Suite("kcat", "kcat as Debian packages it (old librdkafka)", _kcat),
+]
