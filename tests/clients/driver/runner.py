@@ -52,7 +52,7 @@ class Settings:
     """What holds for all suites of one run."""
 
     target: Path
-    make_broker: Callable[[Path], Broker]
+    make_broker: Callable[[Path, dict[str, str]], Broker]
     # A missing runtime is a failure, not a reason to skip.
     strict: bool
     # Leave data and logs in place.
@@ -82,7 +82,7 @@ def run_suite(suite: Suite, settings: Settings) -> Result:
     started = time.monotonic()
     run_folder = settings.target / "run" / suite.name
     shutil.rmtree(run_folder, ignore_errors=True)
-    broker = settings.make_broker(run_folder)
+    broker = settings.make_broker(run_folder, suite.settings)
     try:
         broker.start()
         _run(suite, prepared.command, prepared.environment, broker, result)
