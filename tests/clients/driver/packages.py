@@ -102,7 +102,7 @@ def node_packages(folder: Path, source: Path) -> Path:
 
 
 NODE_LEAST = (22, 22)
-NODE_PACKAGED = "24.6.0"
+NODE_PACKAGED = "24.9.0"
 
 
 def _node(folder: Path) -> Path:
