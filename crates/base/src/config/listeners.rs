@@ -1,0 +1,190 @@
+//! Listeners: where the node listens and what clients are told to dial.
+
+use std::fmt;
+
+/// `host:port`; an empty host listens on every interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Host name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// Port; 0 lets the system choose when listening.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// Reads `host:port`, `[ipv6]:port` or `:port`.
+    pub fn parse(text: &str) -> Option<HostPort> {
+        let (host, port) = text.trim().rsplit_once(':')?;
+        let host = match host.strip_prefix('[') {
+            Some(address) => address.strip_suffix(']')?,
+            None if host.contains([':', '/', '[', ']']) => return None,
+            None => host,
+        };
+        let decimal = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse().ok().filter(|_| decimal)?;
+        Some(HostPort { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// A listener for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Name, in capitals.
+    pub name: String,
+    /// Where to listen.
+    pub bind: HostPort,
+    /// What clients are told; `None` tells each the address it used itself.
+    pub advertised: Option<HostPort>,
+}
+
+/// What the listener keys say, as text.
+pub(super) struct ListenerTexts<'a> {
+    pub(super) listeners: &'a [String],
+    pub(super) advertised: Option<&'a [String]>,
+    pub(super) protocols: &'a str,
+    pub(super) controllers: &'a [String],
+}
+
+/// The listeners for clients, or the key that is wrong and why.
+pub(super) fn client_listeners(texts: &ListenerTexts<'_>) -> Result<Vec<Listener>, (&'static str, String)> {
+    let of_controller = |name: &str| texts.controllers.iter().any(|other| other.eq_ignore_ascii_case(name));
+    let binds = named_addresses(texts.listeners).map_err(|reason| ("listeners", reason))?;
+    let told = match texts.advertised {
+        Some(items) => named_addresses(items).map_err(|reason| ("advertised.listeners", reason))?,
+        None => Vec::new(),
+    };
+    for (name, address) in &told {
+        if !binds.iter().any(|(other, _)| other == name) && !of_controller(name) {
+            let reason = format!("`{name}` is no name of a listener in `listeners`");
+            return Err(("advertised.listeners", reason));
+        }
+        if matches!(address.host.as_str(), "0.0.0.0" | "::") {
+            let reason = format!("clients cannot dial {}: name an address they can reach", address.host);
+            return Err(("advertised.listeners", reason));
+        }
+    }
+    let mut listeners = Vec::new();
+    for (name, bind) in binds {
+        if of_controller(&name) {
+            continue;
+        }
+        check_protocol(&name, texts.protocols)?;
+        let advertised = told.iter().find(|(other, _)| *other == name).map(|(_, address)| address.clone());
+        // An advertised listener without a host means the host that the client used.
+        let advertised = advertised.filter(|address| !address.host.is_empty());
+        listeners.push(Listener { name, bind, advertised });
+    }
+    if listeners.is_empty() {
+        return Err(("listeners", "none of them is for clients: all are controller listeners".to_owned()));
+    }
+    Ok(listeners)
+}
+
+fn named_addresses(items: &[String]) -> Result<Vec<(String, HostPort)>, String> {
+    let mut all: Vec<(String, HostPort)> = Vec::new();
+    for item in items {
+        let parsed = item.split_once("://").filter(|(name, _)| !name.is_empty());
+        let parsed =
+            parsed.and_then(|(name, address)| Some((name.to_uppercase(), HostPort::parse(address)?)));
+        let (name, address) =
+            parsed.ok_or_else(|| format!("`{item}` is not of the form name://host:port"))?;
+        if all.iter().any(|(other, _)| *other == name) {
+            return Err(format!("two listeners have the name `{name}`"));
+        }
+        let taken = |other: &HostPort| *other == address && address.port != 0;
+        if all.iter().any(|(_, other)| taken(other)) {
+            return Err(format!("two listeners have the address {address}"));
+        }
+        all.push((name, address));
+    }
+    Ok(all)
+}
+
+fn check_protocol(name: &str, protocols: &str) -> Result<(), (&'static str, String)> {
+    const MAP: &str = "listener.security.protocol.map";
+    let mut entries = protocols.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let protocol = entries.find_map(|entry| {
+        let (listener, protocol) = entry.split_once(':')?;
+        listener.trim().eq_ignore_ascii_case(name).then_some(protocol.trim())
+    });
+    match protocol {
+        None => Err((MAP, format!("it names no security protocol for listener `{name}`"))),
+        Some(protocol) if protocol.eq_ignore_ascii_case("PLAINTEXT") => Ok(()),
+        Some(protocol) => Err((
+            MAP,
+            format!(
+                "listener `{name}` wants {protocol}, but only PLAINTEXT is served yet, and it is not encrypted"
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROTOCOLS: &str = "PLAINTEXT:PLAINTEXT, INTERNAL:plaintext,SSL:SSL";
+
+    fn list(text: &str) -> Vec<String> {
+        text.split(',').map(str::to_owned).collect()
+    }
+
+    fn parse(listeners: &str, advertised: Option<&str>) -> Result<Vec<Listener>, (&'static str, String)> {
+        let (listeners, advertised) = (list(listeners), advertised.map(list));
+        let controllers = list("CONTROLLER");
+        let texts = ListenerTexts {
+            listeners: &listeners,
+            advertised: advertised.as_deref(),
+            protocols: PROTOCOLS,
+            controllers: &controllers,
+        };
+        client_listeners(&texts)
+    }
+
+    #[test]
+    fn hosts_and_ports() {
+        let show = |text| HostPort::parse(text).map(|address| address.to_string());
+        for good in ["localhost:9092", ":9092", "[::1]:0", "0.0.0.0:65535"] {
+            assert_eq!(show(good).as_deref(), Some(good));
+        }
+        for bad in ["localhost", "localhost:", "::1:9092", "a:65536", "a:-1", "a:+1", "a/b:1", "[::1:1"] {
+            assert_eq!(show(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_kraft_file_gives_the_client_listeners_alone() {
+        let all =
+            parse("plaintext://:9092,CONTROLLER://:9093", Some("PLAINTEXT://kafka.example:19092")).unwrap();
+        let [listener] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((listener.name.as_str(), listener.bind.to_string().as_str()), ("PLAINTEXT", ":9092"));
+        assert_eq!(listener.advertised.as_ref().unwrap().to_string(), "kafka.example:19092");
+        let all = parse("PLAINTEXT://:9092,INTERNAL://:9094", Some("PLAINTEXT://:9092")).unwrap();
+        assert!(all.iter().all(|listener| listener.advertised.is_none()) && all.len() == 2);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_by_the_key_to_blame() {
+        for (listeners, advertised, key) in [
+            ("CONTROLLER://:9093", None, "listeners"),
+            ("PLAINTEXT:9092", None, "listeners"),
+            ("PLAINTEXT://:9092,plaintext://:9093", None, "listeners"),
+            ("PLAINTEXT://:9092,INTERNAL://:9092", None, "listeners"),
+            ("SSL://:9092", None, "listener.security.protocol.map"),
+            ("OTHER://:9092", None, "listener.security.protocol.map"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://0.0.0.0:9092"), "advertised.listeners"),
+            ("PLAINTEXT://:9092", Some("INTERNAL://a:9092"), "advertised.listeners"),
+        ] {
+            assert_eq!(parse(listeners, advertised).unwrap_err().0, key, "{listeners} {advertised:?}");
+        }
+    }
+}
