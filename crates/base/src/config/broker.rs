@@ -324,6 +324,18 @@ impl BrokerConfig {
             "log.cleaner.dedupe.buffer.size",
             "each thread of `log.cleaner.threads` needs 1 MiB of it",
         );
+        found.extend(self.contradictions_of_service());
+        found
+    }
+
+    /// The part of [`BrokerConfig::contradictions`] that is not about logs and the node itself.
+    fn contradictions_of_service(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut check = |holds: bool, key: &'static str, message: &str| {
+            if !holds {
+                found.push((key, message.to_owned()));
+            }
+        };
         let queued = self.queued_max_request_bytes();
         let largest = self.get(keys::SOCKET_REQUEST_MAX_BYTES);
         check(
