@@ -62,7 +62,7 @@ pub struct JoinAnswer {
     pub generation: i32,
     /// Type of the protocol, if the join succeeded.
     pub protocol_type: Option<String>,
-    /// The protocol chosen, if the join succeeded.
+    /// The protocol chosen; on error empty or null, as Kafka has it.
     pub protocol_name: Option<String>,
     /// Member id of the leader, empty on error.
     pub leader: String,
@@ -81,12 +81,17 @@ impl JoinAnswer {
             error,
             generation: -1,
             protocol_type: None,
-            protocol_name: None,
+            protocol_name: Some(String::new()),
             leader: String::new(),
             skip_assignment: false,
             member_id: member_id.into(),
             members: Vec::new(),
         }
+    }
+
+    /// A refusal because of who the member is; it differs from others in the protocol name, which is null.
+    pub(crate) fn not_that_member(error: ErrorCode, member_id: impl Into<String>) -> JoinAnswer {
+        JoinAnswer { protocol_name: None, ..JoinAnswer::error(error, member_id) }
     }
 }
 

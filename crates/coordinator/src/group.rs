@@ -161,12 +161,22 @@ impl Group {
         self.state_since_ms = Some(now_ms);
     }
 
+    /// True if the group never had a member, so that no record tells of it but its offsets'.
+    pub(crate) fn is_unrecorded(&self) -> bool {
+        self.state == GroupState::Empty && self.protocol_type.is_none() && self.generation == 0
+    }
+
     /// True if nothing would be lost by forgetting the group, save offsets kept elsewhere.
     pub(crate) fn is_hollow(&self) -> bool {
-        self.state == GroupState::Empty
-            && self.protocol_type.is_none()
-            && self.generation == 0
-            && self.pending_members.is_empty()
+        self.is_unrecorded() && self.pending_members.is_empty()
+    }
+
+    /// Makes an empty group ready to be put aside and perhaps taken back: while it is away its deadlines come up and
+    /// are dropped, so it must hold none. Clients with an id not used yet will ask for another one.
+    pub(crate) fn put_aside(&mut self) {
+        self.pending_members.clear();
+        self.join_timer = Timer::default();
+        self.sync_timer = Timer::default();
     }
 
     /// True if the members speak the consumer protocol.

@@ -66,7 +66,7 @@ pub(crate) fn join(
     token: Token,
     request: JoinRequest,
 ) -> Option<AppendId> {
-    if !has_room(group, &request.member_id, context.config.max_size) {
+    if !has_room(group, &request, context.config.max_size) {
         context.reply(token, Answer::Join(JoinAnswer::error(ErrorCode::GroupMaxSizeReached, "")));
         let was_member =
             rebalance::remove_member(context, group, &request.member_id, ErrorCode::GroupMaxSizeReached);
@@ -88,9 +88,12 @@ pub(crate) fn join(
     }
 }
 
-/// True unless the group is full. A member that is in stays in, except that in a rebalance those who come back
-/// last are out if the limit was lowered meanwhile: there the number of those who came back counts.
-fn has_room(group: &Group, member_id: &str, max_size: usize) -> bool {
+/// True unless the group is full. A member that is in stays in, a static one also when it comes back without its id.
+/// Except that in a rebalance those who come back last are out if the limit was lowered meanwhile: there the number
+/// of those who came back counts.
+fn has_room(group: &Group, request: &JoinRequest, max_size: usize) -> bool {
+    let by_instance = request.instance_id.as_deref().and_then(|id| group.static_members.get(id));
+    let member_id = by_instance.map_or(request.member_id.as_str(), |id| id);
     let member = group.members.get(member_id);
     match group.state {
         GroupState::Empty => true,
@@ -143,7 +146,7 @@ fn join_with_id(
         return add_member(context, group, token, request, member_id);
     }
     if let Err(error) = group.check_member(&request.member_id, request.instance_id.as_deref()) {
-        context.reply(token, Answer::Join(JoinAnswer::error(error, request.member_id)));
+        context.reply(token, Answer::Join(JoinAnswer::not_that_member(error, request.member_id)));
         return None;
     }
     let unchanged =
@@ -254,7 +257,7 @@ fn update_member(group: &mut Group, member_id: &str, request: JoinRequest) -> Op
 /// Tells whoever still speaks for a member id that it is fenced.
 fn fence(context: &mut Context, group: &mut Group, member_id: &str) {
     let error = ErrorCode::FencedInstanceId;
-    rebalance::answer_join(context, group, member_id, JoinAnswer::error(error, member_id));
+    rebalance::answer_join(context, group, member_id, JoinAnswer::not_that_member(error, member_id));
     let parked_sync = group.members.get_mut(member_id).and_then(|member| member.parked_sync.take());
     if let Some(token) = parked_sync {
         context.reply(token, Answer::Sync(SyncAnswer::error(error)));
@@ -282,6 +285,7 @@ fn replace_static_member(
     rebalance::park_join(context, group, &new_id, token);
     match group.state {
         GroupState::Stable if group.select_protocol() == group.protocol_name => {
+            group.subscribed_topics = group.read_subscribed_topics();
             let old = old.expect("the member is there");
             let change = StaticMemberChange {
                 generation: group.generation,
@@ -348,6 +352,7 @@ pub(crate) fn static_member_not_stored(
         return;
     }
     group.set_protocols(&change.old_id, change.old_protocols.clone());
+    group.subscribed_topics = group.read_subscribed_topics();
     let member = group.members.get_mut(&change.old_id).expect("it has just been renamed");
     member.session_timeout_ms = change.old_session_timeout_ms;
     member.rebalance_timeout_ms = change.old_rebalance_timeout_ms;

@@ -12,11 +12,14 @@
 //! What it does not do: sockets, disks, clocks, threads, authorization, topics' existence, transactions
 //! (OffsetFetch's `require_stable` waits for plain commits in flight).
 //!
-//! Where it differs from Kafka on purpose: a JoinGroup with rebalance timeout 0 takes the session timeout instead
-//! of throwing members out before they can sync; a request displaced by a later one of the same member, or parked by a
-//! member that is removed, is answered; a static member that returns updates all it says of itself;
-//! a time-out of an append answers the clients but does not guess its outcome; a group whose client was only given a
-//! member id is not written to the log; a member id nobody came back with leaves a stable group alone.
+//! Where it differs from Kafka on purpose:
+//! - a JoinGroup with rebalance timeout 0 takes the session timeout, instead of throwing members out before they sync;
+//! - a request displaced by a later one of the same member, or parked by a member that is removed, is answered;
+//! - a static member that returns updates all it says of itself, and is not refused because the group is full;
+//! - a time-out of an append answers the clients but does not guess its outcome;
+//! - many deletions are spread over several batches instead of failing as one that is too large;
+//! - a group whose client was only given a member id is not written to the log;
+//! - a member id nobody came back with leaves a stable group alone.
 
 mod admin_api;
 mod answer;

@@ -28,11 +28,11 @@ const OFFSET_VALUE_VERSION: i16 = 4;
 const OFFSET_VALUE_VERSION_WITH_EXPIRY: i16 = 1;
 const HIGHEST_VALUE_VERSION: i16 = 4;
 
-/// The longest string the formats we write can hold. Requests and records with longer ones are refused when they
-/// come in, so that everything a shard holds can be written.
+/// The longest string the formats can hold. Requests that would lead to longer ones are refused when they come in,
+/// so that everything a shard holds can be written; reading records refuses longer ones by itself.
 pub(crate) const MAX_STRING_BYTES: usize = i16::MAX as usize;
 
-const FITS: &str = "lengths are checked when requests and records come in";
+const FITS: &str = "lengths are checked when requests come in";
 
 /// Why a record of the offsets topic cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,13 +142,11 @@ pub(crate) fn decode<'a>(key: &'a [u8], value: Option<&'a [u8]>) -> Result<Recor
         LEGACY_OFFSET_KIND | OFFSET_KIND => {
             let key = OffsetCommitKey::decode(&mut reader, KEY_VERSION)?;
             let value = value.map(decode_offset).transpose()?;
-            check_lengths([&*key.group, &*key.topic])?;
             Ok(Record::Offset { key, value })
         }
         GROUP_KIND => {
             let key = GroupMetadataKey::decode(&mut reader, KEY_VERSION)?;
             let value = value.map(decode_group).transpose()?;
-            check_lengths([&*key.group])?;
             Ok(Record::Group { key, value })
         }
         other if other > GROUP_KIND => Ok(Record::Other(other)),
@@ -167,7 +165,6 @@ fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
     let mut reader = Reader::new(bytes);
     let version = value_version(&mut reader)?;
     let value = OffsetCommitValue::decode(&mut reader, version)?;
-    check_lengths([&*value.metadata])?;
     Ok(CommittedOffset {
         offset: value.offset,
         leader_epoch: value.leader_epoch,
@@ -181,19 +178,5 @@ fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
 fn decode_group(bytes: &[u8]) -> Result<GroupMetadataValue<'_>, RecordError> {
     let mut reader = Reader::new(bytes);
     let version = value_version(&mut reader)?;
-    let value = GroupMetadataValue::decode(&mut reader, version)?;
-    check_lengths([&*value.protocol_type])?;
-    check_lengths(value.protocol.as_deref())?;
-    for member in &value.members {
-        check_lengths([&*member.member_id, &*member.client_id, &*member.client_host])?;
-        check_lengths(member.group_instance_id.as_deref())?;
-    }
-    Ok(value)
-}
-
-fn check_lengths<'a>(strings: impl IntoIterator<Item = &'a str>) -> Result<(), RecordError> {
-    match strings.into_iter().find(|string| string.len() > MAX_STRING_BYTES) {
-        Some(string) => Err(RecordError::Malformed(format!("a string of {} bytes", string.len()))),
-        None => Ok(()),
-    }
+    Ok(GroupMetadataValue::decode(&mut reader, version)?)
 }

@@ -45,7 +45,8 @@ impl GroupShard {
         Ok(())
     }
 
-    fn interned(&self, group_id: &str) -> Arc<str> {
+    /// The id as the group already holds it, so that it is kept in memory once.
+    pub(crate) fn interned(&self, group_id: &str) -> Arc<str> {
         match self.groups.get(group_id) {
             Some(group) => group.id.clone(),
             None => Arc::from(group_id),

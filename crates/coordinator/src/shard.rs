@@ -227,7 +227,7 @@ impl GroupShard {
                 }
                 (Outcome::Deletion { job, group }, _) => {
                     if let Some(group) = group {
-                        self.groups.entry(pending.group.clone()).or_insert(*group);
+                        self.take_group_back(group);
                     }
                     self.deletion_part_done(job, error);
                 }
@@ -363,7 +363,7 @@ impl GroupShard {
             self.context.reply(token, Answer::Join(answer));
             return;
         }
-        let group_id: Arc<str> = Arc::from(request.group_id.as_str());
+        let group_id = self.interned(&request.group_id);
         self.make_group(&group_id);
         match self.groups.get_mut(&group_id) {
             Some(group) => {
@@ -448,7 +448,7 @@ impl GroupShard {
             self.context.reply(token, Answer::OffsetCommit(answer));
             return;
         }
-        let group_id: Arc<str> = Arc::from(request.group_id.as_str());
+        let group_id = self.interned(&request.group_id);
         if let Some(group) = self.groups.get_mut(&group_id)
             && matches!(group.state, GroupState::Stable | GroupState::PreparingRebalance)
         {
@@ -611,9 +611,34 @@ impl GroupShard {
         }
         let mut records = offset_api::records(id, &last);
         records.push(record::group_tombstone(id));
-        let group = self.groups.remove(id).map(Box::new);
+        let mut group = self.groups.remove(id).map(Box::new);
+        if let Some(group) = &mut group {
+            group.put_aside();
+        }
         self.append_with_changes(id, records, last, Vec::new(), Outcome::Deletion { job, group });
         count
+    }
+
+    /// A group could not be deleted, so the log still tells of it. If it is being deleted again, that decides;
+    /// otherwise it takes the place of what was made under its name meanwhile, unless that has records of its own.
+    fn take_group_back(&mut self, mut group: Box<Group>) {
+        let later = self.context.appends.values_mut().find_map(|pending| match &mut pending.outcome {
+            Outcome::Deletion { group: Some(later), .. } if later.id == group.id => Some(later),
+            _ => None,
+        });
+        if let Some(later) = later {
+            if later.is_unrecorded() {
+                *later = group;
+            }
+            return;
+        }
+        if let Some(made) = self.groups.get_mut(&group.id) {
+            if !made.is_unrecorded() {
+                return;
+            }
+            group.pending_members = std::mem::take(&mut made.pending_members);
+        }
+        self.groups.insert(group.id.clone(), *group);
     }
 
     fn deletion_part_done(&mut self, job: Option<(u64, usize)>, error: ErrorCode) {

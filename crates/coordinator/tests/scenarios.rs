@@ -4,6 +4,8 @@
 //! commands are described in `support/script.rs`. `UPDATE_SCENARIOS=1 cargo test -p coordinator` writes what
 //! happens into the files; read the difference before you commit it.
 
+#![allow(clippy::disallowed_methods, reason = "the scenario files are read and, when asked, written")]
+
 mod support;
 
 use std::fs;
