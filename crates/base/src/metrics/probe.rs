@@ -62,9 +62,9 @@ pub struct DirectorySample<'a> {
 /// method may wait for a device.
 pub trait Probe: Send + Sync {
     /// Visits the partitions, in any order.
-    fn partitions(&self, visit: &mut dyn FnMut(PartitionSample<'_>);
+    fn partitions(&self, visit: &mut dyn FnMut(PartitionSample<'_>));
     /// Visits the groups, in any order.
-    fn groups(&self, visit: &mut dyn FnMut(GroupSample<'_>);
+    fn groups(&self, visit: &mut dyn FnMut(GroupSample<'_>));
     /// Visits the log directories.
-    fn directories(&self, visit: &mut dyn FnMut(DirectorySample<'_>);
+    fn directories(&self, visit: &mut dyn FnMut(DirectorySample<'_>));
 }
