@@ -1,1 +1,3 @@
 //! Kafka request handling: connections, dispatch, one file per API key, partitions
+
+pub mod net;
