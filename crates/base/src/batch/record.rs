@@ -140,6 +140,7 @@ impl<'a> Records<'a> {
         self.bytes.len()
     }
 
+    #[inline]
     fn read(&mut self) -> Result<Record<'a>, &'static str> {
         let mut cursor = Cursor::new(self.bytes);
         let length = cursor.varint().ok_or("its length is cut or too long")?;
@@ -151,6 +152,7 @@ impl<'a> Records<'a> {
         Ok(record)
     }
 
+    #[inline]
     fn read_body(&self, body: &'a [u8], size: usize) -> Result<Record<'a>, &'static str> {
         let mut cursor = Cursor::new(body);
         let attributes = cursor.byte().ok_or("it is empty")? as i8;
@@ -183,6 +185,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {
             return None;

@@ -26,35 +26,50 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
+    #[inline]
     pub(super) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*first)
     }
 
+    #[inline]
     pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
         Some(taken)
     }
 
+    #[inline]
     pub(super) fn varint(&mut self) -> Option<i32> {
-        // Most lengths and deltas fit one byte.
-        let (&first, rest) = self.rest.split_first()?;
-        if first < 0x80 {
-            self.rest = rest;
-            return Some(i32::from(first >> 1) ^ -i32::from(first & 1));
-        }
         let raw = self.raw_varint(5)? as u32;
         Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
     }
 
+    #[inline]
     pub(super) fn varlong(&mut self) -> Option<i64> {
         let raw = self.raw_varint(10)?;
         Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
     }
 
+    /// Nearly all lengths and deltas fit two bytes, so these go a straight way.
+    #[inline]
     fn raw_varint(&mut self, max_bytes: usize) -> Option<u64> {
+        match *self.rest {
+            [first @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Some(u64::from(first))
+            }
+            [first, second @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(max_bytes),
+        }
+    }
+
+    #[cold]
+    fn long_varint(&mut self, max_bytes: usize) -> Option<u64> {
         let mut value = 0u64;
         for (index, &byte) in self.rest.iter().take(max_bytes).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -67,6 +82,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A length-prefixed byte string; a negative length is null.
+    #[inline]
     pub(super) fn nullable_bytes(&mut self) -> Option<Option<&'a [u8]>> {
         match usize::try_from(self.varint()?) {
             Ok(length) => self.take(length).map(Some),
