@@ -313,7 +313,8 @@ add('offset-reset-fail', async () => {
 add('concurrent-order', async () => {
   const topic = await create('concurrent', 4)
   const rounds = 40
-  const produce = who => withProducer({ acks: ProduceAcks.LEADER }, async producer => {
+  // Idempotent, since this client retries a whole request when one of its partitions was refused.
+  const produce = who => withProducer({ idempotent: true, acks: ProduceAcks.ALL }, async producer => {
     for (let round = 0; round < rounds; round++) {
       const messages = Array.from({ length: 20 }, (_, n) => ({ value: Buffer.from(`${who}:${round * 20 + n}`), partition: n % 4 }))
       await sendWith(producer, topic, messages)
