@@ -91,3 +91,75 @@ fn frame(content: impl FnOnce(&mut Writer) -> Result<(), EncodeError>) -> Result
     writer.patch_i32(0, size);
     Ok(writer.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{
+        ApiVersionsRequest, ApiVersionsResponse, FetchResponse, FetchableTopicResponse, HeartbeatRequest,
+    };
+    use crate::{Payload, message::fetch_response::PartitionData};
+
+    #[test]
+    fn flexible_request_keeps_the_old_coding_of_the_client_id() {
+        let body =
+            ApiVersionsRequest { client_software_name: "ab".into(), client_software_version: "1".into() };
+        let frame = request_frame(7, Some("me"), 3, &body).expect("fits").concat();
+        let expected =
+            [&[0, 0, 0, 19, 0, 18, 0, 3, 0, 0, 0, 7, 0, 2][..], b"me", &[0, 3], b"ab", &[2], b"1", &[0]]
+                .concat();
+        assert_eq!(frame, expected);
+
+        let mut reader = Reader::new(&frame[4..]);
+        let (head, header) = FrameHead::decode(&mut reader).expect("just written");
+        assert_eq!(head, FrameHead { api_key: ApiKey::ApiVersions, version: 3 });
+        assert_eq!((header.correlation_id, header.client_id.as_deref()), (7, Some("me")));
+        assert_eq!(ApiVersionsRequest::decode(&mut reader, 3), Ok(body));
+    }
+
+    #[test]
+    fn the_head_of_an_unknown_version_is_read_but_not_that_of_an_unknown_api() {
+        let from_the_future = [0, 18, 0, 99, 0, 0, 0, 7, 0xff, 0xff, 0, 1, 2, 3];
+        let (head, header) = FrameHead::decode(&mut Reader::new(&from_the_future)).expect("a header v2");
+        assert_eq!((head.version, header.correlation_id, header.client_id), (99, 7, None));
+        let unknown = [0, 4, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
+        assert_eq!(FrameHead::decode(&mut Reader::new(&unknown)), Err(DecodeError::UnknownApi(4)));
+    }
+
+    #[test]
+    fn response_header_has_tags_only_where_it_should() {
+        let response = ApiVersionsResponse::default();
+        let frame = response_frame(7, 3, &response).expect("fits").concat();
+        assert_eq!(frame[4..10], [0, 0, 0, 7, 0, 0], "header v0, then the error code");
+        let frame = Response::from(FetchResponse::default()).to_frame(7, 12).expect("fits").concat();
+        assert_eq!(frame[4..9], [0, 0, 0, 7, 0], "header v1 ends with its tags");
+        assert_eq!(
+            usize::try_from(i32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]])),
+            Ok(frame.len() - 4)
+        );
+    }
+
+    #[test]
+    fn record_bytes_reach_the_frame_uncopied() {
+        let records = Bytes::from_static(b"not really a batch");
+        let partition = PartitionData { records: Payload::One(records.clone()), ..Default::default() };
+        let topic = FetchableTopicResponse { partitions: vec![partition], ..Default::default() };
+        let response = FetchResponse { responses: vec![topic], ..Default::default() };
+        let runs = response_frame(1, 12, &response).expect("fits");
+        assert_eq!(runs.len(), 3);
+        assert_eq!(runs[1].as_ptr(), records.as_ptr());
+        let size = i32::from_be_bytes(*runs[0].first_chunk().expect("a size"));
+        assert_eq!(size as usize + 4, runs.iter().map(Bytes::len).sum::<usize>());
+    }
+
+    #[test]
+    fn bytes_behind_a_body_are_left_alone() {
+        let mut writer = Writer::new();
+        HeartbeatRequest::default().encode(&mut writer, 0).expect("fits");
+        writer.i32(0x0bad);
+        let bytes = writer.to_vec();
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(HeartbeatRequest::decode(&mut reader, 0), Ok(HeartbeatRequest::default()));
+        assert_eq!(reader.remaining(), 4);
+    }
+}

@@ -156,7 +156,8 @@ impl Writer {
         let length = value.len();
         self.long_length((!value.is_null()).then_some(length), flexible, "records")?;
         let at = self.inline.len();
-        self.external.extend(value.chunks().iter().map(|chunk| (at, chunk.clone())));
+        let chunks = value.chunks().iter().filter(|chunk| !chunk.is_empty());
+        self.external.extend(chunks.map(|chunk| (at, chunk.clone())));
         self.external_bytes += length;
         Ok(())
     }
@@ -297,7 +298,7 @@ mod tests {
         let walked = reader.tagged_fields(|tag, content| {
             seen += tag;
             if tag == 300 {
-                assert_eq!(content.bytes(true)?, [7; 200][..]);
+                assert_eq!(*content.bytes(true)?, [7; 200]);
             }
             content.skip_rest();
             Ok(())

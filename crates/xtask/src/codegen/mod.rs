@@ -23,6 +23,8 @@ const HEAD: &str =
 const SCHEMA: &str = "crates/wire/schema";
 const MESSAGES: &str = "crates/wire/src/message";
 const SAMPLES: &str = "crates/wire/tests/proof/samples.rs";
+const LISTS: &str = "crates/wire/tests/proof/all.rs";
+const DUMPS: &str = "crates/wire/examples/codec_peer/dumps.rs";
 
 /// Runs the command; `--check` changes nothing and fails when a file is not as generated.
 pub(super) fn run(arguments: &[String]) -> Result<()> {
@@ -95,7 +97,9 @@ fn generate(root: &Path, messages: &[notation::Message]) -> Result<BTreeMap<Path
     files.insert(Path::new(MESSAGES).join("mod.rs"), tables::emit_module(messages));
     files.insert(Path::new(MESSAGES).join("api_key.rs"), tables::emit_api_key(messages));
     files.insert(Path::new(MESSAGES).join("any.rs"), tables::emit_any(messages));
-    files.insert(PathBuf::from(SAMPLES), samples::emit(messages)?);
+    files.insert(PathBuf::from(SAMPLES), samples::emit(messages));
+    files.insert(PathBuf::from(LISTS), samples::emit_lists(messages));
+    files.insert(PathBuf::from(DUMPS), samples::emit_dumps(messages));
     for text in files.values_mut() {
         *text = rustfmt(root, &format!("{HEAD}{text}"))?;
     }
@@ -105,7 +109,7 @@ fn generate(root: &Path, messages: &[notation::Message]) -> Result<BTreeMap<Path
 /// The generated files there are.
 fn present_files(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
     std::fs::create_dir_all(root.join(MESSAGES))?;
-    let mut paths = vec![PathBuf::from(SAMPLES)];
+    let mut paths = [SAMPLES, LISTS, DUMPS].map(PathBuf::from).to_vec();
     for entry in std::fs::read_dir(root.join(MESSAGES))? {
         paths.push(Path::new(MESSAGES).join(entry?.file_name()));
     }

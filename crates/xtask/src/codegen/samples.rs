@@ -1,21 +1,52 @@
-//! Emits the test crate's samples: for every struct, a random value that a given version can carry,
-//! and a dump of the value by field name for comparison with other codecs.
+//! Emits what the proofs need of every struct: a random value that a given version can carry, and a
+//! dump of a value by field name, for comparison with codecs in other languages.
 
 use std::fmt::Write as _;
-
-use anyhow::Result;
 
 use super::layout::{Layout, When, field_name, module_name};
 use super::message::reads_variable;
 use super::notation::{Field, Kind, Message, Struct, Type};
 
 /// The text of `tests/proof/samples.rs`, not yet formatted.
-pub(super) fn emit(messages: &[Message]) -> Result<String> {
-    let mut text = "//! Random values and dumps of all messages.
+pub(super) fn emit(messages: &[Message]) -> String {
+    let mut text = "//! Random values of all messages.
 
         use wire::message::*;
 
-        use crate::source::{Dump, Sample, Source, dump_each};
+        use crate::source::{Sample, Source};
+
+        "
+    .to_owned();
+    for message in messages {
+        let layout = Layout::new(message);
+        for owner in &message.structs {
+            emit_sample(&mut text, &layout, owner);
+        }
+    }
+    text
+}
+
+/// The text of `examples/codec_peer/dumps.rs`, not yet formatted.
+pub(super) fn emit_dumps(messages: &[Message]) -> String {
+    let mut text = "//! Dumps of all messages.
+
+        use wire::message::*;
+
+        use crate::dump::{Dump, field};
+
+        "
+    .to_owned();
+    for message in messages {
+        for owner in &message.structs {
+            emit_dump(&mut text, &Layout::new(message), owner);
+        }
+    }
+    text
+}
+
+/// The text of `tests/proof/all.rs`, not yet formatted: macros that name every message.
+pub(super) fn emit_lists(messages: &[Message]) -> String {
+    let mut text = "//! Macros that call another one for every message.
 
         /// Calls the macro `$each` with the type of every message.
         macro_rules! for_each_message { ($each:ident) => { "
@@ -23,7 +54,7 @@ pub(super) fn emit(messages: &[Message]) -> Result<String> {
     for message in messages {
         let _ = write!(text, "$each!({});", message.name());
     }
-    text.push_str("}; }\npub(crate) use for_each_message;\n");
+    text.push_str("}; }\npub(crate) use for_each_message;\n\n");
     text.push_str("/// Likewise for the bodies of requests and responses, with the name of the API.\n");
     text.push_str("macro_rules! for_each_body { ($each:ident) => {");
     for message in messages {
@@ -33,14 +64,7 @@ pub(super) fn emit(messages: &[Message]) -> Result<String> {
         }
     }
     text.push_str("}; }\npub(crate) use for_each_body;\n");
-    for message in messages {
-        let layout = Layout::new(message);
-        for owner in &message.structs {
-            emit_sample(&mut text, &layout, owner);
-            emit_dump(&mut text, &layout, owner);
-        }
-    }
-    Ok(text)
+    text
 }
 
 fn path(message: &Message, name: &str) -> String {
@@ -117,7 +141,7 @@ fn emit_dump(out: &mut String, layout: &Layout<'_>, owner: &Struct) {
     let mut fields = String::new();
     for field in &owner.fields {
         let name = field_name(&field.name);
-        let _ = writeln!(fields, "dump_each(&self.{name}, path, \"{}\", out);", field.name);
+        let _ = writeln!(fields, "field(&self.{name}, path, \"{}\", out);", field.name);
     }
     let parameter = |name: &str| {
         if reads_variable(&fields, name) { name.to_owned() } else { format!("_{name}") }
