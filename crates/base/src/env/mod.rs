@@ -164,6 +164,11 @@ pub trait Disk: Send + Sync {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// An id that changes at every boot of the machine, for "same kernel" checks.
     fn boot_id(&self) -> String;
+    /// How many files this process may have open, sockets included. The first call raises the limit
+    /// as far as the system lets it.
+    fn open_files_max(&self) -> usize {
+        1024
+    }
     /// Reads a small file whole; fails with `InvalidData` when it is longer than `limit` bytes.
     fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
         let file = self.open(path, OpenMode::Read)?;

@@ -16,7 +16,9 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BoxFuture, Clock, DirEntry, Disk, Env, File, Listener, Network, OpenMode, Random, Space, Stream, Workers};
+use super::{
+    BoxFuture, Clock, DirEntry, Disk, Env, File, Listener, Network, OpenMode, Random, Space, Stream, Workers,
+};
 use crate::ids::TimestampMs;
 
 /// `pwritev` takes at most this many buffers at once on Linux (`IOV_MAX`).
@@ -144,6 +146,18 @@ impl Disk for OsDisk {
     fn boot_id(&self) -> String {
         fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
     }
+
+    fn open_files_max(&self) -> usize {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        // No limit at all reads as `None`.
+        let current = match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit.maximum,
+            Err(_) => limit.current,
+        };
+        usize::try_from(current.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
+    }
 }
 
 struct OsFile(fs::File);
@@ -245,13 +259,21 @@ impl Listener for OsListener {
 struct OsStream(TcpStream);
 
 impl AsyncRead for OsStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for OsStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
 

@@ -1,1 +1,0 @@
-//! The door's simulated side: seeded, in memory, with faults.
