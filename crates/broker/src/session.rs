@@ -1,0 +1,442 @@
+//! Incremental fetch sessions (KIP-227): a consumer names its partitions once, later requests carry only what
+//! changed, and answers leave out partitions about which there is nothing new.
+//!
+//! ```text
+//! epoch -1      no session; one named is closed
+//! epoch 0       all partitions; one named is closed, a new one begins if there is room (id 0: there is none)
+//! epoch n > 0   changes to the session named, which must be at exactly n; then it is at n + 1
+//! ```
+//!
+//! Invariants: a partition is left out of an answer only if it has no records and no error and the client knows its
+//! high watermark and log start; partitions that gave records go to the end of the order, so that the first ones
+//! do not starve the rest; sessions and the partitions in them are bounded.
+//!
+//! What it does not do: read records, or know which topics exist.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::env::Env;
+use base::error::ErrorCode;
+use base::ids::{Offset, TopicId, Uuid};
+use parking_lot::Mutex;
+use wire::message::fetch_request::{FetchTopic, ForgottenTopic};
+use wire::message::fetch_response::PartitionData;
+use wire::message::{FetchRequest, FetchResponse, FetchableTopicResponse};
+
+/// From this version on a Fetch names topics by id.
+const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
+
+/// Epoch of a request that wants no session.
+const FINAL_EPOCH: i32 = -1;
+
+/// Epoch of a request that wants a new session.
+const INITIAL_EPOCH: i32 = 0;
+
+/// A session unused for this long may be evicted by any other, one younger than this by none (Kafka's constant).
+const EVICTABLE_AFTER: Duration = Duration::from_secs(120);
+
+/// Partitions that all sessions together may hold; each takes about 150 bytes.
+const PARTITIONS_MAX: usize = 500_000;
+
+/// How a Fetch names a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TopicKey {
+    /// Up to version 12.
+    Name(Arc<str>),
+    /// From version 13 on.
+    Id(TopicId),
+}
+
+/// One partition that a Fetch asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FetchPartition {
+    /// The topic.
+    pub(crate) topic: TopicKey,
+    /// Number of the partition.
+    pub(crate) partition: i32,
+    /// First offset wanted.
+    pub(crate) fetch_offset: Offset,
+    /// Soft limit of the bytes from this partition.
+    pub(crate) max_bytes: i32,
+    /// Leader epoch as the client knows it, -1 for "do not check".
+    pub(crate) current_leader_epoch: i32,
+    /// Leader epoch of the last record fetched, -1 if not told.
+    pub(crate) last_fetched_epoch: i32,
+}
+
+/// Sessions at the moment, and what happened to earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SessionCounts {
+    /// Sessions open.
+    pub(crate) sessions: usize,
+    /// Partitions in them.
+    pub(crate) partitions: usize,
+    /// Sessions that had to make room for others.
+    pub(crate) evictions: u64,
+}
+
+/// The sessions of a broker.
+#[derive(Debug)]
+pub(crate) struct FetchSessions {
+    env: Env,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug)]
+struct Cache {
+    slots: usize,
+    sessions: HashMap<i32, Entry>,
+    partitions: usize,
+    evictions: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: Arc<Mutex<Session>>,
+    created_at: Duration,
+    used_at: Duration,
+    /// Partitions in the session, so that looking for one to evict takes no further locks.
+    partitions: usize,
+}
+
+/// One session.
+#[derive(Debug)]
+struct Session {
+    id: i32,
+    epoch: i32,
+    by_topic_id: bool,
+    /// Place in the order by topic and partition.
+    places: HashMap<(TopicKey, i32), u64>,
+    /// Partitions in the order in which they are read.
+    order: BTreeMap<u64, Cached>,
+    next_place: u64,
+}
+
+/// A partition, and what the client knows of it.
+#[derive(Debug)]
+struct Cached {
+    request: FetchPartition,
+    high_watermark: Offset,
+    log_start_offset: Offset,
+}
+
+/// A Fetch between its beginning and its answer.
+#[derive(Debug)]
+pub(crate) struct FetchRound {
+    partitions: Vec<FetchPartition>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Sessionless,
+    /// Begin a session when the answer is known.
+    Full {
+        by_topic_id: bool,
+    },
+    /// Answer what changed; the session must then be at this epoch.
+    Incremental {
+        session: Arc<Mutex<Session>>,
+        epoch: i32,
+    },
+}
+
+impl FetchSessions {
+    /// No sessions; at most `slots` of them at once (`max.incremental.fetch.session.cache.slots`).
+    pub(crate) fn new(env: Env, slots: usize) -> FetchSessions {
+        let cache = Cache { slots, sessions: HashMap::new(), partitions: 0, evictions: 0 };
+        FetchSessions { env, cache: Mutex::new(cache) }
+    }
+
+    /// How many there are.
+    pub(crate) fn counts(&self) -> SessionCounts {
+        let cache = self.cache.lock();
+        let sessions = cache.sessions.len();
+        SessionCounts { sessions, partitions: cache.partitions, evictions: cache.evictions }
+    }
+
+    /// Begins to answer a request: finds out which partitions it asks for.
+    ///
+    /// # Errors
+    /// The code of the whole answer, which then carries session id 0 and no partitions.
+    pub(crate) fn begin(&self, version: i16, request: &FetchRequest<'_>) -> Result<FetchRound, ErrorCode> {
+        let by_topic_id = version >= FIRST_VERSION_WITH_TOPIC_IDS;
+        let asked = partitions_asked(&request.topics, by_topic_id);
+        if request.session_epoch == FINAL_EPOCH || request.session_epoch == INITIAL_EPOCH {
+            if request.session_id != 0 {
+                self.cache.lock().remove(request.session_id);
+            }
+            let kind = match request.session_epoch {
+                FINAL_EPOCH => Kind::Sessionless,
+                _ => Kind::Full { by_topic_id },
+            };
+            return Ok(FetchRound { partitions: asked, kind });
+        }
+        self.begin_incremental(by_topic_id, request, asked)
+    }
+
+    fn begin_incremental(
+        &self,
+        by_topic_id: bool,
+        request: &FetchRequest<'_>,
+        asked: Vec<FetchPartition>,
+    ) -> Result<FetchRound, ErrorCode> {
+        let now = self.env.clock.now();
+        let mut cache = self.cache.lock();
+        let others = cache.partitions;
+        let entry = cache.sessions.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        let handle = entry.session.clone();
+        let mut session = handle.lock();
+        if session.epoch != request.session_epoch {
+            return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        if session.by_topic_id != by_topic_id {
+            return Err(ErrorCode::FetchSessionTopicIdError);
+        }
+        if others - entry.partitions + session.order.len() + asked.len() > PARTITIONS_MAX {
+            cache.remove(request.session_id);
+            return Err(ErrorCode::FetchSessionIdNotFound);
+        }
+        session.change(&asked, &request.forgotten_topics_data);
+        entry.used_at = now;
+        let before = std::mem::replace(&mut entry.partitions, session.order.len());
+        cache.partitions = cache.partitions - before + session.order.len();
+        if session.order.is_empty() {
+            cache.remove(request.session_id);
+            return Ok(FetchRound { partitions: asked, kind: Kind::Sessionless });
+        }
+        session.epoch = next_epoch(session.epoch);
+        let partitions = session.order.values().map(|cached| cached.request.clone()).collect();
+        let epoch = session.epoch;
+        drop(session);
+        Ok(FetchRound { partitions, kind: Kind::Incremental { session: handle, epoch } })
+    }
+}
+
+impl FetchRound {
+    /// The partitions to read, in the order in which they are to be served.
+    pub(crate) fn partitions(&self) -> &[FetchPartition] {
+        &self.partitions
+    }
+
+    /// Makes the answer from the results for [`FetchRound::partitions`], in the same order. The index of each result
+    /// is set here.
+    pub(crate) fn finish(
+        self,
+        sessions: &FetchSessions,
+        mut results: Vec<PartitionData>,
+    ) -> FetchResponse<'static> {
+        debug_assert_eq!(results.len(), self.partitions.len(), "one result for each partition");
+        for (result, partition) in results.iter_mut().zip(&self.partitions) {
+            result.partition_index = partition.partition;
+        }
+        let answered = self.partitions.into_iter().zip(results);
+        match self.kind {
+            Kind::Sessionless => response(0, answered),
+            Kind::Full { by_topic_id } => {
+                let answered: Vec<_> = answered.collect();
+                let id = sessions.create(by_topic_id, &answered);
+                response(id, answered)
+            }
+            Kind::Incremental { session, epoch } => {
+                let mut session = session.lock();
+                if session.epoch != epoch {
+                    // Another request of the session came in between: this one was sent twice.
+                    return FetchResponse {
+                        error_code: ErrorCode::InvalidFetchSessionEpoch.code(),
+                        session_id: session.id,
+                        ..FetchResponse::default()
+                    };
+                }
+                let news: Vec<_> =
+                    answered.filter(|(partition, result)| session.is_news(partition, result)).collect();
+                response(session.id, news)
+            }
+        }
+    }
+}
+
+impl FetchSessions {
+    /// Opens a session if there is room for it. Returns its id, or 0.
+    fn create(&self, by_topic_id: bool, answered: &[(FetchPartition, PartitionData)]) -> i32 {
+        let now = self.env.clock.now();
+        let mut cache = self.cache.lock();
+        if cache.partitions + answered.len() > PARTITIONS_MAX || !cache.make_room(answered.len(), now) {
+            return 0;
+        }
+        let id = loop {
+            let id = (self.env.random.next_u64() >> 33) as i32;
+            if id > 0 && !cache.sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        let mut session = Session {
+            id,
+            epoch: next_epoch(INITIAL_EPOCH),
+            by_topic_id,
+            places: HashMap::with_capacity(answered.len()),
+            order: BTreeMap::new(),
+            next_place: 0,
+        };
+        for (partition, result) in answered {
+            session.add(Cached {
+                request: partition.clone(),
+                high_watermark: result.high_watermark,
+                log_start_offset: result.log_start_offset,
+            });
+        }
+        let partitions = session.order.len();
+        cache.partitions += partitions;
+        let session = Arc::new(Mutex::new(session));
+        cache.sessions.insert(id, Entry { session, created_at: now, used_at: now, partitions });
+        id
+    }
+}
+
+impl Cache {
+    fn remove(&mut self, id: i32) {
+        if let Some(entry) = self.sessions.remove(&id) {
+            self.partitions -= entry.partitions;
+        }
+    }
+
+    /// True if a session of `partitions` partitions may be added, for which another one may have to go: one that
+    /// nobody uses, or else the smallest of those that are not young, if it is smaller than the new one.
+    fn make_room(&mut self, partitions: usize, now: Duration) -> bool {
+        if self.sessions.len() < self.slots {
+            return true;
+        }
+        let old = |since: Duration| now.saturating_sub(since) > EVICTABLE_AFTER;
+        let unused = self.sessions.iter().min_by_key(|(id, entry)| (entry.used_at, **id));
+        let unused = unused.filter(|(_, entry)| old(entry.used_at)).map(|(id, _)| *id);
+        let smallest = || {
+            let grown = self.sessions.iter().filter(|(_, entry)| old(entry.created_at));
+            let smallest = grown.min_by_key(|(id, entry)| (entry.partitions, **id));
+            smallest.filter(|(_, entry)| entry.partitions < partitions).map(|(id, _)| *id)
+        };
+        let Some(evicted) = unused.or_else(smallest) else { return false };
+        self.remove(evicted);
+        self.evictions += 1;
+        true
+    }
+}
+
+impl Session {
+    fn add(&mut self, cached: Cached) {
+        let key = (cached.request.topic.clone(), cached.request.partition);
+        if let Some(place) = self.places.insert(key, self.next_place) {
+            self.order.remove(&place);
+        }
+        self.order.insert(self.next_place, cached);
+        self.next_place += 1;
+    }
+
+    /// Adds or changes partitions, then drops some.
+    fn change(&mut self, asked: &[FetchPartition], forgotten: &[ForgottenTopic<'_>]) {
+        for partition in asked {
+            let place = self.places.get(&(partition.topic.clone(), partition.partition));
+            match place.and_then(|place| self.order.get_mut(place)) {
+                Some(cached) => cached.request = partition.clone(),
+                None => self.add(Cached {
+                    request: partition.clone(),
+                    high_watermark: -1,
+                    log_start_offset: -1,
+                }),
+            }
+        }
+        for topic in forgotten {
+            let key = topic_key(&topic.topic, topic.topic_id, self.by_topic_id);
+            for partition in &topic.partitions {
+                if let Some(place) = self.places.remove(&(key.clone(), *partition)) {
+                    self.order.remove(&place);
+                }
+            }
+        }
+    }
+
+    /// Whether the client must be told this result; notes what it is told.
+    fn is_news(&mut self, partition: &FetchPartition, result: &PartitionData) -> bool {
+        let key = (partition.topic.clone(), partition.partition);
+        let Some(place) = self.places.get(&key) else { return true };
+        let Some(cached) = self.order.get_mut(place) else { return true };
+        let has_records = !result.records.is_empty();
+        let has_error = result.error_code != ErrorCode::None.code();
+        let is_news = has_records
+            || has_error
+            || cached.high_watermark != result.high_watermark
+            || cached.log_start_offset != result.log_start_offset
+            || result.preferred_read_replica >= 0
+            || result.diverging_epoch.epoch >= 0;
+        // After an error the client is told again where the partition stands.
+        cached.high_watermark = if has_error { -1 } else { result.high_watermark };
+        cached.log_start_offset = result.log_start_offset;
+        if has_records && let Some(cached) = self.order.remove(place) {
+            self.add(cached);
+        }
+        is_news
+    }
+}
+
+fn next_epoch(epoch: i32) -> i32 {
+    if epoch == i32::MAX { 1 } else { epoch + 1 }
+}
+
+fn topic_key(name: &str, id: Uuid, by_topic_id: bool) -> TopicKey {
+    if by_topic_id { TopicKey::Id(id) } else { TopicKey::Name(Arc::from(name)) }
+}
+
+/// The partitions a request names, each once: a later mention takes the place of an earlier one.
+fn partitions_asked(topics: &[FetchTopic<'_>], by_topic_id: bool) -> Vec<FetchPartition> {
+    let count = topics.iter().map(|topic| topic.partitions.len()).sum();
+    let mut asked: Vec<FetchPartition> = Vec::with_capacity(count);
+    let mut places = HashMap::with_capacity(count);
+    for topic in topics {
+        let key = topic_key(&topic.topic, topic.topic_id, by_topic_id);
+        for wanted in &topic.partitions {
+            let partition = FetchPartition {
+                topic: key.clone(),
+                partition: wanted.partition,
+                fetch_offset: wanted.fetch_offset,
+                max_bytes: wanted.partition_max_bytes,
+                current_leader_epoch: wanted.current_leader_epoch,
+                last_fetched_epoch: wanted.last_fetched_epoch,
+            };
+            match places.entry((key.clone(), wanted.partition)) {
+                std::collections::hash_map::Entry::Vacant(place) => {
+                    place.insert(asked.len());
+                    asked.push(partition);
+                }
+                std::collections::hash_map::Entry::Occupied(place) => asked[*place.get()] = partition,
+            }
+        }
+    }
+    asked
+}
+
+/// Puts results into an answer; neighbours of one topic share its entry.
+fn response(
+    session_id: i32,
+    results: impl IntoIterator<Item = (FetchPartition, PartitionData)>,
+) -> FetchResponse<'static> {
+    let mut responses: Vec<FetchableTopicResponse<'static>> = Vec::new();
+    let mut last = None;
+    for (partition, result) in results {
+        if last.as_ref() != Some(&partition.topic) {
+            let (topic, topic_id) = match &partition.topic {
+                TopicKey::Name(name) => (name.to_string(), Uuid::ZERO),
+                TopicKey::Id(id) => (String::new(), *id),
+            };
+            responses.push(FetchableTopicResponse { topic: topic.into(), topic_id, partitions: Vec::new() });
+            last = Some(partition.topic);
+        }
+        if let Some(topic) = responses.last_mut() {
+            topic.partitions.push(result);
+        }
+    }
+    FetchResponse { session_id, responses, ..FetchResponse::default() }
+}
+
+#[cfg(test)]
+mod tests;
