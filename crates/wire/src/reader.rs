@@ -217,6 +217,14 @@ impl<'a> Reader<'a> {
         if self.i8()? < 0 { Ok(None) } else { content(self).map(Some) }
     }
 
+    /// The content of a tagged field that is a struct or null: a varint that is 0 for null comes first.
+    pub fn tagged_struct<T>(
+        &mut self,
+        content: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.unsigned_varint()? == 0 { Ok(None) } else { content(self).map(Some) }
+    }
+
     /// All tagged fields of a struct. `field` reads the one field it is given or [skips](Reader::skip_rest) it.
     pub fn tagged_fields(
         &mut self,

@@ -193,6 +193,16 @@ impl Writer {
         value.map_or(Ok(()), |value| content(self, value))
     }
 
+    /// The content of a tagged field that is a struct or null, behind the varint that tells the two apart.
+    pub fn tagged_struct<T>(
+        &mut self,
+        value: Option<&T>,
+        content: impl FnOnce(&mut Self, &T) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        self.unsigned_varint(u32::from(value.is_some()));
+        value.map_or(Ok(()), |value| content(self, value))
+    }
+
     /// Begins the tagged fields of a struct, which must come in the order of their tags.
     pub fn tags(&mut self) -> Tags<'_> {
         let count_at = self.inline.len();

@@ -59,14 +59,20 @@ impl ConsumerGroupCurrentMemberAssignmentValue {
 }
 
 /// Part of [`ConsumerGroupCurrentMemberAssignmentValue`], version 0.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopicPartitions {
     /// Versions 0+.
     pub topic_id: Uuid,
     /// Versions 0+.
     pub partitions: Vec<i32>,
-    /// Versions 0+, nullable, tag 0, null by default.
+    /// Versions 0+, nullable, tag 0.
     pub assignment_epochs: Option<Vec<i32>>,
+}
+
+impl Default for TopicPartitions {
+    fn default() -> Self {
+        Self { topic_id: Uuid::ZERO, partitions: Vec::new(), assignment_epochs: Some(Vec::new()) }
+    }
 }
 
 impl TopicPartitions {
@@ -74,7 +80,7 @@ impl TopicPartitions {
         let mut value = Self {
             topic_id: reader.uuid()?,
             partitions: reader.array(true, 4, Reader::i32)?,
-            assignment_epochs: None,
+            assignment_epochs: Some(Vec::new()),
         };
         reader.tagged_fields(|tag, reader| {
             match tag {
@@ -93,7 +99,7 @@ impl TopicPartitions {
             Ok(())
         })?;
         let mut tags = writer.tags();
-        if self.assignment_epochs.is_some() {
+        if self.assignment_epochs.as_ref().is_none_or(|value| !value.is_empty()) {
             tags.field(0, |writer| {
                 writer.nullable_array(self.assignment_epochs.as_deref(), true, |writer, item| {
                     writer.i32(*item);

@@ -25,7 +25,7 @@ pub struct ConsumerGroupMemberMetadataValue<'a> {
     pub rebalance_timeout_ms: i32,
     /// Versions 0+, nullable.
     pub server_assignor: Option<Cow<'a, str>>,
-    /// Versions 0+, nullable, tag 0, null by default.
+    /// Versions 0+, nullable, tag 0.
     pub classic_member_metadata: Option<ClassicMemberMetadata<'a>>,
 }
 
@@ -40,7 +40,7 @@ impl Default for ConsumerGroupMemberMetadataValue<'_> {
             subscribed_topic_regex: Some(Cow::Borrowed("")),
             rebalance_timeout_ms: -1,
             server_assignor: Some(Cow::Borrowed("")),
-            classic_member_metadata: None,
+            classic_member_metadata: Some(ClassicMemberMetadata::default()),
         }
     }
 }
@@ -65,16 +65,13 @@ impl<'a> ConsumerGroupMemberMetadataValue<'a> {
             subscribed_topic_regex: reader.nullable_string(true)?,
             rebalance_timeout_ms: reader.i32()?,
             server_assignor: reader.nullable_string(true)?,
-            classic_member_metadata: None,
+            classic_member_metadata: Some(ClassicMemberMetadata::default()),
         };
         reader.tagged_fields(|tag, reader| {
             match tag {
                 0 => {
-                    value.classic_member_metadata = if reader.unsigned_varint()? == 0 {
-                        None
-                    } else {
-                        Some(ClassicMemberMetadata::decode(reader, version)?)
-                    }
+                    value.classic_member_metadata =
+                        reader.tagged_struct(|reader| ClassicMemberMetadata::decode(reader, version))?
                 }
                 _ => reader.skip_rest(),
             }
@@ -95,10 +92,11 @@ impl<'a> ConsumerGroupMemberMetadataValue<'a> {
         writer.i32(self.rebalance_timeout_ms);
         writer.nullable_string(self.server_assignor.as_deref(), true)?;
         let mut tags = writer.tags();
-        if let Some(value) = &self.classic_member_metadata {
+        if self.classic_member_metadata != Some(ClassicMemberMetadata::default()) {
             tags.field(0, |writer| {
-                writer.unsigned_varint(1);
-                value.encode(writer, version)
+                writer.tagged_struct(self.classic_member_metadata.as_ref(), |writer, item| {
+                    item.encode(writer, version)
+                })
             })?;
         }
         Ok(())

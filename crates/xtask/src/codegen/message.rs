@@ -240,12 +240,7 @@ fn read_tags(layout: &Layout<'_>, owner: &Struct) -> Result<String> {
                 format!(" if {condition}")
             }
         };
-        let read = match (&field.ty, layout.is_option(field)) {
-            (Type::Struct(name), true) => format!(
-                "if reader.unsigned_varint()? == 0 {{ None }} else {{ Some({name}::decode(reader, version)?) }}"
-            ),
-            _ => read_field(layout, owner, field)?,
-        };
+        let read = read_field(layout, owner, field)?;
         let _ = writeln!(arms, "{tag}{guard} => value.{} = {read},", field_name(&field.name));
     }
     if !conditional.is_empty() {
@@ -278,7 +273,10 @@ fn read_field(layout: &Layout<'_>, owner: &Struct, field: &Field) -> Result<Stri
         return Ok(plain);
     }
     let nullable = match &field.ty {
-        Type::Struct(name) => format!("reader.nullable_struct(|reader| {name}::decode(reader, version))?"),
+        Type::Struct(name) => {
+            let method = if field.tag.is_some() { "tagged_struct" } else { "nullable_struct" };
+            format!("reader.{method}(|reader| {name}::decode(reader, version))?")
+        }
         _ => plain.replacen("reader.", "reader.nullable_", 1),
     };
     Ok(match layout.null_allowed(owner, field) {
@@ -381,19 +379,7 @@ fn write_tags(layout: &Layout<'_>, owner: &Struct) -> String {
             When::If(condition, _) => format!("{condition} && {differs}"),
             _ => differs,
         };
-        let write = match (&field.ty, layout.is_option(field)) {
-            (Type::Struct(_), true) => {
-                let _ = writeln!(
-                    text,
-                    "if let Some(value) = &self.{} {{ tags.field({}, |writer| {{ writer.unsigned_varint(1); \
-                     value.encode(writer, version) }})?; }}",
-                    field_name(&field.name),
-                    field.tag.expect("filtered"),
-                );
-                continue;
-            }
-            _ => write_field(layout, owner, field),
-        };
+        let write = write_field(layout, owner, field);
         let write = as_result(&write);
         let _ = writeln!(
             text,
@@ -422,7 +408,13 @@ fn write_field(layout: &Layout<'_>, owner: &Struct, field: &Field) -> String {
         _ => format!("{value}.as_deref()"),
     };
     let checked = format!("required({view}, \"{}\", \"{}\", version)?", owner.name, field.name);
-    let nullable = write_value(&field.ty, &view, coding, Form::Nullable);
+    let nullable = match &field.ty {
+        Type::Struct(_) => {
+            let method = if field.tag.is_some() { "tagged_struct" } else { "nullable_struct" };
+            format!("writer.{method}({view}, |writer, item| item.encode(writer, version))?;")
+        }
+        _ => write_value(&field.ty, &view, coding, Form::Nullable),
+    };
     let plain = write_value(&field.ty, &checked, coding, Form::View);
     match layout.null_allowed(owner, field) {
         When::Always => nullable,
@@ -457,9 +449,6 @@ fn write_value(ty: &Type, value: &str, coding: &str, form: Form) -> String {
         Type::Uuid => format!("writer.uuid({value});"),
         Type::String => format!("writer.{nullable}string({borrow}{value}, {coding})?;"),
         Type::Bytes => format!("writer.{nullable}bytes({borrow}{value}, {coding})?;"),
-        Type::Struct(_) if form == Form::Nullable => {
-            format!("writer.nullable_struct({value}, |writer, item| item.encode(writer, version))?;")
-        }
         Type::Struct(_) => format!("{value}.encode(writer, version)?;"),
         Type::Array(element) => {
             let item = match **element {

@@ -1,4 +1,4 @@
-"""The codec of kafka-python behind the same three functions as ours: versions, sample, decode."""
+"""The codec of kafka-python behind the same functions as ours: versions, sample, decode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INTEGERS = {
 LETTERS = "a.Z-0\"\\é\U0001f600\n\0 "
 
 
-class Theirs:
+class KafkaPython:
     """All messages that kafka-python defines; fields that no version of `ours` has are left out of dumps."""
 
     def __init__(self, ours: dict[str, Versions]):
