@@ -1,0 +1,208 @@
+//! What may be asked of the metadata store, and what it answers. Plain values; their stored form is in
+//! [`crate::record`].
+
+use std::sync::Arc;
+
+use base::chain::{ChainError, Member, PartitionState, Seal, SegmentEntry};
+use base::error::ErrorCode;
+use base::ids::{BrokerId, Generation, Incarnation, Offset, PartitionId, SegmentId, StorageId, TopicId, TopicPartition, Uuid};
+
+/// One change, applied whole or refused item by item.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Names the cluster; only the first one counts.
+    Bootstrap {
+        /// Random id of the cluster.
+        cluster_id: Uuid,
+    },
+    /// A broker began a life. Answered with [`CommandResult::Registered`].
+    RegisterBroker(Registration),
+    /// New topics, each accepted or refused alone. Answered with [`CommandResult::Items`].
+    CreateTopics(Vec<NewTopic>),
+    /// Topics to delete, by id. Answered with [`CommandResult::Items`].
+    DeleteTopics(Vec<TopicId>),
+    /// More partitions for a topic, which then has `placements` more. Answered with
+    /// [`CommandResult::Items`], one item.
+    CreatePartitions {
+        /// The topic.
+        topic_id: TopicId,
+        /// Partitions it has now; another number means that somebody else came first.
+        present: i32,
+        /// One for each new partition.
+        placements: Vec<Placement>,
+    },
+    /// Sets (`Some`) and deletes (`None`) values of one resource. Answered with
+    /// [`CommandResult::Items`], one item.
+    AlterConfigs {
+        /// Whose.
+        resource: Resource,
+        /// Key and value.
+        changes: Vec<(String, Option<String>)>,
+    },
+    /// Makes `leader` the leader, in a new epoch, of every partition placed on it alone or led by it.
+    /// Answered with [`CommandResult::Count`].
+    ElectAll {
+        /// The broker.
+        leader: BrokerId,
+    },
+    /// Edits of chains. Answered with [`CommandResult::Chains`].
+    Edit(Vec<ChainEdit>),
+    /// Reserves ids for idempotent producers. Answered with [`CommandResult::FirstId`].
+    AllocateProducerIds {
+        /// How many, 1 or more.
+        count: i64,
+    },
+}
+
+/// A broker at the beginning of a life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The broker.
+    pub broker: BrokerId,
+    /// Where clients and peers reach it.
+    pub listeners: Vec<Endpoint>,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// Its log directories.
+    pub storages: Vec<StorageId>,
+}
+
+/// Where a listener is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name of the listener.
+    pub name: String,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// A topic to create.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewTopic {
+    /// Random id, drawn by who asks.
+    pub id: TopicId,
+    /// Name.
+    pub name: String,
+    /// Whether only brokers may write to it.
+    pub internal: bool,
+    /// One for each partition, in order.
+    pub placements: Vec<Placement>,
+    /// Its own config values.
+    pub configs: Vec<(String, String)>,
+}
+
+/// Where a partition begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Brokers that shall hold copies; the first leads.
+    pub brokers: Vec<BrokerId>,
+    /// Members of the first segment.
+    pub ensemble: Vec<Member>,
+}
+
+/// What has config values.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// A topic, by name; its values go with it.
+    Topic(String),
+    /// One broker.
+    Broker(BrokerId),
+    /// Every broker.
+    AllBrokers,
+    /// A consumer group.
+    Group(String),
+    /// A subscription to client metrics.
+    ClientMetrics(String),
+}
+
+/// One edit of one chain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChainEdit {
+    /// Ends the open segment, opens the next.
+    SealAndOpen {
+        /// Whose chain.
+        partition: TopicPartition,
+        /// What is ended, and where.
+        seal: Seal,
+        /// Members of the next segment.
+        ensemble: Vec<Member>,
+    },
+    /// Raises the log start.
+    Trim {
+        /// Whose chain.
+        partition: TopicPartition,
+        /// First offset kept.
+        start: Offset,
+    },
+    /// Puts a rewrite in the place of a run of sealed segments.
+    Replace {
+        /// Whose chain.
+        partition: TopicPartition,
+        /// The run.
+        old: Vec<(SegmentId, Generation)>,
+        /// The rewrite.
+        new: SegmentEntry,
+    },
+}
+
+impl ChainEdit {
+    /// Whose chain it edits.
+    pub fn partition(&self) -> TopicPartition {
+        match self {
+            ChainEdit::SealAndOpen { partition, .. }
+            | ChainEdit::Trim { partition, .. }
+            | ChainEdit::Replace { partition, .. } => *partition,
+        }
+    }
+}
+
+/// The answer to a [`Command`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum CommandResult {
+    /// Done, nothing to tell.
+    Done,
+    /// The number of this life.
+    Registered(Incarnation),
+    /// One result for each item of the command, in order.
+    Items(Vec<Result<(), Refusal>>),
+    /// How many were changed.
+    Count(usize),
+    /// One result for each edit, in order: the partition after it.
+    Chains(Vec<Result<Arc<PartitionState>, EditError>>),
+    /// First of the ids reserved.
+    FirstId(i64),
+}
+
+/// Why an item was refused; both parts are fit for clients.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// Kafka's code.
+    pub code: ErrorCode,
+    /// What is wrong with the item.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: message.into() }
+    }
+}
+
+/// Why a chain was not edited.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The edit does not fit.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The partition does not exist.
+    #[error("the partition does not exist")]
+    UnknownPartition,
+}
+
+/// Number of a partition as an index; `None` for a negative one.
+pub(crate) fn index(partition: PartitionId) -> Option<usize> {
+    usize::try_from(partition.0).ok()
+}

@@ -1,0 +1,49 @@
+//! The state machine: applies commands to an image. Deterministic: no clock, no randomness.
+//!
+//! Invariants: equal images and equal commands give equal images and equal results; a refused item
+//! changes nothing; ids of segments, producers and incarnations are given once.
+
+mod brokers;
+mod chains;
+mod configs;
+mod topics;
+
+pub use topics::{TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
+
+use crate::command::{Command, CommandResult};
+use crate::image::Image;
+
+/// Applies one command.
+pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
+    image.version += 1;
+    match command {
+        Command::Bootstrap { cluster_id } => {
+            if image.cluster_id.is_zero() {
+                image.cluster_id = cluster_id;
+            }
+            CommandResult::Done
+        }
+        Command::RegisterBroker(registration) => {
+            CommandResult::Registered(brokers::register(image, registration))
+        }
+        Command::CreateTopics(topics) => {
+            CommandResult::Items(topics.into_iter().map(|topic| topics::create(image, topic)).collect())
+        }
+        Command::DeleteTopics(ids) => {
+            CommandResult::Items(ids.into_iter().map(|id| topics::delete(image, id)).collect())
+        }
+        Command::CreatePartitions { topic_id, present, placements } => {
+            CommandResult::Items(vec![topics::grow(image, topic_id, present, placements)])
+        }
+        Command::AlterConfigs { resource, changes } => {
+            CommandResult::Items(vec![configs::alter(image, resource, changes)])
+        }
+        Command::ElectAll { leader } => CommandResult::Count(chains::elect_all(image, leader)),
+        Command::Edit(edits) => {
+            CommandResult::Chains(edits.into_iter().map(|edit| chains::edit(image, edit)).collect())
+        }
+        Command::AllocateProducerIds { count } => {
+            CommandResult::FirstId(brokers::allocate_producer_ids(image, count))
+        }
+    }
+}

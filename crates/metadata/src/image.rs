@@ -1,0 +1,108 @@
+//! All metadata at one moment: an immutable value that every reader may hold on to.
+//!
+//! Topics, partitions and configs are persistent maps: a change shares all it does not touch, so an
+//! image of 20,000 partitions is as cheap to change as a small one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::chain::PartitionState;
+use base::ids::{BrokerId, Incarnation, PartitionId, TopicId, TopicPartition, Uuid};
+use imbl::{OrdMap, Vector};
+
+use crate::command::{Registration, Resource, index};
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topic {
+    /// Its id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether only brokers may write to it.
+    pub internal: bool,
+    /// Partitions by number.
+    pub partitions: Vector<Arc<PartitionState>>,
+}
+
+impl Topic {
+    /// One of its partitions.
+    pub fn partition(&self, partition: PartitionId) -> Option<&Arc<PartitionState>> {
+        self.partitions.get(index(partition)?)
+    }
+
+    /// Brokers that hold copies of a partition: the same for all when none was ever moved.
+    pub fn replication_factor(&self) -> usize {
+        self.partitions.front().map_or(0, |partition| partition.placement.len())
+    }
+}
+
+/// A broker as it registered last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// What it said.
+    pub registration: Registration,
+    /// Number of its present life.
+    pub incarnation: Incarnation,
+}
+
+/// Config values of one resource.
+pub type Configs = Arc<BTreeMap<String, String>>;
+
+/// All metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Image {
+    /// Commands applied so far.
+    pub version: u64,
+    /// Id of the cluster; zero before it is bootstrapped.
+    pub cluster_id: Uuid,
+    pub(crate) brokers: OrdMap<BrokerId, Arc<Broker>>,
+    pub(crate) topics: OrdMap<TopicId, Arc<Topic>>,
+    pub(crate) names: OrdMap<Arc<str>, TopicId>,
+    pub(crate) configs: OrdMap<Resource, Configs>,
+    pub(crate) next_segment_id: u64,
+    pub(crate) next_producer_id: i64,
+    pub(crate) next_incarnation: i64,
+}
+
+impl Image {
+    /// A topic by name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(name)?)
+    }
+
+    /// A topic by id.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+
+    /// All topics in the order of their names.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.names.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// A partition.
+    pub fn partition(&self, partition: &TopicPartition) -> Option<&Arc<PartitionState>> {
+        self.topics.get(&partition.topic_id)?.partition(partition.partition)
+    }
+
+    /// All brokers in the order of their ids.
+    pub fn brokers(&self) -> impl Iterator<Item = &Arc<Broker>> {
+        self.brokers.values()
+    }
+
+    /// A broker.
+    pub fn broker(&self, id: BrokerId) -> Option<&Arc<Broker>> {
+        self.brokers.get(&id)
+    }
+
+    /// Config values of a resource; empty when none were set.
+    pub fn configs(&self, resource: &Resource) -> Configs {
+        self.configs.get(resource).cloned().unwrap_or_default()
+    }
+
+    /// Resources that have config values, in order.
+    pub fn configured(&self) -> impl Iterator<Item = (&Resource, &Configs)> {
+        self.configs.iter()
+    }
+}

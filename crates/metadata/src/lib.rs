@@ -1,0 +1,32 @@
+//! The one truth about a cluster: topics, chains, brokers, configs.
+//!
+//! ```text
+//!  propose(Command) ─► Raft log (durable) ─► state machine ─► Image ─► every reader
+//! ```
+//!
+//! The state machine ([`control`]) is a pure function over an immutable [`Image`]; [`RaftStore`] keeps
+//! its log and snapshots on disk, [`MemoryStore`] forgets all. Both sit behind [`MetadataStore`].
+//! Only this crate knows openraft, and only in its module `raft`.
+//!
+//! Invariants: an answered command is durable (not in memory, of course) and visible in
+//! [`MetadataStore::image`]; images follow one another in the order of the log; stored commands and
+//! snapshots carry tagged fields, so that an older version can skip what it does not know.
+
+
+mod command;
+mod control;
+mod image;
+mod memory;
+
+mod record;
+mod store;
+
+pub use command::{
+    ChainEdit, Command, CommandResult, EditError, Endpoint, NewTopic, Placement, Refusal, Registration,
+    Resource,
+};
+pub use control::{TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
+pub use image::{Broker, Configs, Image, Topic};
+pub use memory::MemoryStore;
+
+pub use store::{MetadataStore, ProposeError};

@@ -1,0 +1,379 @@
+//! Commands: the entries of the metadata log.
+
+use base::ids::{BrokerId, Generation, SegmentId};
+use prost::{Message, Oneof};
+
+use super::chain::{EntryRecord, MemberRecord, PartitionIdRecord, SealRecord, read_members, write_members};
+use super::{RecordError, required, uuid};
+use crate::command::{ChainEdit, Command, Endpoint, NewTopic, Placement, Registration, Resource};
+
+#[derive(Clone, PartialEq, Message)]
+struct CommandRecord {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Kind {
+    #[prost(bytes, tag = "1")]
+    Bootstrap(Vec<u8>),
+    #[prost(message, tag = "2")]
+    RegisterBroker(RegistrationRecord),
+    #[prost(message, tag = "3")]
+    CreateTopics(CreateTopicsRecord),
+    #[prost(message, tag = "4")]
+    DeleteTopics(IdsRecord),
+    #[prost(message, tag = "5")]
+    CreatePartitions(CreatePartitionsRecord),
+    #[prost(message, tag = "6")]
+    AlterConfigs(AlterConfigsRecord),
+    #[prost(int32, tag = "7")]
+    ElectAll(i32),
+    #[prost(message, tag = "8")]
+    Edit(EditsRecord),
+    #[prost(int64, tag = "9")]
+    AllocateProducerIds(i64),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RegistrationRecord {
+    #[prost(int32, tag = "1")]
+    broker: i32,
+    #[prost(message, repeated, tag = "2")]
+    listeners: Vec<EndpointRecord>,
+    #[prost(string, optional, tag = "3")]
+    rack: Option<String>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    storages: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EndpointRecord {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    host: String,
+    #[prost(uint32, tag = "3")]
+    port: u32,
+}
+
+impl From<&Registration> for RegistrationRecord {
+    fn from(registration: &Registration) -> Self {
+        let endpoint = |endpoint: &Endpoint| EndpointRecord {
+            name: endpoint.name.clone(),
+            host: endpoint.host.clone(),
+            port: endpoint.port.into(),
+        };
+        RegistrationRecord {
+            broker: registration.broker.0,
+            listeners: registration.listeners.iter().map(endpoint).collect(),
+            rack: registration.rack.clone(),
+            storages: registration.storages.iter().map(|id| id.0.to_vec()).collect(),
+        }
+    }
+}
+
+impl RegistrationRecord {
+    pub(super) fn read(self) -> Result<Registration, RecordError> {
+        let endpoint = |endpoint: EndpointRecord| {
+            let port = u16::try_from(endpoint.port).map_err(|_| RecordError::Field("port"))?;
+            Ok(Endpoint { name: endpoint.name, host: endpoint.host, port })
+        };
+        Ok(Registration {
+            broker: BrokerId(self.broker),
+            listeners: self.listeners.into_iter().map(endpoint).collect::<Result<_, RecordError>>()?,
+            rack: self.rack,
+            storages: self.storages.iter().map(|id| uuid(id)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IdsRecord {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    ids: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PlacementRecord {
+    #[prost(int32, repeated, tag = "1")]
+    brokers: Vec<i32>,
+    #[prost(message, repeated, tag = "2")]
+    ensemble: Vec<MemberRecord>,
+}
+
+fn write_placements(placements: &[Placement]) -> Vec<PlacementRecord> {
+    let write = |placement: &Placement| PlacementRecord {
+        brokers: placement.brokers.iter().map(|id| id.0).collect(),
+        ensemble: write_members(&placement.ensemble),
+    };
+    placements.iter().map(write).collect()
+}
+
+fn read_placements(placements: Vec<PlacementRecord>) -> Result<Vec<Placement>, RecordError> {
+    let read = |placement: PlacementRecord| {
+        let brokers = placement.brokers.into_iter().map(BrokerId).collect();
+        Ok(Placement { brokers, ensemble: read_members(placement.ensemble)? })
+    };
+    placements.into_iter().map(read).collect()
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreateTopicsRecord {
+    #[prost(message, repeated, tag = "1")]
+    topics: Vec<NewTopicRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NewTopicRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(bool, tag = "3")]
+    internal: bool,
+    #[prost(message, repeated, tag = "4")]
+    placements: Vec<PlacementRecord>,
+    #[prost(message, repeated, tag = "5")]
+    configs: Vec<ConfigRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreatePartitionsRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    topic_id: Vec<u8>,
+    #[prost(int32, tag = "2")]
+    present: i32,
+    #[prost(message, repeated, tag = "3")]
+    placements: Vec<PlacementRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AlterConfigsRecord {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<ResourceRecord>,
+    #[prost(message, repeated, tag = "2")]
+    changes: Vec<ConfigRecord>,
+}
+
+/// A config value; without one it is a deletion.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ConfigRecord {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, optional, tag = "2")]
+    value: Option<String>,
+}
+
+impl ConfigRecord {
+    pub(super) fn new(key: &str, value: Option<&String>) -> ConfigRecord {
+        ConfigRecord { key: key.to_owned(), value: value.cloned() }
+    }
+
+    pub(super) fn read_set(self) -> Result<(String, String), RecordError> {
+        Ok((self.key, required(self.value, "config value")?))
+    }
+}
+
+/// A resource: its Kafka type number (AllBrokers is a broker without a name) and name.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ResourceRecord {
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(string, tag = "2")]
+    name: String,
+}
+
+const TOPIC: i32 = 2;
+const BROKER: i32 = 4;
+const CLIENT_METRICS: i32 = 16;
+const GROUP: i32 = 32;
+
+impl From<&Resource> for ResourceRecord {
+    fn from(resource: &Resource) -> Self {
+        let (kind, name) = match resource {
+            Resource::Topic(name) => (TOPIC, name.clone()),
+            Resource::Broker(id) => (BROKER, id.to_string()),
+            Resource::AllBrokers => (BROKER, String::new()),
+            Resource::ClientMetrics(name) => (CLIENT_METRICS, name.clone()),
+            Resource::Group(name) => (GROUP, name.clone()),
+        };
+        ResourceRecord { kind, name }
+    }
+}
+
+impl ResourceRecord {
+    pub(super) fn read(self) -> Result<Resource, RecordError> {
+        match self.kind {
+            TOPIC => Ok(Resource::Topic(self.name)),
+            BROKER if self.name.is_empty() => Ok(Resource::AllBrokers),
+            BROKER => {
+                let id = self.name.parse().map_err(|_| RecordError::Field("broker id"))?;
+                Ok(Resource::Broker(BrokerId(id)))
+            }
+            CLIENT_METRICS => Ok(Resource::ClientMetrics(self.name)),
+            GROUP => Ok(Resource::Group(self.name)),
+            _ => Err(RecordError::Field("resource type")),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EditsRecord {
+    #[prost(message, repeated, tag = "1")]
+    edits: Vec<EditRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EditRecord {
+    #[prost(message, optional, tag = "1")]
+    partition: Option<PartitionIdRecord>,
+    #[prost(oneof = "EditKind", tags = "2, 3, 4")]
+    kind: Option<EditKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum EditKind {
+    #[prost(message, tag = "2")]
+    SealAndOpen(SealAndOpenRecord),
+    #[prost(int64, tag = "3")]
+    Trim(i64),
+    #[prost(message, tag = "4")]
+    Replace(ReplaceRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SealAndOpenRecord {
+    #[prost(message, optional, tag = "1")]
+    seal: Option<SealRecord>,
+    #[prost(message, repeated, tag = "2")]
+    ensemble: Vec<MemberRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReplaceRecord {
+    #[prost(message, repeated, tag = "1")]
+    old: Vec<SegmentNameRecord>,
+    #[prost(message, optional, tag = "2")]
+    new: Option<EntryRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SegmentNameRecord {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint32, tag = "2")]
+    generation: u32,
+}
+
+/// A command as bytes.
+pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
+    let kind = match command {
+        Command::Bootstrap { cluster_id } => Kind::Bootstrap(cluster_id.0.to_vec()),
+        Command::RegisterBroker(registration) => Kind::RegisterBroker(registration.into()),
+        Command::CreateTopics(topics) => {
+            Kind::CreateTopics(CreateTopicsRecord { topics: topics.iter().map(write_topic).collect() })
+        }
+        Command::DeleteTopics(ids) => {
+            Kind::DeleteTopics(IdsRecord { ids: ids.iter().map(|id| id.0.to_vec()).collect() })
+        }
+        Command::CreatePartitions { topic_id, present, placements } => {
+            Kind::CreatePartitions(CreatePartitionsRecord {
+                topic_id: topic_id.0.to_vec(),
+                present: *present,
+                placements: write_placements(placements),
+            })
+        }
+        Command::AlterConfigs { resource, changes } => {
+            let changes = changes.iter().map(|(key, value)| ConfigRecord::new(key, value.as_ref())).collect();
+            Kind::AlterConfigs(AlterConfigsRecord { resource: Some(resource.into()), changes })
+        }
+        Command::ElectAll { leader } => Kind::ElectAll(leader.0),
+        Command::Edit(edits) => Kind::Edit(EditsRecord { edits: edits.iter().map(write_edit).collect() }),
+        Command::AllocateProducerIds { count } => Kind::AllocateProducerIds(*count),
+    };
+    CommandRecord { kind: Some(kind) }.encode_to_vec()
+}
+
+fn write_topic(topic: &NewTopic) -> NewTopicRecord {
+    NewTopicRecord {
+        id: topic.id.0.to_vec(),
+        name: topic.name.clone(),
+        internal: topic.internal,
+        placements: write_placements(&topic.placements),
+        configs: topic.configs.iter().map(|(key, value)| ConfigRecord::new(key, Some(value))).collect(),
+    }
+}
+
+fn write_edit(edit: &ChainEdit) -> EditRecord {
+    let kind = match edit {
+        ChainEdit::SealAndOpen { seal, ensemble, .. } => EditKind::SealAndOpen(SealAndOpenRecord {
+            seal: Some(seal.into()),
+            ensemble: write_members(ensemble),
+        }),
+        ChainEdit::Trim { start, .. } => EditKind::Trim(*start),
+        ChainEdit::Replace { old, new, .. } => {
+            let name = |(id, generation): &(SegmentId, Generation)| SegmentNameRecord {
+                id: id.0,
+                generation: generation.0,
+            };
+            EditKind::Replace(ReplaceRecord { old: old.iter().map(name).collect(), new: Some(new.into()) })
+        }
+    };
+    EditRecord { partition: Some(edit.partition().into()), kind: Some(kind) }
+}
+
+/// Reads a command back.
+pub(crate) fn decode_command(bytes: &[u8]) -> Result<Command, RecordError> {
+    Ok(match required(CommandRecord::decode(bytes)?.kind, "command")? {
+        Kind::Bootstrap(id) => Command::Bootstrap { cluster_id: uuid(&id)? },
+        Kind::RegisterBroker(registration) => Command::RegisterBroker(registration.read()?),
+        Kind::CreateTopics(record) => {
+            Command::CreateTopics(record.topics.into_iter().map(read_topic).collect::<Result<_, _>>()?)
+        }
+        Kind::DeleteTopics(record) => {
+            Command::DeleteTopics(record.ids.iter().map(|id| uuid(id)).collect::<Result<_, _>>()?)
+        }
+        Kind::CreatePartitions(record) => Command::CreatePartitions {
+            topic_id: uuid(&record.topic_id)?,
+            present: record.present,
+            placements: read_placements(record.placements)?,
+        },
+        Kind::AlterConfigs(record) => Command::AlterConfigs {
+            resource: required(record.resource, "resource")?.read()?,
+            changes: record.changes.into_iter().map(|change| (change.key, change.value)).collect(),
+        },
+        Kind::ElectAll(leader) => Command::ElectAll { leader: BrokerId(leader) },
+        Kind::Edit(record) => {
+            Command::Edit(record.edits.into_iter().map(read_edit).collect::<Result<_, _>>()?)
+        }
+        Kind::AllocateProducerIds(count) => Command::AllocateProducerIds { count },
+    })
+}
+
+fn read_topic(record: NewTopicRecord) -> Result<NewTopic, RecordError> {
+    Ok(NewTopic {
+        id: uuid(&record.id)?,
+        name: record.name,
+        internal: record.internal,
+        placements: read_placements(record.placements)?,
+        configs: record.configs.into_iter().map(ConfigRecord::read_set).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_edit(record: EditRecord) -> Result<ChainEdit, RecordError> {
+    let partition = required(record.partition, "partition")?.read()?;
+    Ok(match required(record.kind, "edit")? {
+        EditKind::SealAndOpen(record) => ChainEdit::SealAndOpen {
+            partition,
+            seal: required(record.seal, "seal")?.read()?,
+            ensemble: read_members(record.ensemble)?,
+        },
+        EditKind::Trim(start) => ChainEdit::Trim { partition, start },
+        EditKind::Replace(record) => ChainEdit::Replace {
+            partition,
+            old: record.old.iter().map(|name| (SegmentId(name.id), Generation(name.generation))).collect(),
+            new: required(record.new, "rewrite")?.read()?,
+        },
+    })
+}
