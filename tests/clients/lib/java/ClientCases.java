@@ -343,7 +343,8 @@ final class ClientCases {
         for (int who = 0; who < 3; who++) {
             String prefix = who + ":";
             Thread thread = new Thread(() -> {
-                try (KafkaProducer<byte[], byte[]> producer = Clients.producer("linger.ms", 1)) {
+                try (KafkaProducer<byte[], byte[]> producer =
+                        Clients.producer("linger.ms", 1, "enable.idempotence", true, "acks", "all")) {
                     for (int n = 0; n < count; n++) {
                         producer.send(new ProducerRecord<>(topic, n % 4, null, (prefix + n).getBytes()));
                     }

@@ -320,7 +320,7 @@ async def concurrent_order():
     count = 500
 
     async def produce(who: int):
-        async with producer(linger_ms=1) as client:
+        async with producer(linger_ms=1, enable_idempotence=True) as client:
             for n in range(count):
                 await client.send(topic, f"{who}:{n}".encode(), partition=n % 4)
 

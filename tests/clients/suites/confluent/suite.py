@@ -399,7 +399,7 @@ def concurrent_order():
     count = 1500
 
     def produce(who: int):
-        client = producer(linger_ms=1, compression_type=CODECS[who])
+        client = producer(linger_ms=1, compression_type=CODECS[who], enable_idempotence=True)
         for n in range(count):
             client.produce(topic, f"{who}:{n}".encode(), partition=n % 4)
             if n % 100 == 0:
