@@ -17,6 +17,7 @@ mod command;
 mod control;
 mod image;
 mod memory;
+mod raft;
 
 mod record;
 mod store;
@@ -28,5 +29,6 @@ pub use command::{
 pub use control::{TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
 pub use image::{Broker, Configs, Image, Topic};
 pub use memory::MemoryStore;
+pub use raft::{MetadataOpenError, RaftStore};
 
 pub use store::{MetadataStore, ProposeError};
