@@ -1,4 +1,16 @@
-//! Kafka request handling: connections, dispatch, one file per API key, partitions
+//! Kafka request handling: connections, dispatch, one file per API key, partitions.
 
+mod api;
+mod broker;
+mod chain_store;
+mod dispatch;
+mod groups;
+mod keeper;
 pub mod net;
+mod partition;
+mod partitions;
+mod producer_ids;
 mod session;
+mod topics;
+
+pub use broker::{Broker, BrokerParts, StartError};

@@ -1,0 +1,190 @@
+//! Produce (0), versions 3 to 13: take one batch for each partition named.
+//!
+//! All batches are checked and queued before anything is waited for, so that requests of one connection
+//! reach the logs in order however many are in flight. An answer promises what `acks` and the topic's
+//! durability class say: in class *fsync* both acks=1 and acks=all wait for the sync round, because an
+//! acknowledged record survives power loss. acks=0 has no answer; an error closes the connection, as
+//! in Kafka, because the producer has no other way to learn of it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::batch::Rejection;
+use base::config::Durability;
+use base::error::ErrorCode;
+use base::ids::{Offset, TimestampMs};
+use tokio::sync::oneshot;
+use wire::message::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
+};
+
+use super::{Close, RequestContext};
+use crate::partition::{self, AppendFailure, Appended, Partition, append_code};
+
+/// Version from which topics are named by id (KIP-516).
+const TOPIC_ID_VERSION: i16 = 13;
+
+/// A partition of the request on its way.
+enum Begun {
+    Refused(Refusal),
+    Queued { partition: Arc<Partition>, answer: oneshot::Receiver<Result<Appended, AppendFailure>> },
+}
+
+struct Refusal {
+    code: ErrorCode,
+    message: Option<String>,
+    records: Vec<(i32, String)>,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Refusal {
+        Refusal { code, message: None, records: Vec::new() }
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Refusal {
+        let records = rejection.records.iter().map(|record| (record.index, record.to_string())).collect();
+        Refusal { code: rejection.code, message: Some(rejection.message), records }
+    }
+}
+
+/// Answers the request; `None` for acks=0.
+pub(crate) async fn handle<'a>(
+    context: &RequestContext<'_>,
+    request: ProduceRequest<'a>,
+) -> Result<Option<ProduceResponse<'a>>, Close> {
+    let now_ms = context.broker.env.clock.wall_ms();
+    let deadline = context.broker.env.clock.now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let mut begun = Vec::with_capacity(request.topic_data.len());
+    for topic in &request.topic_data {
+        let partitions: Vec<_> = topic
+            .partition_data
+            .iter()
+            .map(|data| {
+                let begun = begin(context, &request, topic, data.index, data.records, now_ms);
+                (data.index, begun.unwrap_or_else(Begun::Refused))
+            })
+            .collect();
+        begun.push(partitions);
+    }
+    let mut responses = Vec::with_capacity(begun.len());
+    let mut failed = None;
+    for (topic, partitions) in request.topic_data.into_iter().zip(begun) {
+        let mut partition_responses = Vec::with_capacity(partitions.len());
+        for (index, begun) in partitions {
+            let response = finish(context, index, begun, deadline).await;
+            if response.error_code != 0 {
+                failed = Some(ErrorCode::from_code(response.error_code));
+                context.broker.metrics_of(&topic.name).produce_failed();
+            }
+            partition_responses.push(response);
+        }
+        responses.push(TopicProduceResponse {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            partition_responses,
+        });
+    }
+    if request.acks != 0 {
+        return Ok(Some(ProduceResponse { responses, ..ProduceResponse::default() }));
+    }
+    match failed {
+        None => Ok(None),
+        Some(code) => Err(Close::because(format!("Produce with acks=0 failed with {code}"))),
+    }
+}
+
+/// Checks what came for one partition and queues it.
+fn begin(
+    context: &RequestContext<'_>,
+    request: &ProduceRequest<'_>,
+    topic: &TopicProduceData<'_>,
+    index: i32,
+    records: Option<&[u8]>,
+    now_ms: TimestampMs,
+) -> Result<Begun, Refusal> {
+    if !matches!(request.acks, -1..=1) {
+        return Err(ErrorCode::InvalidRequiredAcks.into());
+    }
+    let partition = if context.api_version >= TOPIC_ID_VERSION {
+        context.broker.partition_by_id(topic.topic_id, index)?
+    } else {
+        context.broker.partition(&topic.name, index)?
+    };
+    if context.broker.is_internal(&partition.topic) {
+        // Only the broker itself writes group state; a client that could would forge commits.
+        return Err(ErrorCode::InvalidTopicException.into());
+    }
+    let settings = partition.log.settings();
+    let records = records.map(|records| context.frame.slice_ref(records));
+    let prepared = partition::produced(records, context.api_version, &settings, now_ms)?;
+    if prepared.is_transactional() {
+        // No transaction can be open: transactions are not served.
+        return Err(ErrorCode::InvalidTxnState.into());
+    }
+    partition.metrics.produced(prepared.record_count() as u64, prepared.size() as u64);
+    let wait = match settings.durability {
+        Durability::Fsync => request.acks != 0,
+        Durability::PageCache => request.acks == -1,
+    };
+    let answer = partition.append(prepared, wait);
+    Ok(Begun::Queued { partition, answer })
+}
+
+async fn finish(
+    context: &RequestContext<'_>,
+    index: i32,
+    begun: Begun,
+    deadline: Duration,
+) -> PartitionProduceResponse<'static> {
+    let (partition, answer) = match begun {
+        Begun::Refused(refusal) => return refused(index, refusal),
+        Begun::Queued { partition, answer } => (partition, answer),
+    };
+    let written = async {
+        let appended = answer.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+        let mut appended = appended.map_err(|failure| failure.code())?;
+        if let Some(committed) = appended.committed.take() {
+            let committed = committed.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+            committed.map_err(|error| append_code(&error.into()))?;
+        }
+        Ok::<_, ErrorCode>((appended.base_offset, appended.log_append_time_ms))
+    };
+    let written = tokio::select! {
+        biased;
+        written = written => written,
+        () = context.broker.env.clock.sleep_until(deadline) => Err(ErrorCode::RequestTimedOut),
+    };
+    match written {
+        Ok((base_offset, log_append_time_ms)) => PartitionProduceResponse {
+            index,
+            base_offset,
+            log_append_time_ms,
+            log_start_offset: partition.log.log_start(),
+            ..PartitionProduceResponse::default()
+        },
+        Err(code) => refused(index, code.into()),
+    }
+}
+
+fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse<'static> {
+    const NONE: Offset = -1;
+    let record_errors = refusal.records.into_iter().map(|(batch_index, message)| BatchIndexAndErrorMessage {
+        batch_index,
+        batch_index_error_message: Some(Cow::Owned(message)),
+    });
+    PartitionProduceResponse {
+        index,
+        error_code: refusal.code.code(),
+        base_offset: NONE,
+        log_append_time_ms: -1,
+        log_start_offset: NONE,
+        record_errors: record_errors.collect(),
+        error_message: refusal.message.map(Cow::Owned),
+        ..PartitionProduceResponse::default()
+    }
+}
+

@@ -1,0 +1,189 @@
+//! Fetch (1), versions 4 to 18: batches from the offset asked for on, with sessions and long poll.
+//!
+//! Partitions are read in the order the session gives (those that gave records go last, so none
+//! starves). The first that has records gives at least one whole batch whatever the limits say; then
+//! `max_bytes` and each partition's limit bind (KIP-74). With fewer than `min_bytes` and no error the
+//! request parks until enough is committed, `max_wait_ms` passes, or the broker drains.
+//!
+//! Without transactions the last stable offset is the high watermark, and nothing is ever aborted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::config::keys;
+use base::error::ErrorCode;
+use base::ids::LeaderEpoch;
+use bytes::Bytes;
+use replication::{ReadError, ReadWaiter};
+use wire::Payload;
+use wire::message::fetch_response::{EpochEndOffset, PartitionData};
+use wire::message::{FetchRequest, FetchResponse};
+
+use super::k02_list_offsets::read_code;
+use super::{Close, RequestContext};
+use crate::partition::Partition;
+use crate::session::{FetchPartition, TopicKey};
+
+/// `isolation_level` of a consumer that reads committed records only.
+const READ_COMMITTED: i8 = 1;
+
+/// Longest time a fetch parks, whatever it asks for: keeps a mistaken client's connection alive.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Answers the request.
+pub(crate) async fn handle(
+    context: &RequestContext<'_>,
+    request: FetchRequest<'_>,
+) -> Result<FetchResponse<'static>, Close> {
+    let sessions = &context.broker.sessions;
+    let round = match sessions.begin(context.api_version, &request) {
+        Ok(round) => round,
+        Err(code) => return Ok(FetchResponse { error_code: code.code(), ..FetchResponse::default() }),
+    };
+    let wanted = round.partitions();
+    let limit = usize::try_from(request.max_bytes.min(context.broker.config().get(keys::FETCH_MAX_BYTES)));
+    let reader = Reader {
+        limit: limit.unwrap_or(0),
+        committed_only: request.isolation_level == READ_COMMITTED,
+        partitions: wanted.iter().map(|asked| open(context, asked)).collect(),
+    };
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit);
+    let deadline = context.broker.env.clock.now()
+        + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(WAIT_MAX);
+    let mut read = reader.read(wanted);
+    while read.bytes < min_bytes && !read.failed && request.max_wait_ms > 0 && !wanted.is_empty() {
+        // Registered first and read again after, so that nothing committed in between is missed.
+        let waiter = ReadWaiter::new((min_bytes - read.bytes) as u64);
+        reader.partitions.iter().flatten().for_each(|partition| partition.log.register(&waiter));
+        read = reader.read(wanted);
+        if read.bytes >= min_bytes || read.failed {
+            break;
+        }
+        let ended = tokio::select! {
+            () = waiter.woken() => false,
+            () = context.broker.env.clock.sleep_until(deadline) => true,
+            () = context.broker.drain.draining() => true,
+        };
+        read = reader.read(wanted);
+        if ended {
+            break;
+        }
+    }
+    reader.count(&read);
+    Ok(round.finish(sessions, read.results))
+}
+
+/// The partitions of one request, found once.
+struct Reader {
+    limit: usize,
+    committed_only: bool,
+    partitions: Vec<Result<Arc<Partition>, ErrorCode>>,
+}
+
+/// One pass over them.
+struct ReadPass {
+    results: Vec<PartitionData>,
+    bytes: usize,
+    failed: bool,
+}
+
+fn open(context: &RequestContext<'_>, asked: &FetchPartition) -> Result<Arc<Partition>, ErrorCode> {
+    match &asked.topic {
+        TopicKey::Name(name) => context.broker.partition(name, asked.partition),
+        TopicKey::Id(id) => context.broker.partition_by_id(*id, asked.partition),
+    }
+}
+
+impl Reader {
+    fn read(&self, wanted: &[FetchPartition]) -> ReadPass {
+        let mut pass = ReadPass { results: Vec::with_capacity(wanted.len()), bytes: 0, failed: false };
+        for (partition, asked) in self.partitions.iter().zip(wanted) {
+            let room = self.limit.saturating_sub(pass.bytes);
+            let result = match partition {
+                Ok(partition) => self.read_one(partition, asked, room, pass.bytes == 0),
+                Err(code) => Err(*code),
+            };
+            let data = result.unwrap_or_else(refused);
+            pass.failed |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
+            pass.bytes += data.records.len();
+            pass.results.push(data);
+        }
+        pass
+    }
+
+    fn read_one(
+        &self,
+        partition: &Partition,
+        asked: &FetchPartition,
+        room: usize,
+        first: bool,
+    ) -> Result<PartitionData, ErrorCode> {
+        partition.check_epoch(asked.current_leader_epoch)?;
+        let log = &partition.log;
+        let mut data = PartitionData {
+            high_watermark: log.high_watermark(),
+            last_stable_offset: log.high_watermark(),
+            log_start_offset: log.log_start(),
+            aborted_transactions: self.committed_only.then(Vec::new),
+            records: Payload::empty(),
+            ..PartitionData::default()
+        };
+        if let Some(diverging) = divergence(partition, asked)? {
+            data.diverging_epoch = diverging;
+            return Ok(data);
+        }
+        let limit = usize::try_from(asked.max_bytes).unwrap_or(0).min(room);
+        let bytes = if room == 0 && !first {
+            check_range(partition, asked)?;
+            Bytes::new()
+        } else {
+            log.read(asked.fetch_offset, limit, first).map_err(|error| {
+                if let ReadError::Storage(error) = &error {
+                    let (topic, partition) = (&*partition.topic, asked.partition);
+                    tracing::error!(topic, partition, %error, "records cannot be read");
+                }
+                read_code(&error)
+            })?
+        };
+        data.records = Payload::One(bytes);
+        Ok(data)
+    }
+
+    fn count(&self, pass: &ReadPass) {
+        for (partition, data) in self.partitions.iter().zip(&pass.results) {
+            let Ok(partition) = partition else { continue };
+            match data.error_code {
+                0 => partition.metrics.fetched(data.records.len() as u64),
+                _ => partition.metrics.fetch_failed(),
+            }
+        }
+    }
+}
+
+/// A partition beyond the limits is still told when its offset is out of range.
+fn check_range(partition: &Partition, asked: &FetchPartition) -> Result<(), ErrorCode> {
+    let range = partition.log.log_start()..=partition.log.end();
+    if range.contains(&asked.fetch_offset) { Ok(()) } else { Err(ErrorCode::OffsetOutOfRange) }
+}
+
+/// Where the client's log and this one part, if it says which epoch it read last (KIP-595).
+fn divergence(partition: &Partition, asked: &FetchPartition) -> Result<Option<EpochEndOffset>, ErrorCode> {
+    if asked.last_fetched_epoch < 0 {
+        return Ok(None);
+    }
+    let end = partition.log.epoch_end(LeaderEpoch(asked.last_fetched_epoch));
+    let (epoch, end_offset) = end.ok_or(ErrorCode::OffsetOutOfRange)?;
+    let parted = epoch.0 < asked.last_fetched_epoch || end_offset < asked.fetch_offset;
+    Ok(parted.then(|| EpochEndOffset { epoch: epoch.0, end_offset, ..EpochEndOffset::default() }))
+}
+
+fn refused(code: ErrorCode) -> PartitionData {
+    PartitionData {
+        error_code: code.code(),
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        records: Payload::empty(),
+        ..PartitionData::default()
+    }
+}

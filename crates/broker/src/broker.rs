@@ -1,0 +1,260 @@
+//! The broker: what a process that serves clients consists of, how it starts and how it ends.
+//!
+//! ```text
+//!  start: register (new incarnation) ─► elect for its partitions ─► open logs ─► load groups ─► listen
+//!  end:   stop accepting, drain ─► close logs ─► (the caller shuts storages and metadata down)
+//! ```
+//!
+//! It knows neither files nor HTTP nor Raft: storages and the metadata store are handed in.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use base::chain::Member;
+use base::config::{BrokerConfig, keys};
+use base::env::Env;
+use base::error::ErrorCode;
+use base::ids::{BrokerId, Incarnation, PartitionId, TopicId, TopicPartition};
+use base::metrics::{Metrics, TopicMetrics};
+use metadata::{Command, CommandResult, Endpoint, Image, MetadataStore, ProposeError, Registration};
+use parking_lot::Mutex;
+use replication::{ChainStore, Storage};
+
+use crate::chain_store::MetadataChains;
+use crate::dispatch::Dispatcher;
+use crate::groups::Groups;
+use crate::net::{BindError, DrainSignal, DrainTrigger, Limits, MemoryBudget, Server, ServerOptions, drain_channel};
+use crate::partition::Partition;
+use crate::partitions::{Opening, Partitions};
+use crate::producer_ids::ProducerIds;
+use crate::session::FetchSessions;
+
+/// How long requests in flight may take to finish when the broker drains.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a broker is made of.
+pub struct BrokerParts {
+    /// The world.
+    pub env: Env,
+    /// The parsed configuration.
+    pub config: Arc<BrokerConfig>,
+    /// The metadata store, already open.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// The log directories, already open; at least one.
+    pub storages: Vec<Arc<Storage>>,
+    /// Where everything is counted.
+    pub metrics: Metrics,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No log directory can be used.
+    #[error("no log directory can be used; see log.dirs")]
+    NoStorage,
+    /// The metadata store did not answer.
+    #[error(transparent)]
+    Metadata(#[from] ProposeError),
+    /// The metadata store refused this broker.
+    #[error("the metadata store refuses broker {broker}: {reason}")]
+    Refused {
+        /// `node.id`.
+        broker: BrokerId,
+        /// Why.
+        reason: String,
+    },
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A running broker. See the module's head.
+pub struct Broker {
+    pub(crate) env: Env,
+    pub(crate) id: BrokerId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) metadata: Arc<dyn MetadataStore>,
+    pub(crate) metrics: Metrics,
+    pub(crate) partitions: Partitions,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) sessions: FetchSessions,
+    pub(crate) groups: Groups,
+    pub(crate) storages: Arc<Vec<Arc<Storage>>>,
+    /// Heard by requests that wait: the broker ends.
+    pub(crate) drain: DrainSignal,
+    config: ArcSwap<BrokerConfig>,
+    server: OnceLock<Server<Dispatcher>>,
+    /// Taken and said when the broker ends.
+    trigger: Mutex<Option<DrainTrigger>>,
+}
+
+impl Broker {
+    /// Starts a broker and listens.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(parts: BrokerParts) -> Result<Arc<Broker>, StartError> {
+        let BrokerParts { env, config, metadata, storages, metrics } = parts;
+        let id = BrokerId(config.get(keys::NODE_ID));
+        let first = storages.first().ok_or(StartError::NoStorage)?.id();
+        let incarnation = register(&*metadata, id, &config, &storages).await?;
+        metadata.propose(Command::ElectAll { leader: id }).await?;
+        let member = Member { broker: id, storage: first, incarnation };
+        let storages = Arc::new(storages);
+        let store: Arc<dyn ChainStore> = Arc::new(MetadataChains(metadata.clone()));
+        let opening = Opening {
+            env: env.clone(),
+            metrics: metrics.clone(),
+            member,
+            storages: storages.clone(),
+            store,
+        };
+        let (trigger, drain) = drain_channel();
+        let broker = Arc::new(Broker {
+            id,
+            incarnation,
+            partitions: Partitions::new(opening),
+            producer_ids: ProducerIds::new(metadata.clone()),
+            sessions: FetchSessions::new(env.clone(), fetch_session_slots(&config)),
+            groups: Groups::new(env.clone(), &config),
+            drain,
+            config: ArcSwap::new(config.clone()),
+            server: OnceLock::new(),
+            trigger: Mutex::new(Some(trigger)),
+            storages,
+            metadata,
+            metrics,
+            env,
+        });
+        broker.partitions.open_all(&broker.image(), &config).await;
+        broker.groups.load(&broker).await;
+        broker.spawn_keeper();
+        broker.listen(&config).await?;
+        Ok(broker)
+    }
+
+    async fn listen(self: &Arc<Self>, config: &BrokerConfig) -> Result<(), StartError> {
+        let limits = Limits::from_config(config);
+        let options = ServerOptions {
+            listeners: config.client_listeners().to_vec(),
+            budget: MemoryBudget::new(limits.budget_bytes),
+            limits,
+            drain: self.drain.clone(),
+            http_address: config.http_listener().map(|address| address.to_string()),
+            metrics: self.metrics.node().clone(),
+        };
+        let dispatcher = Arc::new(Dispatcher::new(self.clone()));
+        let server = Server::start(self.env.clone(), options, dispatcher).await?;
+        // A broker listens once: the cell is empty.
+        let _ = self.server.set(server);
+        Ok(())
+    }
+
+    /// Name and address of every listener.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.server.get().map(|server| server.listeners().to_vec()).unwrap_or_default()
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.server.get().map_or(0, Server::connections)
+    }
+
+    /// Ends the broker: no new connections, requests in flight are finished (parked fetches at once),
+    /// logs are closed with a checkpoint. The caller then shuts storages and metadata store down.
+    pub async fn shutdown(&self) {
+        // The guard must not be held while waiting.
+        let trigger = self.trigger.lock().take();
+        if let Some(trigger) = trigger {
+            trigger.drain();
+        }
+        if let Some(server) = self.server.get() {
+            let left = server.drained(DRAIN_PATIENCE).await;
+            if left > 0 {
+                tracing::warn!(connections = left, "connections were cut: their requests did not finish in time");
+            }
+        }
+        for partition in self.partitions.all() {
+            partition.log.close();
+        }
+    }
+
+    /// The configuration now.
+    pub fn config(&self) -> Arc<BrokerConfig> {
+        self.config.load_full()
+    }
+
+    /// Takes over changed dynamic values.
+    pub(crate) fn set_config(&self, config: Arc<BrokerConfig>) {
+        self.partitions.configure_all(&self.image(), &config);
+        if let Some(server) = self.server.get() {
+            server.set_limits(Limits::from_config(&config));
+        }
+        self.config.store(config);
+    }
+
+    /// The metadata now.
+    pub fn image(&self) -> Arc<Image> {
+        self.metadata.image()
+    }
+
+    /// A partition by the name of its topic.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, or `KAFKA_STORAGE_ERROR` for one that is offline.
+    pub(crate) fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+        let image = self.image();
+        let topic_id = image.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?.id;
+        self.partitions.get(TopicPartition { topic_id, partition: PartitionId(partition) })
+    }
+
+    /// A partition by the id of its topic.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC_ID`, `UNKNOWN_TOPIC_OR_PARTITION`, or `KAFKA_STORAGE_ERROR` for one that is offline.
+    pub(crate) fn partition_by_id(&self, topic: TopicId, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+        if self.image().topic_by_id(topic).is_none() {
+            return Err(ErrorCode::UnknownTopicId);
+        }
+        self.partitions.get(TopicPartition { topic_id: topic, partition: PartitionId(partition) })
+    }
+
+    /// Whether only brokers may write to the topic.
+    pub(crate) fn is_internal(&self, topic: &str) -> bool {
+        self.image().topic(topic).is_some_and(|topic| topic.internal)
+    }
+
+    /// Traffic counters of a topic, or of all where there is none of this name.
+    pub(crate) fn metrics_of(&self, topic: &str) -> TopicMetrics {
+        // A name clients made up must not become a series.
+        if self.image().topic(topic).is_some() { self.metrics.topic(topic) } else { self.metrics.topic("") }
+    }
+}
+
+fn fetch_session_slots(config: &BrokerConfig) -> usize {
+    usize::try_from(config.get(keys::MAX_INCREMENTAL_FETCH_SESSION_CACHE_SLOTS)).unwrap_or(0)
+}
+
+async fn register(
+    metadata: &dyn MetadataStore,
+    id: BrokerId,
+    config: &BrokerConfig,
+    storages: &[Arc<Storage>],
+) -> Result<Incarnation, StartError> {
+    let listener = |listener: &base::config::Listener| {
+        let address = listener.advertised.clone().unwrap_or_else(|| listener.bind.clone());
+        Endpoint { name: listener.name.clone(), host: address.host, port: address.port }
+    };
+    let registration = Registration {
+        broker: id,
+        listeners: config.client_listeners().iter().map(listener).collect(),
+        rack: config.get(keys::BROKER_RACK).map(str::to_owned),
+        storages: storages.iter().map(|storage| storage.id()).collect(),
+    };
+    match metadata.propose(Command::RegisterBroker(registration)).await? {
+        CommandResult::Registered(incarnation) => Ok(incarnation),
+        other => Err(StartError::Refused { broker: id, reason: format!("{other:?}") }),
+    }
+}

@@ -1,0 +1,79 @@
+//! What a broker does by itself: retention, rolls by age, forgetting idle producers.
+//!
+//! One task, woken by the clock. It works through partitions one after the other and yields between
+//! them; deletions go to the disk's own workers.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base::config::keys;
+use replication::TailState;
+
+use crate::broker::Broker;
+
+/// How often segments are looked at for a roll by age, and producers for expiry.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Least time between two looks at retention, whatever the configuration says.
+const RETENTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+impl Broker {
+    /// Starts the task; it ends with the broker.
+    pub(crate) fn spawn_keeper(self: &Arc<Self>) {
+        tokio::spawn(sweep_for_ever(Arc::downgrade(self)));
+        tokio::spawn(retain_for_ever(Arc::downgrade(self)));
+    }
+
+    async fn sweep(&self) {
+        let now_ms = self.env.clock.wall_ms();
+        let expiration_ms = i64::from(self.config().get(keys::PRODUCER_ID_EXPIRATION_MS));
+        for partition in self.partitions.all() {
+            if let TailState::Ready(mut tail) = partition.log.tail() {
+                tail.derived().expire(now_ms, expiration_ms);
+                tail.release();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn retain(&self) {
+        for partition in self.partitions.all() {
+            let now_ms = self.env.clock.wall_ms();
+            match partition.log.retain(now_ms).await {
+                Ok(0) => {}
+                Ok(segments) => {
+                    let log_start = partition.log.log_start();
+                    tracing::info!(topic = &*partition.topic, partition = partition.id().partition.0, segments, log_start, "old segments were deleted");
+                }
+                Err(error) => {
+                    tracing::warn!(topic = &*partition.topic, partition = partition.id().partition.0, %error, "retention is put off");
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn sweep_for_ever(broker: Weak<Broker>) {
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        let sleep = strong.env.clock.sleep(SWEEP_INTERVAL);
+        drop(strong);
+        sleep.await;
+        let Some(strong) = broker.upgrade() else { return };
+        strong.sweep().await;
+    }
+}
+
+async fn retain_for_ever(broker: Weak<Broker>) {
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        let interval_ms = strong.config().get(keys::LOG_RETENTION_CHECK_INTERVAL_MS);
+        let interval = Duration::from_millis(u64::try_from(interval_ms).unwrap_or(0));
+        let sleep = strong.env.clock.sleep(interval.max(RETENTION_INTERVAL_MIN));
+        drop(strong);
+        sleep.await;
+        let Some(strong) = broker.upgrade() else { return };
+        strong.retain().await;
+    }
+}

@@ -1,0 +1,426 @@
+//! One partition's log on its leader: a chain of segments of which the last takes appends.
+//!
+//! ```text
+//!   log start                         high watermark   log end offset
+//!       │   ┌───────────┬──────────────────┬──┴──────────┴┐
+//!       └──►│  sealed   │      sealed      │     open     │
+//!           └───────────┴──────────────────┴──────────────┘
+//! ```
+//!
+//! Invariants:
+//! - the tail has one owner at a time ([`TailGuard`]); offsets are given in the order of ownership;
+//! - this life of the broker appends only to segments it opened itself: the segment an earlier life
+//!   left open is sealed at its end before the first append (replication.md 2.6, 2.20);
+//! - the high watermark never falls and never passes what every member of the ensemble holds durably
+//!   (class *fsync*) or has written (class *page-cache*);
+//! - the chain the readers see is always one the metadata store has had; it never goes back.
+//!
+//! Edits of the chain are made one at a time; while one that replaces the open segment is in flight,
+//! appends wait for it. What it does not do: decide when (that is [`crate::keeper`]), know what a
+//! record means (the state derived from records is a parameter), talk to other nodes yet.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use base::batch::BatchHeader;
+use base::chain::{Member, PartitionState, SegmentEntry, SegmentState};
+use base::config::TopicSettings;
+use base::env::Env;
+use base::ids::{LeaderEpoch, Offset, StorageId, TimestampMs, TopicPartition};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use storage::{CreateSegment, Recovered, Replay, Segment, SegmentName, Storage, StorageError};
+
+use crate::chain_store::{ChainStore, ChainStoreError};
+use crate::commit::{CommitError, CommitPoint, Committed, ReadWaiter};
+use crate::tail::{Tail, TailGuard, TailState, Writable};
+
+/// What the layer above derives from the records of a log and needs back after a restart: producer
+/// state. Kept as an opaque snapshot beside each segment.
+pub trait Derived: Send + 'static {
+    /// Takes over a snapshot; false when the bytes are not one.
+    fn restore(&mut self, snapshot: &[u8]) -> bool;
+    /// Accounts for a batch that is in the log already.
+    fn replay(&mut self, batch: &BatchHeader);
+    /// The state as bytes; empty for none.
+    fn snapshot(&self) -> Bytes;
+}
+
+/// Nothing derived.
+impl Derived for () {
+    fn restore(&mut self, _: &[u8]) -> bool {
+        true
+    }
+    fn replay(&mut self, _: &BatchHeader) {}
+    fn snapshot(&self) -> Bytes {
+        Bytes::new()
+    }
+}
+
+/// Why a log takes no append now.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The storage that holds the tail failed or is full.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The next segment could not be opened.
+    #[error("the next segment cannot be opened: {0}")]
+    Chain(ChainStoreError),
+    /// What was appended will not be known to be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The log was closed: its topic was deleted or the broker shuts down.
+    #[error("the log was closed")]
+    Closed,
+}
+
+/// Why a log cannot be read there.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is before the log start or beyond the log end.
+    #[error("offset {asked} is outside [{log_start}, {log_end}]")]
+    OutOfRange {
+        /// Offset asked for.
+        asked: Offset,
+        /// First offset there is.
+        log_start: Offset,
+        /// Log end offset.
+        log_end: Offset,
+    },
+    /// The bytes cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What a log is made of.
+pub struct LogSpec {
+    /// The world.
+    pub env: Env,
+    /// Whose log it is.
+    pub partition: TopicPartition,
+    /// Name of the topic; part of the path of its files.
+    pub topic: Arc<str>,
+    /// This broker's life and the storage for new segments.
+    pub member: Member,
+    /// Every storage of this broker.
+    pub storages: Arc<Vec<Arc<Storage>>>,
+    /// Where the chain lives.
+    pub store: Arc<dyn ChainStore>,
+    /// The topic's settings.
+    pub settings: Arc<TopicSettings>,
+}
+
+/// A segment and the storage that holds it.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) storage: Arc<Storage>,
+}
+
+impl Deref for Held {
+    type Target = Segment;
+
+    fn deref(&self) -> &Segment {
+        &self.segment
+    }
+}
+
+impl Held {
+    pub(crate) fn same(&self, other: &Held) -> bool {
+        Arc::ptr_eq(&self.segment, &other.segment)
+    }
+
+    pub(crate) fn request_sync(&self) {
+        self.storage.request_sync(&self.segment);
+    }
+}
+
+/// The chain as readers see it: `segments[k]` holds the bytes of `state.chain[k]`.
+pub(crate) struct View {
+    pub(crate) state: Arc<PartitionState>,
+    pub(crate) segments: Vec<Held>,
+}
+
+/// A partition's log. See the module's head.
+pub struct Log<S> {
+    pub(crate) spec: LogSpec,
+    pub(crate) tail: Mutex<Tail<S>>,
+    pub(crate) view: ArcSwap<View>,
+    pub(crate) commit: Arc<CommitPoint>,
+    settings: ArcSwap<TopicSettings>,
+    /// Held while the chain is edited.
+    pub(crate) edits: tokio::sync::Mutex<()>,
+    /// Whether a roll is under way, so that one is asked for once.
+    pub(crate) rolling: AtomicBool,
+}
+
+
+impl LogSpec {
+    pub(crate) fn storage_of(&self, ids: impl Iterator<Item = StorageId>) -> Result<Arc<Storage>, StorageError> {
+        let mut asked = Vec::new();
+        for id in ids {
+            if let Some(storage) = self.storages.iter().find(|storage| storage.id() == id) {
+                return Ok(storage.clone());
+            }
+            asked.push(id);
+        }
+        Err(StorageError::Missing(asked))
+    }
+
+    pub(crate) fn segment_name(&self, entry: &SegmentEntry) -> SegmentName {
+        SegmentName {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            id: entry.id,
+            generation: entry.generation,
+            base: entry.base,
+        }
+    }
+
+    /// The open segment's file: recovered, or made anew when the crash came between the edit of the
+    /// chain and the making of the file (then nothing can have been acknowledged from it).
+    fn open_tail<S: Derived>(
+        &self,
+        storage: &Arc<Storage>,
+        entry: &SegmentEntry,
+        before: Option<&Held>,
+        derived: &mut S,
+    ) -> Result<Arc<Segment>, StorageError> {
+        let name = self.segment_name(entry);
+        let mut replay = |event: Replay<'_>| match event {
+            Replay::Snapshot(bytes) => derived.restore(bytes),
+            Replay::Batch(header) => {
+                derived.replay(header);
+                true
+            }
+        };
+        if storage.holds(&name) {
+            match storage.recover(name.clone(), &entry.epochs, &mut replay) {
+                Ok(recovered) => return Ok(self.report(recovered)),
+                Err(StorageError::NotHere { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(before) = before {
+            before.storage.replay(before, &mut replay)?;
+        }
+        let snapshot = derived.snapshot();
+        storage.create(name, CreateSegment { leader_epoch: entry.last_epoch(), snapshot })
+    }
+
+    fn report(&self, recovered: Recovered) -> Arc<Segment> {
+        if recovered.torn_bytes > 0 {
+            tracing::warn!(
+                topic = &*self.topic,
+                partition = self.partition.partition.0,
+                end = recovered.segment.end(),
+                torn_bytes = recovered.torn_bytes,
+                "an unfinished write was cut off the log's end; nothing acknowledged was in it"
+            );
+        }
+        recovered.segment
+    }
+}
+
+impl<S: Derived> Log<S> {
+    /// Opens the log of a partition this broker leads, from what the chain says and the files hold:
+    /// recovers the open segment an earlier life left, or makes the first file of a new partition.
+    /// Reads and writes files: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`StorageError`] when a storage the log needs is missing, failed or damaged.
+    pub fn open(
+        spec: LogSpec,
+        state: Arc<PartitionState>,
+        mut derived: S,
+    ) -> Result<Arc<Self>, StorageError> {
+        let mut segments: Vec<Held> = Vec::with_capacity(state.chain.len());
+        let mut end = state.log_start;
+        let mut writable = Writable::Never(AppendError::Closed);
+        for entry in &state.chain {
+            match &entry.state {
+                SegmentState::Sealed { end: sealed_end, bytes, crc, replicas } => {
+                    let storage = spec.storage_of(replicas.iter().copied())?;
+                    let segment = storage.load(spec.segment_name(entry), *sealed_end, *bytes, *crc);
+                    segments.push(Held { segment, storage });
+                    end = *sealed_end;
+                }
+                SegmentState::Open { ensemble } => {
+                    let storage = spec.storage_of(ensemble.iter().map(|member| member.storage))?;
+                    let segment = spec.open_tail(&storage, entry, segments.last(), &mut derived)?;
+                    end = segment.end();
+                    let held = Held { segment, storage };
+                    segments.push(held.clone());
+                    let ours = ensemble.contains(&spec.member) && entry.last_epoch() == state.leader_epoch;
+                    writable = if ours { Writable::Yes(held) } else { Writable::AfterEdit(held) };
+                }
+            }
+        }
+        let commit = Arc::new(CommitPoint::new(end));
+        if let Writable::Yes(segment) | Writable::AfterEdit(segment) = &writable {
+            segment.set_listener(commit.clone());
+        }
+        let epoch = state.leader_epoch;
+        Ok(Arc::new(Log {
+            tail: Mutex::new(Tail { writable, end, epoch, derived, opened_at_ms: None }),
+            view: ArcSwap::from_pointee(View { state, segments }),
+            commit,
+            settings: ArcSwap::new(spec.settings.clone()),
+            edits: tokio::sync::Mutex::new(()),
+            rolling: AtomicBool::new(false),
+            spec,
+        }))
+    }
+
+    /// Whose log it is.
+    pub fn partition(&self) -> TopicPartition {
+        self.spec.partition
+    }
+
+    /// Wall clock of this broker, ms.
+    pub fn now_ms(&self) -> TimestampMs {
+        self.spec.env.clock.wall_ms()
+    }
+
+    /// The topic's settings now.
+    pub fn settings(&self) -> Arc<TopicSettings> {
+        self.settings.load_full()
+    }
+
+    /// Takes over changed settings of the topic.
+    pub fn configure(&self, settings: Arc<TopicSettings>) {
+        self.settings.store(settings);
+    }
+
+    /// The partition as the metadata store had it after the last edit made here.
+    pub fn state(&self) -> Arc<PartitionState> {
+        self.view.load().state.clone()
+    }
+
+    /// First offset a reader may ask for.
+    pub fn log_start(&self) -> Offset {
+        self.view.load().state.log_start
+    }
+
+    /// Everything below is committed and may be shown.
+    pub fn high_watermark(&self) -> Offset {
+        self.commit.high_watermark()
+    }
+
+    /// The offset the next record gets.
+    pub fn end(&self) -> Offset {
+        self.tail.lock().end
+    }
+
+    /// The epoch in which this broker leads.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.view.load().state.leader_epoch
+    }
+
+    /// Bytes in all segments.
+    pub fn size(&self) -> u64 {
+        self.view.load().segments.iter().map(|segment| segment.bytes()).sum()
+    }
+
+    /// Kafka's OffsetForLeaderEpoch over this chain (KIP-320): the largest epoch at most `asked` that
+    /// has records, and the offset after its last.
+    pub fn epoch_end(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.view.load().state.epoch_end(asked, self.end())
+    }
+
+    /// Completes when everything below `end`, which was appended before, is committed.
+    pub fn committed(&self, end: Offset) -> Committed {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.commit.wait_for(end, sender);
+        receiver
+    }
+
+    /// Registers a parked fetch: it is told of bytes committed from now on. The caller reads once
+    /// more after registering, so that nothing committed in between is missed.
+    pub fn register(&self, reader: &Arc<ReadWaiter>) {
+        self.commit.register(reader);
+    }
+
+    /// Becomes the owner of the tail, if it takes appends. Waits for another owner, who never holds it
+    /// longer than a write takes.
+    pub fn tail(self: &Arc<Self>) -> TailState<'_, S> {
+        let tail = self.tail.lock();
+        match &tail.writable {
+            Writable::Yes(_) => TailState::Ready(TailGuard::new(self, tail)),
+            Writable::AfterEdit(_) | Writable::Editing(_) => TailState::NeedsEdit,
+            Writable::Never(error) => TailState::Refused(error.clone()),
+        }
+    }
+
+    /// Reads whole batches from the one that holds `from` on, committed ones only. With
+    /// `at_least_one` the first batch comes whatever its size; otherwise at most `max_bytes`.
+    /// Empty when `from` is the high watermark or beyond (but not beyond the log end).
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<Bytes, ReadError> {
+        let view = self.view.load();
+        let upper = self.high_watermark();
+        let log_start = view.state.log_start;
+        if from < log_start || from > upper {
+            let log_end = self.end();
+            if from < log_start || from > log_end {
+                return Err(ReadError::OutOfRange { asked: from, log_start, log_end });
+            }
+            return Ok(Bytes::new());
+        }
+        let first = view.segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
+        for segment in &view.segments[first..] {
+            if segment.base() >= upper {
+                break;
+            }
+            let slice = segment.read(from.max(segment.base()), upper, max_bytes, at_least_one)?;
+            // Empty but not exhausted: the limit kept a batch back, and the next segment is none of it.
+            if !slice.bytes.is_empty() || !slice.exhausted {
+                return Ok(slice.bytes);
+            }
+        }
+        Ok(Bytes::new())
+    }
+
+    /// The first committed record with a timestamp of at least `timestamp` (KIP-79), as its offset and
+    /// timestamp.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn find_timestamp(
+        &self,
+        timestamp: TimestampMs,
+        upper: Offset,
+    ) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
+        let view = self.view.load();
+        for segment in &view.segments {
+            if segment.base() >= upper {
+                break;
+            }
+            if let Some(found) = segment.find_timestamp(timestamp, view.state.log_start, upper)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The committed record with the largest timestamp, the first of several (KIP-734), as its offset
+    /// and timestamp.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn max_timestamp(&self) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
+        let view = self.view.load();
+        let mut largest: Option<TimestampMs> = None;
+        for segment in &view.segments {
+            largest = largest.max(segment.max_timestamp()?);
+        }
+        match largest {
+            Some(timestamp) => self.find_timestamp(timestamp, self.high_watermark()),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The tail of a log: who owns it appends, and the chain edits that open the next segment.
+//!
+//! One caller at a time owns the tail, for as long as it takes to append what has arrived, with one
+//! write. The segment an append goes to was opened by this life of the broker; opening it is an edit
+//! of the chain (`SealAndOpen`), during which appends wait:
+//!
+//! ```text
+//!   AfterEdit ──edit_tail()──► Editing ──chain edited, file made──► Yes
+//!       ▲                         │                                  │ size or age reached,
+//!       └──── edit refused ◄──────┘        ◄── roll: synced first ───┘
+//! ```
+//!
+//! Edits run in tasks of their own, so a client that hangs up does not leave one half done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::batch::HEADER_LEN;
+use base::chain::{PartitionState, Seal, SegmentState};
+use base::config::Durability;
+use base::ids::{LeaderEpoch, Offset, TimestampMs};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::Shared;
+use parking_lot::MutexGuard;
+use storage::{Batch, CreateSegment};
+use tokio::sync::oneshot;
+
+use crate::chain_store::ChainStoreError;
+use crate::commit::Committed;
+use crate::log::{AppendError, Derived, Held, Log, View};
+
+/// A segment is rolled at `segment.bytes` or here, whichever is less: it bounds what a lone survivor
+/// has to copy after a failure (replication.md section 7).
+pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+
+/// What recovery may have to scan of a segment: a checkpoint is taken whenever as much was appended.
+const CHECKPOINT_BYTES: u64 = 1 << 20;
+
+/// An edit in flight; every append that waits for it holds a copy.
+type Edit = Shared<oneshot::Receiver<Result<(), AppendError>>>;
+
+pub(crate) enum Writable {
+    /// Appends go to this segment.
+    Yes(Held),
+    /// The open segment belongs to an earlier life, or is to be rolled: edit the chain first.
+    AfterEdit(Held),
+    /// The edit is in flight.
+    Editing(Edit),
+    /// Not any more.
+    Never(AppendError),
+}
+
+/// What the owner of the tail owns.
+pub(crate) struct Tail<S> {
+    pub(crate) writable: Writable,
+    pub(crate) end: Offset,
+    pub(crate) epoch: LeaderEpoch,
+    pub(crate) derived: S,
+    /// Wall time of the first append to the open segment, for rolls by age; `None` while empty.
+    pub(crate) opened_at_ms: Option<TimestampMs>,
+}
+
+/// What somebody finds who wants to append.
+pub enum TailState<'a, S> {
+    /// It takes appends, and the caller owns it.
+    Ready(TailGuard<'a, S>),
+    /// The chain must be edited first: await [`Log::edit_tail`].
+    NeedsEdit,
+    /// It takes no appends.
+    Refused(AppendError),
+}
+
+/// One batch to append: a header stamped with its offset and epoch, and the bytes behind it.
+#[derive(Debug)]
+pub struct Append<'a> {
+    /// The stamped header.
+    pub header: [u8; HEADER_LEN],
+    /// The rest of the batch.
+    pub rest: &'a [u8],
+    /// Offset after the batch's last.
+    pub next_offset: Offset,
+    /// Whether somebody waits for the batch to be committed.
+    pub wait: bool,
+}
+
+/// Ownership of the tail.
+pub struct TailGuard<'a, S> {
+    log: &'a Arc<Log<S>>,
+    tail: MutexGuard<'a, Tail<S>>,
+}
+
+impl<'a, S: Derived> TailGuard<'a, S> {
+    pub(crate) fn new(log: &'a Arc<Log<S>>, tail: MutexGuard<'a, Tail<S>>) -> TailGuard<'a, S> {
+        TailGuard { log, tail }
+    }
+
+    /// The offset the next batch gets.
+    pub fn next_offset(&self) -> Offset {
+        self.tail.end
+    }
+
+    /// The epoch it is stamped with.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.tail.epoch
+    }
+
+    /// State derived from all records below [`TailGuard::next_offset`]; the caller keeps it so.
+    pub fn derived(&mut self) -> &mut S {
+        &mut self.tail.derived
+    }
+
+    /// Appends the batches, which begin at [`TailGuard::next_offset`] and touch, with one write. For
+    /// each that somebody waits for there is a [`Committed`] in the answer, in order.
+    ///
+    /// # Errors
+    /// [`AppendError::Storage`]; nothing was appended then.
+    pub fn append(&mut self, batches: &[Append<'_>]) -> Result<Vec<Option<Committed>>, AppendError> {
+        let Writable::Yes(segment) = &self.tail.writable else {
+            return Err(AppendError::Closed);
+        };
+        let segment = segment.clone();
+        let writes: Vec<_> =
+            batches.iter().map(|batch| Batch { header: &batch.header, rest: batch.rest }).collect();
+        segment.append(&writes)?;
+        let commits = batches
+            .iter()
+            .map(|batch| {
+                let bytes = (HEADER_LEN + batch.rest.len()) as u64;
+                self.log.commit.appended(batch.next_offset, bytes, batch.wait)
+            })
+            .collect();
+        self.tail.end = segment.end();
+        self.tail.opened_at_ms.get_or_insert_with(|| self.log.spec.env.clock.wall_ms());
+        if self.log.settings().durability == Durability::PageCache {
+            self.log.commit.advance(self.tail.end);
+        } else {
+            segment.request_sync();
+        }
+        Ok(commits)
+    }
+
+    /// Gives the tail up after looking whether a checkpoint or a roll is due. The caller has brought
+    /// [`TailGuard::derived`] up to the end.
+    pub fn release(self) {
+        let Writable::Yes(segment) = &self.tail.writable else { return };
+        if segment.bytes_since_checkpoint() >= CHECKPOINT_BYTES {
+            segment.checkpoint(self.tail.derived.snapshot());
+        }
+        if self.log.roll_is_due(&self.tail, segment) && !self.log.rolling.swap(true, Ordering::AcqRel) {
+            let (log, segment) = (self.log.clone(), segment.clone());
+            tokio::spawn(async move { log.roll(segment).await });
+        }
+    }
+}
+
+impl<S: Derived> Log<S> {
+    /// Opens the segment that the next append needs, or waits for who is doing it.
+    ///
+    /// # Errors
+    /// [`AppendError`] when it cannot be opened; asking again tries again.
+    pub async fn edit_tail(self: &Arc<Self>) -> Result<(), AppendError> {
+        let edit = {
+            let mut tail = self.tail.lock();
+            match &tail.writable {
+                Writable::Yes(_) => return Ok(()),
+                Writable::Never(error) => return Err(error.clone()),
+                Writable::Editing(edit) => edit.clone(),
+                Writable::AfterEdit(segment) => {
+                    let (sender, receiver) = oneshot::channel();
+                    let edit = receiver.shared();
+                    let (log, segment) = (self.clone(), segment.clone());
+                    let snapshot = tail.derived.snapshot();
+                    tokio::spawn(async move {
+                        let result = log.open_next(segment, snapshot).await;
+                        // Everyone who waited may have gone away.
+                        let _ = sender.send(result);
+                    });
+                    tail.writable = Writable::Editing(edit.clone());
+                    edit
+                }
+            }
+        };
+        edit.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Ends the open segment now if it holds anything, whatever its size.
+    ///
+    /// # Errors
+    /// As [`Log::edit_tail`].
+    pub async fn roll_now(self: &Arc<Self>) -> Result<(), AppendError> {
+        {
+            let mut tail = self.tail.lock();
+            match &tail.writable {
+                Writable::Yes(segment) if segment.bytes() > 0 => {
+                    tail.writable = Writable::AfterEdit(segment.clone());
+                }
+                Writable::Yes(_) => return Ok(()),
+                _ => {}
+            }
+        }
+        self.edit_tail().await
+    }
+
+    /// Stops appends for good, with a checkpoint of the end. Who waits for a commit is told by the last
+    /// sync round, or by [`Log::abandon`].
+    pub fn close(&self) {
+        let mut tail = self.tail.lock();
+        if let Writable::Yes(segment) | Writable::AfterEdit(segment) = &tail.writable {
+            segment.checkpoint(tail.derived.snapshot());
+        }
+        tail.writable = Writable::Never(AppendError::Closed);
+    }
+
+    fn roll_is_due(&self, tail: &Tail<S>, segment: &Held) -> bool {
+        let settings = self.settings();
+        let limit = settings.segment_bytes.clamp(1, SEGMENT_BYTES_MAX);
+        let age_ms =
+            tail.opened_at_ms.map_or(0, |opened| self.spec.env.clock.wall_ms().saturating_sub(opened));
+        segment.bytes() >= limit || (segment.bytes() > 0 && age_ms >= settings.segment_ms)
+    }
+
+    /// Rolls if size or age ask for it; for logs nobody appends to.
+    pub fn roll_if_due(self: &Arc<Self>) {
+        if let TailState::Ready(tail) = self.tail() {
+            tail.release();
+        }
+    }
+
+    /// Syncs the bulk of the segment while appends go on, then lets the next append open the next one.
+    async fn roll(self: Arc<Self>, segment: Held) {
+        if let Err(error) = self.sync(&segment).await {
+            tracing::warn!(partition = %self.partition(), %error, "a segment that is to be rolled cannot be synced");
+            self.rolling.store(false, Ordering::Release);
+            return;
+        }
+        {
+            let mut tail = self.tail.lock();
+            if matches!(&tail.writable, Writable::Yes(open) if open.same(&segment)) {
+                tail.writable = Writable::AfterEdit(segment);
+            }
+        }
+        if let Err(error) = self.edit_tail().await {
+            tracing::warn!(partition = %self.partition(), %error, "the next segment cannot be opened yet");
+        }
+        self.rolling.store(false, Ordering::Release);
+    }
+
+    /// Waits until all that is in `segment` now is durable.
+    pub(crate) async fn sync(&self, segment: &Held) -> Result<(), AppendError> {
+        let end = segment.end();
+        segment.request_sync();
+        self.commit.durable(|| segment.durable_end() >= end).await?;
+        Ok(())
+    }
+
+    /// Seals `segment` and opens the next; leaves `Writable` as what came of it.
+    async fn open_next(self: Arc<Self>, segment: Held, snapshot: Bytes) -> Result<(), AppendError> {
+        let edit = self.edits.lock().await;
+        let result = self.seal_and_open(&segment, snapshot).await;
+        drop(edit);
+        let mut tail = self.tail.lock();
+        if matches!(tail.writable, Writable::Never(_)) {
+            return Err(AppendError::Closed);
+        }
+        match result {
+            Ok(next) => {
+                tail.epoch = self.view.load().state.leader_epoch;
+                tail.writable = Writable::Yes(next);
+                tail.opened_at_ms = None;
+                Ok(())
+            }
+            Err(error) => {
+                tail.writable = Writable::AfterEdit(segment);
+                Err(error)
+            }
+        }
+    }
+
+    async fn seal_and_open(
+        self: &Arc<Self>,
+        segment: &Held,
+        snapshot: Bytes,
+    ) -> Result<Held, AppendError> {
+        let id = segment.name().id;
+        let known = self.spec.store.partition(self.partition());
+        let known = known.ok_or(AppendError::Chain(ChainStoreError::UnknownPartition))?;
+        // An edit whose answer was lost may have been made.
+        let state = if known.last().id != id {
+            known
+        } else {
+            segment.checkpoint(snapshot.clone());
+            let sealing = segment.segment.clone();
+            let sealed = self.spec.env.blocking(move || sealing.seal()).await?;
+            self.sync(segment).await?;
+            let seal = Seal {
+                segment: id,
+                leader_epoch: known.leader_epoch,
+                end: sealed.end,
+                crc: sealed.crc,
+                bytes: sealed.bytes,
+                holders: vec![self.spec.member.storage],
+            };
+            let ensemble = vec![self.spec.member];
+            self.spec.store.seal_and_open(self.partition(), seal, ensemble).await.map_err(AppendError::Chain)?
+        };
+        self.open_file(state, snapshot).await
+    }
+
+    /// Makes the file of the segment that the chain says is open and shows the new chain to readers.
+    async fn open_file(
+        self: &Arc<Self>,
+        state: Arc<PartitionState>,
+        snapshot: Bytes,
+    ) -> Result<Held, AppendError> {
+        let SegmentState::Open { ensemble } = &state.last().state else {
+            return Err(AppendError::Closed);
+        };
+        let storage = self.spec.storage_of(ensemble.iter().map(|member| member.storage))?;
+        let name = self.spec.segment_name(state.last());
+        let create = CreateSegment { leader_epoch: state.last().last_epoch(), snapshot };
+        let making = storage.clone();
+        let segment = self.spec.env.blocking(move || making.create(name, create)).await?;
+        let made = Held { segment, storage };
+        made.set_listener(self.commit.clone());
+        self.show(state, Some(made.clone()));
+        Ok(made)
+    }
+
+    /// Shows a newer chain to readers and removes the files of segments that left it.
+    pub(crate) fn show(self: &Arc<Self>, state: Arc<PartitionState>, opened: Option<Held>) {
+        let old = self.view.load_full();
+        let mut segments = Vec::with_capacity(state.chain.len());
+        for entry in &state.chain {
+            let same = |segment: &&Held| {
+                (segment.name().id, segment.name().generation) == (entry.id, entry.generation)
+            };
+            if let Some(segment) = old.segments.iter().chain(&opened).find(same) {
+                segments.push(segment.clone());
+            } else if let SegmentState::Sealed { end, bytes, crc, replicas } = &entry.state
+                && let Ok(storage) = self.spec.storage_of(replicas.iter().copied())
+            {
+                let segment = storage.load(self.spec.segment_name(entry), *end, *bytes, *crc);
+                segments.push(Held { segment, storage });
+            }
+        }
+        debug_assert_eq!(segments.len(), state.chain.len(), "every segment of the chain is at hand");
+        let left = |old: &&Held| !segments.iter().any(|new| new.same(old));
+        let gone: Vec<_> = old.segments.iter().filter(left).cloned().collect();
+        self.view.store(Arc::new(View { state, segments }));
+        self.remove_files(gone);
+    }
+
+    fn remove_files(self: &Arc<Self>, gone: Vec<Held>) {
+        if gone.is_empty() {
+            return;
+        }
+        let partition = self.partition();
+        self.spec.env.workers.run(Box::new(move || {
+            for held in gone {
+                if let Err(error) = held.storage.remove(held.name()) {
+                    tracing::warn!(%partition, %error, "a segment that left the chain is not removed yet");
+                }
+            }
+        }));
+    }
+}
