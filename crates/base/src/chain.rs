@@ -273,7 +273,8 @@ impl PartitionState {
             return Err(ChainError::BadOffset(start));
         }
         let keep_last = self.chain.len() - 1;
-        let dropped = self.chain.iter().take(keep_last).take_while(|e| e.end().is_some_and(|end| end <= start));
+        let dropped =
+            self.chain.iter().take(keep_last).take_while(|e| e.end().is_some_and(|end| end <= start));
         let count = dropped.count();
         self.log_start = start;
         self.version += 1;
@@ -297,7 +298,8 @@ impl PartitionState {
         let first = old.first().ok_or_else(stale)?;
         let at = self.chain.iter().position(|e| (e.id, e.generation) == *first).ok_or_else(stale)?;
         let run = self.chain.get(at..at + old.len()).ok_or_else(stale)?;
-        if !run.iter().zip(old).all(|(entry, name)| (entry.id, entry.generation) == *name && !entry.is_open()) {
+        if !run.iter().zip(old).all(|(entry, name)| (entry.id, entry.generation) == *name && !entry.is_open())
+        {
             return Err(stale());
         }
         let end = run.last().and_then(SegmentEntry::end);
@@ -316,13 +318,14 @@ impl PartitionState {
     }
 
     /// Kafka's OffsetForLeaderEpoch (KIP-279): the largest epoch at most `asked` that has records,
-    /// and the offset after its last one. `log_end` is the end the leader may show. `None` when
-    /// every record is of a later epoch, or `asked` is later than the current epoch.
+    /// and the offset after its last one. `log_end` is the end the leader may show. When every record
+    /// is of a later epoch, `asked` itself ends where the first of those begins, as in Kafka. `None`
+    /// when `asked` is negative or later than the current epoch.
     pub fn epoch_end(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
         if asked == self.leader_epoch {
             return Some((asked, log_end));
         }
-        if asked > self.leader_epoch {
+        if asked > self.leader_epoch || asked.0 < 0 {
             return None;
         }
         let mut found = None;
@@ -330,7 +333,7 @@ impl PartitionState {
             match found {
                 _ if *epoch <= asked => found = Some((*epoch, log_end)),
                 Some((before, _)) => return Some((before, *start)),
-                None => return None,
+                None => return Some((asked, *start)),
             }
         }
         found
@@ -401,7 +404,10 @@ mod tests {
         let mut p = partition();
         p.seal_and_open(&seal(1, 0, 10), segment(2), 1).unwrap();
         let before = p.clone();
-        assert_eq!(p.seal_and_open(&seal(1, 0, 10), segment(3), 1), Err(ChainError::StaleSegment(SegmentId(1))));
+        assert_eq!(
+            p.seal_and_open(&seal(1, 0, 10), segment(3), 1),
+            Err(ChainError::StaleSegment(SegmentId(1)))
+        );
         assert_eq!(p, before);
     }
 
@@ -409,7 +415,10 @@ mod tests {
     fn an_old_leader_cannot_seal() {
         let mut p = partition();
         p.elect(BrokerId(2));
-        assert!(matches!(p.seal_and_open(&seal(1, 0, 10), segment(2), 1), Err(ChainError::StaleEpoch { .. })));
+        assert!(matches!(
+            p.seal_and_open(&seal(1, 0, 10), segment(2), 1),
+            Err(ChainError::StaleEpoch { .. })
+        ));
     }
 
     #[test]
@@ -467,6 +476,7 @@ mod tests {
         assert_eq!(p.epoch_end(LeaderEpoch(3), 37), None);
         let mut trimmed = p;
         trimmed.trim(30).unwrap();
-        assert_eq!(trimmed.epoch_end(LeaderEpoch(1), 37), None);
+        assert_eq!(trimmed.epoch_end(LeaderEpoch(1), 37), Some((LeaderEpoch(1), 30)));
+        assert_eq!(trimmed.epoch_end(LeaderEpoch(-1), 37), None);
     }
 }

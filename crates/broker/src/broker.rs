@@ -30,6 +30,7 @@ use crate::partition::Partition;
 use crate::partitions::{Opening, Partitions};
 use crate::producer_ids::ProducerIds;
 use crate::session::FetchSessions;
+use crate::status::BrokerProbe;
 
 /// How long requests in flight may take to finish when the broker drains.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
@@ -130,6 +131,7 @@ impl Broker {
         });
         broker.partitions.open_all(&broker.image(), &config).await;
         broker.groups.load(&broker).await;
+        broker.metrics.set_probe(BrokerProbe(Arc::downgrade(&broker)));
         broker.spawn_keeper();
         broker.listen(&config).await?;
         Ok(broker)

@@ -11,6 +11,9 @@ mod partition;
 mod partitions;
 mod producer_ids;
 mod session;
+mod status;
 mod topics;
 
 pub use broker::{Broker, BrokerParts, StartError};
+pub use dispatch::compat_markdown;
+pub use status::{BrokerStatus, DirectoryStatus};

@@ -55,4 +55,4 @@ pub use request::{
     ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, Protocol, Request,
     SyncRequest, Token,
 };
-pub use shard::{GroupShard, ShardSize};
+pub use shard::{GroupShard, GroupSummary, ShardSize};

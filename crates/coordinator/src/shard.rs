@@ -68,6 +68,19 @@ pub struct ShardSize {
     pub offsets: usize,
 }
 
+/// A group at one moment, for metrics.
+#[derive(Clone, Debug)]
+pub struct GroupSummary {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Kafka's name of its state.
+    pub state: &'static str,
+    /// How many members it has.
+    pub members: usize,
+    /// Topic, partition and committed offset.
+    pub offsets: Vec<(Arc<str>, i32, i64)>,
+}
+
 /// The groups of one partition of the offsets topic.
 #[derive(Debug)]
 pub struct GroupShard {
@@ -117,6 +130,23 @@ impl GroupShard {
             *count += 1;
         }
         size
+    }
+
+    /// The groups with their committed offsets.
+    pub fn summaries(&self) -> Vec<GroupSummary> {
+        let summary = |group: &Group| {
+            let slots = self.offsets.group(&group.id).into_iter().flat_map(|offsets| offsets.slots());
+            let offsets = slots.filter_map(|(topic, partition, slot)| {
+                Some((topic.clone(), partition, slot.committed()?.offset))
+            });
+            GroupSummary {
+                id: group.id.clone(),
+                state: group.state.name(),
+                members: group.members.len(),
+                offsets: offsets.collect(),
+            }
+        };
+        self.groups.values().map(summary).collect()
     }
 
     /// Handles a request. Its answer is among the effects of this call or of a later one.

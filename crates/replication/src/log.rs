@@ -319,6 +319,11 @@ impl<S: Derived> Log<S> {
         self.view.load().state.leader_epoch
     }
 
+    /// How many segments there are.
+    pub fn segment_count(&self) -> usize {
+        self.view.load().segments.len()
+    }
+
     /// Bytes in all segments.
     pub fn size(&self) -> u64 {
         self.view.load().segments.iter().map(|segment| segment.bytes()).sum()

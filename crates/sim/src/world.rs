@@ -1,0 +1,103 @@
+//! The world of a run: one simulated machine, and the lives of the broker on it.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::config::{Assignment, BrokerConfig, UnknownKeys};
+use base::env::sim::Sim;
+use base::ids::BrokerId;
+use base::metrics::Metrics;
+use broker::{Broker, BrokerParts};
+use metadata::{MetadataStore, RaftStore};
+use storage::{Storage, StorageOptions};
+
+/// Runs one seeded simulation to its end, on this thread, with simulated time.
+///
+/// # Panics
+/// When the runtime cannot be made.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime on this thread");
+    runtime.block_on(future)
+}
+
+/// One machine. See the module's head.
+pub struct World {
+    /// The simulated environment and its handles for faults.
+    pub sim: Sim,
+    settings: Vec<String>,
+}
+
+/// One life of the broker.
+pub struct Life {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    metadata: Arc<RaftStore>,
+    storage: Arc<Storage>,
+    /// What runs in this life; ended with it.
+    housekeeping: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    /// A machine with an empty disk; `settings` are broker settings as `key=value`.
+    pub fn new(seed: u64, settings: &[&str]) -> World {
+        let settings = settings.iter().map(|text| (*text).to_owned()).collect();
+        World { sim: Sim::new(seed), settings }
+    }
+
+    /// Starts the broker on what the disk holds.
+    ///
+    /// # Errors
+    /// What kept it from starting, as text.
+    pub async fn start(&self) -> Result<Life, String> {
+        let env = self.sim.env.clone();
+        let assignments: Result<Vec<_>, _> =
+            self.settings.iter().map(|text| Assignment::from_argument(text)).collect();
+        let assignments = assignments.map_err(|error| format!("{error:?}"))?;
+        let config = BrokerConfig::load(&assignments, UnknownKeys::Refuse);
+        let config = Arc::new(config.map_err(|errors| format!("{errors:?}"))?.config);
+        let metadata = RaftStore::open(env.clone(), PathBuf::from("/data/metadata"), BrokerId(1));
+        let metadata = Arc::new(metadata.await.map_err(|error| error.to_string())?);
+        let opening = env.clone();
+        let options = StorageOptions { reserve_bytes: 1 << 20, ..StorageOptions::default() };
+        let open = move || Storage::open(opening, PathBuf::from("/data/log"), options);
+        let storage = env.blocking(open).await.map_err(|error| error.to_string())?;
+        let housekeeping = tokio::spawn(storage.clone().run());
+        let parts = BrokerParts {
+            env,
+            config,
+            metadata: metadata.clone(),
+            storages: vec![storage.clone()],
+            metrics: Metrics::default(),
+        };
+        let broker = Broker::start(parts).await.map_err(|error| error.to_string())?;
+        Ok(Life { broker, metadata, storage, housekeeping })
+    }
+}
+
+impl Life {
+    /// Ends the life as SIGTERM does.
+    ///
+    /// # Errors
+    /// What went wrong, as text.
+    pub async fn stop(self, world: &World) -> Result<(), String> {
+        self.broker.shutdown().await;
+        let storage = self.storage.clone();
+        let stopped = world.sim.env.blocking(move || storage.shutdown_clean()).await;
+        self.metadata.shutdown().await;
+        self.housekeeping.abort();
+        world.sim.disk.kill();
+        stopped.map_err(|error| error.to_string())
+    }
+
+    /// Forgets the life after the disk was killed or lost power under it.
+    pub async fn bury(self) {
+        self.housekeeping.abort();
+        self.metadata.shutdown().await;
+        self.broker.shutdown().await;
+    }
+}
