@@ -113,6 +113,8 @@ pub enum OpenMode {
     Read,
     /// For reading and writing; created when absent, never truncated.
     ReadWrite,
+    /// For reading and writing; the file must exist.
+    Existing,
     /// For reading and writing; it must not exist yet.
     CreateNew,
 }

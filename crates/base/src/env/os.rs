@@ -88,6 +88,7 @@ impl Disk for OsDisk {
         match mode {
             OpenMode::Read => options.read(true),
             OpenMode::ReadWrite => options.read(true).write(true).create(true).truncate(false),
+            OpenMode::Existing => options.read(true).write(true),
             OpenMode::CreateNew => options.read(true).write(true).create_new(true),
         };
         Ok(Arc::new(OsFile(options.open(path)?)))

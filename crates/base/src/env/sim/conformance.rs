@@ -67,11 +67,14 @@ fn open_modes_keep_their_word() {
         let path = dir.join("a");
         let open = |mode| disk.open(&path, mode).map(|_| ()).map_err(|error| error.kind());
         assert_eq!(open(OpenMode::Read), Err(ErrorKind::NotFound));
+        assert_eq!(open(OpenMode::Existing), Err(ErrorKind::NotFound));
         assert_eq!(open(OpenMode::ReadWrite), Ok(()));
         assert_eq!(open(OpenMode::CreateNew), Err(ErrorKind::AlreadyExists));
         let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
         file.write_all_at(&[IoSlice::new(b"kept")], 0).unwrap();
         assert_eq!(open(OpenMode::ReadWrite), Ok(()));
+        let existing = disk.open(&path, OpenMode::Existing).unwrap();
+        existing.write_all_at(&[IoSlice::new(b"K")], 0).unwrap();
         let read = disk.open(&path, OpenMode::Read).unwrap();
         assert_eq!(read.len().unwrap(), 4);
         assert!(read.write_all_at(&[IoSlice::new(b"no")], 0).is_err());

@@ -339,9 +339,8 @@ impl World {
         }
     }
 
-    /// Counts a sync; an error when this one is to fail.
-    fn sync_step(&mut self) -> io::Result<()> {
-        self.step()?;
+    /// Counts a sync that the power lasts for; an error when it is to fail.
+    fn sync_fault(&mut self) -> io::Result<()> {
         match &mut self.faults.sync_in {
             Some(0) => {
                 self.faults.sync_in = None;
@@ -576,7 +575,7 @@ impl Disk for SimDisk {
         let found = world.dir(dir)?.names.get(&name).copied();
         let node = match (found, mode) {
             (Some(_), OpenMode::CreateNew) => return Err(Errno::EXIST.into()),
-            (None, OpenMode::Read) => return Err(Errno::NOENT.into()),
+            (None, OpenMode::Read | OpenMode::Existing) => return Err(Errno::NOENT.into()),
             (Some(node), _) => node,
             (None, _) => {
                 let node = world.add(Node::File(FileNode::default()));
@@ -656,7 +655,8 @@ impl Disk for SimDisk {
         let dir = world.find(path)?;
         world.dir(dir)?;
         world.counts.dir_syncs += 1;
-        world.sync_step()?;
+        world.step()?;
+        world.sync_fault()?;
         world.settle_dir(dir);
         Ok(())
     }
@@ -665,7 +665,8 @@ impl Disk for SimDisk {
         let mut world = self.world.lock();
         world.find(path)?;
         world.counts.full_syncs += 1;
-        if let Err(error) = world.sync_step() {
+        world.step()?;
+        if let Err(error) = world.sync_fault() {
             for node in world.nodes.values_mut() {
                 if let Node::File(file) = node {
                     file.forget_unsynced();
@@ -815,7 +816,8 @@ impl File for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         self.run(|world| {
             world.counts.file_syncs += 1;
-            if let Err(error) = world.sync_step() {
+            world.step()?;
+            if let Err(error) = world.sync_fault() {
                 world.file_mut(self.node)?.forget_unsynced();
                 return Err(error);
             }

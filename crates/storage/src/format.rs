@@ -1,0 +1,119 @@
+//! The two small files that say what a log directory is and how its last life ended.
+//!
+//! `storage.properties` is written once. `life` is replaced when a life begins and when it ends cleanly;
+//! a life that crashes leaves it as "not clean". Both are lines of `key=value`.
+
+use std::io;
+use std::path::Path;
+
+use base::env::Env;
+use base::ids::StorageId;
+
+use crate::error::StorageError;
+use crate::layout::Layout;
+
+/// Version of the layout and of every file of ours in it.
+const FORMAT_VERSION: &str = "1";
+/// Both files are shorter than this, bytes.
+const FILE_BYTES_MAX: usize = 4096;
+
+/// A life of a storage: from opening to shutdown or crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// Boot of the machine; empty when there was no life yet.
+    pub(crate) boot: String,
+    /// It ended cleanly.
+    pub(crate) clean: bool,
+}
+
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    lines.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value.trim())
+}
+
+/// Reads the storage id, or makes a new storage of the directory.
+pub(crate) fn read_or_format(env: &Env, layout: &Layout) -> Result<StorageId, StorageError> {
+    let root = layout.root();
+    let unusable = |reason: String| Err(StorageError::unusable(root, reason));
+    if env.disk.exists(&layout.kafka_properties()) {
+        return unusable(
+            "it is a log directory of Apache Kafka (meta.properties is there); choose an empty one".into(),
+        );
+    }
+    let path = layout.properties();
+    if !env.disk.exists(&path) {
+        if env.disk.exists(&layout.topics()) {
+            return unusable(
+                "it holds topics but no storage.properties; put that file back, or move the directory away"
+                    .into(),
+            );
+        }
+        return format(env, layout);
+    }
+    let bytes = env.disk.read(&path, FILE_BYTES_MAX);
+    let bytes = bytes.map_err(|error| StorageError::io("read", &path, error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    match value(&text, "format") {
+        Some(FORMAT_VERSION) => {}
+        Some(version) => {
+            return unusable(format!(
+                "it has format {version}, this version of Vltava reads format {FORMAT_VERSION}; \
+                 use the version that wrote it"
+            ));
+        }
+        None => return unusable("its storage.properties names no format; restore that file".into()),
+    }
+    match value(&text, "storage.id").map(str::parse) {
+        Some(Ok(id)) => Ok(id),
+        _ => unusable("its storage.properties names no storage.id; restore that file".into()),
+    }
+}
+
+fn format(env: &Env, layout: &Layout) -> Result<StorageId, StorageError> {
+    let id = env.random_uuid();
+    let text = format!(
+        "# A log directory of Vltava. Made by it, not to be edited.\nformat={FORMAT_VERSION}\nstorage.id={id}\n"
+    );
+    let path = layout.properties();
+    let written = env.disk.replace(&path, text.as_bytes());
+    written
+        .and_then(|()| sync_ancestors(env, layout.root()))
+        .map_err(|error| StorageError::io("write", &path, error))?;
+    Ok(id)
+}
+
+/// Makes the directory's own name durable, with those above it that may have been made along with it.
+fn sync_ancestors(env: &Env, root: &Path) -> io::Result<()> {
+    for ancestor in root.ancestors().skip(1) {
+        let dir = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match env.disk.sync_dir(dir) {
+            // A directory we may not even list was not made by us.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How the life before this one ended.
+pub(crate) fn read_life(env: &Env, layout: &Layout) -> Result<Life, StorageError> {
+    let path = layout.life();
+    if !env.disk.exists(&path) {
+        // Written before the first segment: without segments there was no life yet.
+        let unused = env.disk.read_dir(&layout.topics()).is_ok_and(|entries| entries.is_empty());
+        let boot = if unused { "" } else { "unknown" };
+        return Ok(Life { boot: boot.to_owned(), clean: unused });
+    }
+    let bytes = env.disk.read(&path, FILE_BYTES_MAX);
+    let bytes = bytes.map_err(|error| StorageError::io("read", &path, error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let boot = value(&text, "boot.id").unwrap_or("unknown").to_owned();
+    Ok(Life { boot, clean: value(&text, "clean") == Some("true") })
+}
+
+/// Notes a life's beginning or end, durably.
+pub(crate) fn write_life(env: &Env, layout: &Layout, life: &Life) -> Result<(), StorageError> {
+    let text = format!("boot.id={}\nclean={}\n", life.boot, life.clean);
+    let path = layout.life();
+    env.disk.replace(&path, text.as_bytes()).map_err(|error| StorageError::io("write", &path, error))
+}

@@ -1,0 +1,253 @@
+//! Reading a segment: whole batches by offset, records by time.
+//!
+//! Bytes come from the page cache with one read in the common case: a reader that goes on where it
+//! stopped needs neither index nor search. The start of a chunk is trimmed to the batch wanted and its
+//! end to the last batch that fits. CRCs are not checked on the way: clients do, and damage that breaks
+//! the chain of headers is reported here.
+
+use base::batch::{BatchError, BatchHeader, BatchView, DecompressBuffer, HEADER_LEN};
+use base::env::File;
+use base::ids::{Offset, TimestampMs};
+use bytes::Bytes;
+
+use crate::error::StorageError;
+use crate::layout::SegmentFile;
+use crate::scan::{HeaderScan, read_up_to};
+use crate::segment::Segment;
+
+/// No read gives more than this, bytes, except for a first batch that is larger.
+const READ_BYTES_MAX: usize = 16 << 20;
+
+/// What a read gives back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadSlice {
+    /// Whole batches, one after the other.
+    pub bytes: Bytes,
+    /// Where the next read should begin: after the last batch given; `from` when none is given.
+    pub next_offset: Offset,
+    /// True when the segment has no batch at or after `next_offset` that lies wholly below `upper`.
+    pub exhausted: bool,
+}
+
+/// A piece of the file in memory.
+struct Window {
+    position: u64,
+    bytes: Vec<u8>,
+}
+
+/// Where the batch was found that a read begins with.
+struct First {
+    window: Window,
+    at: usize,
+    header: BatchHeader,
+}
+
+impl Segment {
+    /// Whole batches from the one that holds `from` on (or the first after it, where compaction left a
+    /// gap), only such as lie wholly below `upper`, at most `max_bytes`; with `at_least_one` the first
+    /// one whatever its size.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], [`StorageError::Corrupt`], [`StorageError::NotHere`].
+    pub fn read(
+        &self,
+        from: Offset,
+        upper: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<ReadSlice, StorageError> {
+        // The end is loaded before the length that covers it.
+        let upper = upper.min(self.end());
+        let from = from.max(self.base());
+        if from >= upper {
+            return Ok(ReadSlice { bytes: Bytes::new(), next_offset: from, exhausted: true });
+        }
+        let (position, exact) = self.locate(from)?;
+        match self.read_at(position, exact, (from, upper), max_bytes, at_least_one) {
+            // An index that leads astray looks like a damaged log; only the log itself decides.
+            Err(StorageError::Corrupt(_)) if position > 0 => {
+                self.rebuild_index()?;
+                let (position, exact) = self.locate(from)?;
+                self.read_at(position, exact, (from, upper), max_bytes, at_least_one)
+            }
+            result => result,
+        }
+    }
+
+    fn window(&self, log: &dyn File, position: u64, length: usize) -> Result<Window, StorageError> {
+        let mut bytes = vec![0; length];
+        let count = read_up_to(log, &mut bytes, position)
+            .map_err(|error| self.io_error("read", SegmentFile::Log, error))?;
+        if count < length {
+            return Err(self.corrupt(position + count as u64, "the file ends early"));
+        }
+        Ok(Window { position, bytes })
+    }
+
+    fn parse(
+        &self,
+        bytes: &[u8; HEADER_LEN],
+        position: u64,
+        length: u64,
+    ) -> Result<BatchHeader, StorageError> {
+        let header = BatchHeader::parse(bytes).map_err(|error| self.corrupt(position, error.to_string()))?;
+        let in_range = header.base_offset >= self.base() && header.next_offset() <= self.end();
+        if !in_range || header.total_size() as u64 > length - position {
+            return Err(self.corrupt(position, "the batch there reaches beyond the segment"));
+        }
+        Ok(header)
+    }
+
+    /// Goes forward from `position` to the batch that holds `from`; `None` when all end before.
+    fn find_first(
+        &self,
+        log: &dyn File,
+        mut position: u64,
+        length: u64,
+        from: Offset,
+        want: usize,
+    ) -> Result<Option<First>, StorageError> {
+        let mut window = Window { position, bytes: Vec::new() };
+        while position < length {
+            let at = usize::try_from(position - window.position).unwrap_or(usize::MAX);
+            let header = window.bytes.get(at..).and_then(|rest| rest.first_chunk::<HEADER_LEN>());
+            let Some(header) = header else {
+                let left = length - position;
+                if left < HEADER_LEN as u64 {
+                    return Err(self.corrupt(position, "the file ends within a header"));
+                }
+                window = self.window(log, position, left.min(want.max(HEADER_LEN) as u64) as usize)?;
+                continue;
+            };
+            let header = self.parse(header, position, length)?;
+            if header.next_offset() > from {
+                return Ok(Some(First { window, at, header }));
+            }
+            position += header.total_size() as u64;
+        }
+        Ok(None)
+    }
+
+    fn read_at(
+        &self,
+        position: u64,
+        exact: bool,
+        (from, upper): (Offset, Offset),
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<ReadSlice, StorageError> {
+        let length = self.bytes();
+        let log = self.log()?;
+        let limit = max_bytes.min(READ_BYTES_MAX);
+        // An entry of the index lies at most an interval and a batch before what it stands for.
+        let slack = if exact { 0 } else { 2 * self.storage.options.index_interval_bytes as usize };
+        let nothing = |exhausted| ReadSlice { bytes: Bytes::new(), next_offset: from, exhausted };
+        let Some(first) = self.find_first(&*log, position, length, from, limit.saturating_add(slack))? else {
+            return Ok(nothing(true));
+        };
+        let First { mut window, mut at, header } = first;
+        let size = header.total_size();
+        if header.next_offset() > upper {
+            return Ok(nothing(true));
+        }
+        if size > max_bytes && !at_least_one {
+            return Ok(nothing(false));
+        }
+        if window.bytes.len() - at < size {
+            let position = window.position + at as u64;
+            let want = (size.max(limit) as u64).min(length - position);
+            window = self.window(&*log, position, want as usize)?;
+            at = 0;
+        }
+        let mut stop = at + size;
+        let mut next_offset = header.next_offset();
+        let mut exhausted = false;
+        while let Some(bytes) = window.bytes[stop..].first_chunk::<HEADER_LEN>() {
+            // Damage here is told to whoever begins to read here.
+            let Ok(header) = self.parse(bytes, window.position + stop as u64, length) else { break };
+            if header.next_offset() > upper {
+                exhausted = true;
+                break;
+            }
+            let after = stop + header.total_size();
+            if after - at > limit || after > window.bytes.len() || header.base_offset < next_offset {
+                break;
+            }
+            (stop, next_offset) = (after, header.next_offset());
+        }
+        let stop_position = window.position + stop as u64;
+        exhausted |= next_offset >= upper || stop_position >= length;
+        self.remember(next_offset, stop_position);
+        Ok(ReadSlice { bytes: trim(window.bytes, at, stop), next_offset, exhausted })
+    }
+
+    /// The first record at or after `from` and below `upper` whose timestamp is at least `timestamp`, as
+    /// its offset and timestamp. A batch that cannot be unfolded counts as a whole.
+    ///
+    /// # Errors
+    /// As [`Segment::read`].
+    pub fn find_timestamp(
+        &self,
+        timestamp: TimestampMs,
+        from: Offset,
+        upper: Offset,
+    ) -> Result<Option<(Offset, TimestampMs)>, StorageError> {
+        let upper = upper.min(self.end());
+        let from = from.max(self.base());
+        if from >= upper || self.max_timestamp()?.is_none_or(|max| max < timestamp) {
+            return Ok(None);
+        }
+        let length = self.bytes();
+        let log = self.log()?;
+        let (position, _) = self.locate(self.locate_time(timestamp)?.max(from))?;
+        let mut scan = HeaderScan::new(&*log, position, length, self.base());
+        let mut buffer = DecompressBuffer::new(self.storage.options.decompressed_batch_bytes_max);
+        while let Some((position, header)) = scan.next().map_err(|error| self.scan_error(error))? {
+            if header.base_offset >= upper {
+                break;
+            }
+            let may_have = header.record_count > 0 && header.max_timestamp >= timestamp;
+            if header.next_offset() <= from || !may_have {
+                continue;
+            }
+            let batch = self.window(&*log, position, header.total_size())?;
+            let batch =
+                BatchView::parse(&batch.bytes).map_err(|error| self.corrupt(position, error.to_string()))?;
+            match first_record(&batch, timestamp, from, &mut buffer) {
+                Ok(Some(found)) if found.0 < upper => return Ok(Some(found)),
+                Ok(Some(_)) => break,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, offset = header.base_offset, "a batch cannot be searched by time");
+                    return Ok(Some((header.base_offset.max(from), header.max_timestamp)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The first record of a batch at or after `from` with at least this timestamp.
+fn first_record(
+    batch: &BatchView<'_>,
+    timestamp: TimestampMs,
+    from: Offset,
+    buffer: &mut DecompressBuffer,
+) -> Result<Option<(Offset, TimestampMs)>, BatchError> {
+    for record in batch.records(buffer)? {
+        let record = record?;
+        if record.offset >= from && record.timestamp >= timestamp {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
+}
+
+/// A part of a buffer, without keeping a much larger buffer alive for it.
+fn trim(bytes: Vec<u8>, start: usize, end: usize) -> Bytes {
+    if end - start < bytes.len() / 2 {
+        Bytes::copy_from_slice(&bytes[start..end])
+    } else {
+        Bytes::from(bytes).slice(start..end)
+    }
+}

@@ -1,0 +1,146 @@
+//! Walking a log file batch by batch, headers only.
+//!
+//! Small batches come many to a read; of large ones only the header is read. No CRC is checked: what a
+//! header cannot be (offsets that go back, a length beyond the end) ends the walk with where it was.
+
+use std::io;
+
+use base::batch::{BatchHeader, HEADER_LEN};
+use base::env::File;
+use base::ids::Offset;
+
+/// Bytes per read.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Why a walk ended early.
+#[derive(Debug)]
+pub(crate) enum ScanError {
+    Io(io::Error),
+    /// What lies at this position is no batch that could follow.
+    Damage {
+        position: u64,
+        reason: String,
+    },
+}
+
+/// Reads until the buffer is full or the file ends; returns the bytes read.
+pub(crate) fn read_up_to(file: &dyn File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], position + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// The walk.
+pub(crate) struct HeaderScan<'a> {
+    file: &'a dyn File,
+    /// Where the next batch begins.
+    position: u64,
+    /// Where the file ends as far as this walk goes.
+    end: u64,
+    /// The next batch begins at this offset or later.
+    expected: Offset,
+    chunk: Vec<u8>,
+    chunk_at: u64,
+}
+
+impl<'a> HeaderScan<'a> {
+    /// Walks from `position`, where a batch begins whose base offset is `expected` or more, to `end`.
+    pub(crate) fn new(file: &'a dyn File, position: u64, end: u64, expected: Offset) -> HeaderScan<'a> {
+        HeaderScan { file, position, end, expected, chunk: Vec::new(), chunk_at: position }
+    }
+
+    fn header_bytes(&mut self) -> Result<&[u8; HEADER_LEN], ScanError> {
+        let within = |chunk_at: u64, chunk: &[u8], position: u64| {
+            let at = usize::try_from(position.checked_sub(chunk_at)?).ok()?;
+            (chunk.len().checked_sub(at)? >= HEADER_LEN).then_some(at)
+        };
+        if within(self.chunk_at, &self.chunk, self.position).is_none() {
+            let want = (self.end - self.position).min(CHUNK_BYTES as u64) as usize;
+            self.chunk.resize(want, 0);
+            let count = read_up_to(self.file, &mut self.chunk, self.position).map_err(ScanError::Io)?;
+            self.chunk.truncate(count);
+            self.chunk_at = self.position;
+        }
+        let position = self.position;
+        let at = within(self.chunk_at, &self.chunk, position);
+        at.and_then(|at| self.chunk[at..].first_chunk())
+            .ok_or_else(|| ScanError::Damage { position, reason: "the file ends within a header".into() })
+    }
+
+    /// The next batch's position and header; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ScanError> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        let position = self.position;
+        let damage = |reason: String| ScanError::Damage { position, reason };
+        let header = BatchHeader::parse(self.header_bytes()?).map_err(|error| damage(error.to_string()))?;
+        if header.base_offset < self.expected {
+            let expected = self.expected;
+            return Err(damage(format!(
+                "base offset {} where at least {expected} is due",
+                header.base_offset
+            )));
+        }
+        let next = position + header.total_size() as u64;
+        if next > self.end {
+            return Err(damage(format!("a batch of {} bytes ends beyond the file", header.total_size())));
+        }
+        self.position = next;
+        self.expected = header.next_offset();
+        Ok(Some((position, header)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::path::Path;
+
+    use base::batch::BatchBuilder;
+    use base::env::sim::Sim;
+    use base::env::{Disk, OpenMode};
+
+    use super::*;
+
+    fn log() -> Vec<u8> {
+        let mut log = Vec::new();
+        for (base, size) in [(0, 10), (1, 200_000), (2, 50), (9, 70_000), (10, 1)] {
+            let mut batch = BatchBuilder::new().base_offset(base);
+            batch.append(0, None, Some(&vec![2; size]));
+            batch.finish_into(&mut log).unwrap();
+        }
+        log
+    }
+
+    #[test]
+    fn it_walks_small_and_large_batches() {
+        let sim = Sim::new(1);
+        let file = sim.disk.open(Path::new("/log"), OpenMode::CreateNew).unwrap();
+        let log = log();
+        file.write_all_at(&[IoSlice::new(&log)], 0).unwrap();
+        let mut scan = HeaderScan::new(&*file, 0, log.len() as u64, 0);
+        let mut found = Vec::new();
+        let mut next = 0;
+        while let Some((position, header)) = scan.next().unwrap() {
+            assert_eq!(position, next);
+            next += header.total_size() as u64;
+            found.push(header.base_offset);
+        }
+        assert_eq!(found, [0, 1, 2, 9, 10]);
+        let mut short = HeaderScan::new(&*file, 0, 80, 0);
+        assert!(short.next().is_ok());
+        assert!(matches!(short.next(), Err(ScanError::Damage { .. })));
+        let mut back = HeaderScan::new(&*file, 0, log.len() as u64, 1);
+        assert!(matches!(back.next(), Err(ScanError::Damage { position: 0, .. })));
+        sim.disk.fail_read_after(0);
+        assert!(matches!(HeaderScan::new(&*file, 0, 1_000, 0).next(), Err(ScanError::Io(_))));
+    }
+}

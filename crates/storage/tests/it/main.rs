@@ -1,0 +1,11 @@
+//! The storage as the layer above uses it, on the simulated disk and on the real one.
+
+mod common;
+mod damage;
+mod full_disk;
+mod kafka_dump;
+mod limits;
+mod power_loss;
+mod reading;
+mod segments;
+mod syncing;
