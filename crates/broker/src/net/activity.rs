@@ -59,6 +59,11 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// True if the peer let a time pass.
+    pub(super) fn is_expiry(self) -> bool {
+        self == Verdict::Idle || self.is_notable()
+    }
+
     /// True for what an operator should hear of.
     pub(super) fn is_notable(self) -> bool {
         matches!(self, Verdict::SlowFrame | Verdict::UnreadAnswers | Verdict::ShortOfMemory)

@@ -133,7 +133,6 @@ impl<S: Service> Connection<S> {
         }
         let was_full = self.output.unsent() >= OUTPUT_BYTES;
         let written = self.output.write(&mut *self.stream, context).map_err(End::Failed)?;
-        self.shared.traffic.moved(read.unwrap_or(0), written.bytes);
         self.account.set_held(self.held());
         self.note(read.unwrap_or(0), written.bytes)?;
         self.end_if_done()?;
@@ -162,7 +161,6 @@ impl<S: Service> Connection<S> {
             let Ok(Some(frame)) = self.input.take() else { return false };
             let bytes = frame.len();
             started += bytes.max(1);
-            self.shared.traffic.request();
             let future = self.shared.service.start(&self.info, frame);
             self.window.start(pace, bytes, future, context);
             if let Some(reason) = self.window.flush(&mut self.output) {

@@ -45,7 +45,7 @@ use bytes::Bytes;
 pub use account::MemoryBudget;
 pub use lifecycle::{DrainSignal, DrainTrigger, drain_channel};
 pub use limits::Limits;
-pub use server::{BindError, Server, ServerOptions, TrafficCounts};
+pub use server::{BindError, Server, ServerOptions};
 
 /// Answers frames.
 pub trait Service: Send + Sync + 'static {

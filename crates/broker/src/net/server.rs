@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base::config::{HostPort, Listener as ListenerConfig};
 use base::env::{Env, Listener, Stream};
+use base::metrics::NodeMetrics;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -48,48 +49,8 @@ pub struct ServerOptions {
     pub drain: DrainSignal,
     /// Where HTTP is served, for those who try it on a Kafka port.
     pub http_address: Option<String>,
-}
-
-/// What went over the connections since the server began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrafficCounts {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections closed at once because of a limit.
-    pub refused: u64,
-    /// Connections closed because they stood still.
-    pub expired: u64,
-    /// Requests started.
-    pub requests: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    expired: AtomicU64,
-    requests: AtomicU64,
-    read_bytes: AtomicU64,
-    written_bytes: AtomicU64,
-}
-
-impl Traffic {
-    pub(super) fn request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn moved(&self, read: usize, written: usize) {
-        if read > 0 {
-            self.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
-        }
-        if written > 0 {
-            self.written_bytes.fetch_add(written as u64, Ordering::Relaxed);
-        }
-    }
+    /// Where connections are counted.
+    pub metrics: NodeMetrics,
 }
 
 /// What all connections of a server share.
@@ -100,7 +61,7 @@ pub(super) struct Shared<S> {
     pub(super) budget: Arc<MemoryBudget>,
     pub(super) drain: DrainSignal,
     pub(super) http_address: Option<String>,
-    pub(super) traffic: Traffic,
+    pub(super) metrics: NodeMetrics,
     register: Register,
     notices: Notices,
     population: Population,
@@ -153,7 +114,7 @@ impl<S: Service> Server<S> {
             budget: options.budget,
             drain: options.drain,
             http_address: options.http_address,
-            traffic: Traffic::default(),
+            metrics: options.metrics,
             register: Register::default(),
             notices: Notices::default(),
             population: Population::default(),
@@ -180,20 +141,6 @@ impl<S: Service> Server<S> {
     /// Connections open at the moment.
     pub fn connections(&self) -> usize {
         self.shared.population.by_address.lock().total
-    }
-
-    /// What went over the connections so far.
-    pub fn traffic(&self) -> TrafficCounts {
-        let traffic = &self.shared.traffic;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        TrafficCounts {
-            accepted: read(&traffic.accepted),
-            refused: read(&traffic.refused),
-            expired: read(&traffic.expired),
-            requests: read(&traffic.requests),
-            read_bytes: read(&traffic.read_bytes),
-            written_bytes: read(&traffic.written_bytes),
-        }
     }
 
     /// Replaces the limits. Those on frames count for connections opened from now on, the budget of memory
@@ -262,6 +209,7 @@ async fn check_all<S: Service>(shared: Arc<Shared<S>>) {
         }
         let limits = shared.limits.load();
         shared.register.check(shared.env.clock.now(), limits.idle_max, shared.budget.is_spent());
+        shared.metrics.request_bytes_queued.set(shared.budget.held() as i64);
     }
 }
 
@@ -335,7 +283,7 @@ impl<S: Service> Shared<S> {
     fn welcome(self: &Arc<Self>, stream: Box<dyn Stream>, peer: SocketAddr, listener: &Arc<ListenerInfo>) {
         let limit = self.limits.load().connections_from(peer.ip());
         let Some(place) = Place::take(self, peer.ip(), limit) else {
-            self.traffic.refused.fetch_add(1, Ordering::Relaxed);
+            self.metrics.connections_refused.inc();
             if self.notices.is_due(peer.ip(), Kind::TooManyFromAddress, self.env.clock.now()) {
                 tracing::warn!(peer = %peer.ip(), limit, "too many connections from one address: closed the newest");
             }
@@ -346,7 +294,7 @@ impl<S: Service> Shared<S> {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let listener = listener.clone();
         let info = Arc::new(ConnectionInfo { id, peer, local, listener, software: OnceLock::new() });
-        self.traffic.accepted.fetch_add(1, Ordering::Relaxed);
+        self.metrics.connections_accepted.inc();
         let registered = Registered::new(self, id);
         let activity = registered.activity.clone();
         let connection = Connection::new(stream, info.clone(), self.clone(), activity);
@@ -368,7 +316,9 @@ impl<S: Service> Shared<S> {
                 return;
             }
             End::Condemned(verdict) => {
-                self.traffic.expired.fetch_add(1, Ordering::Relaxed);
+                if verdict.is_expiry() {
+                    self.metrics.connections_idle_closed.inc();
+                }
                 if !verdict.is_notable() {
                     tracing::debug!(peer = %info.peer, reason = verdict.explanation(), "connection closed");
                     return;
@@ -376,8 +326,14 @@ impl<S: Service> Shared<S> {
                 Kind::Stalled
             }
             End::Refused(_) => Kind::Refused,
-            End::BadFrame(_) => Kind::BadFrame,
-            End::Stranger(stranger) => stranger.kind(),
+            End::BadFrame(_) => {
+                self.metrics.connections_malformed.inc();
+                Kind::BadFrame
+            }
+            End::Stranger(stranger) => {
+                self.metrics.connections_malformed.inc();
+                stranger.kind()
+            }
         };
         if !self.notices.is_due(info.peer.ip(), kind, self.env.clock.now()) {
             return;
@@ -413,6 +369,7 @@ impl<S: Service> Place<S> {
         }
         counts.by_address.insert(address, there + 1);
         counts.total += 1;
+        shared.metrics.connections.set(counts.total as i64);
         Some(Place { shared: shared.clone(), address })
     }
 }
@@ -421,6 +378,7 @@ impl<S: Service> Drop for Place<S> {
     fn drop(&mut self) {
         let mut counts = self.shared.population.by_address.lock();
         counts.total -= 1;
+        self.shared.metrics.connections.set(counts.total as i64);
         match counts.by_address.get_mut(&self.address) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(counts.by_address.remove(&self.address)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::config::{HostPort, Listener};
 use base::env::{BoxFuture, Env, Stream};
+use base::metrics::Metrics;
 use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -86,6 +87,7 @@ struct World {
     server: Server<TestService>,
     service: Arc<TestService>,
     budget: Arc<MemoryBudget>,
+    metrics: Metrics,
     trigger: Option<DrainTrigger>,
     address: SocketAddr,
 }
@@ -109,6 +111,7 @@ impl World {
     async fn in_env(env: Env, limits: Limits) -> World {
         let (trigger, drain) = drain_channel();
         let budget = MemoryBudget::new(limits.budget_bytes);
+        let metrics = Metrics::default();
         let bind = HostPort { host: "127.0.0.1".into(), port: 0 };
         let options = ServerOptions {
             listeners: vec![Listener { name: "PLAINTEXT".into(), bind, advertised: None }],
@@ -116,11 +119,12 @@ impl World {
             budget: budget.clone(),
             drain,
             http_address: Some("127.0.0.1:9644".into()),
+            metrics: metrics.node().clone(),
         };
         let service = Arc::new(TestService::default());
         let server = Server::start(env.clone(), options, service.clone()).await.expect("a free port");
         let address = server.listeners()[0].1;
-        World { env, server, service, budget, trigger: Some(trigger), address }
+        World { env, server, service, budget, metrics, trigger: Some(trigger), address }
     }
 
     async fn connect(&self) -> Box<dyn Stream> {
@@ -287,7 +291,7 @@ async fn a_client_that_drips_is_closed_and_one_that_is_slow_is_not() {
     let mut echoed = vec![0; frame.len()];
     slow.read_exact(&mut echoed).await.unwrap();
     assert!(echoed == frame);
-    assert_eq!(world.server.traffic().expired, 1);
+    assert_eq!(world.metrics.node().connections_idle_closed.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -384,7 +388,7 @@ async fn who_holds_the_last_memory_and_stands_still_is_closed_soon() {
         holders.push(holder);
     }
     world.pass(45).await;
-    assert_eq!(world.server.traffic().expired, 3, "one after the other");
+    assert_eq!(world.metrics.node().connections_idle_closed.get(), 3, "one after the other");
     world.is_unharmed().await;
 }
 
@@ -420,7 +424,7 @@ async fn connections_per_address_are_limited() {
     let (mut first, _second) = (world.connect().await, world.connect().await);
     let mut third = world.connect().await;
     assert_eq!(rest(&mut *third).await, b"");
-    assert_eq!(world.server.traffic().refused, 1);
+    assert_eq!(world.metrics.node().connections_refused.get(), 1);
     ask(&mut *first, b"e1").await;
     expect(&mut *first, b"e1").await;
     drop(first);
@@ -517,6 +521,7 @@ async fn an_address_in_use_is_told_with_its_listener() {
         budget: MemoryBudget::new(1 << 20),
         drain,
         http_address: None,
+        metrics: world.metrics.node().clone(),
     };
     let error = Server::start(world.env.clone(), options, world.service.clone()).await.err().unwrap();
     assert!(error.to_string().starts_with("listener EXTERNAL cannot listen on 127.0.0.1:"), "{error}");
@@ -540,5 +545,5 @@ async fn thousands_of_idle_connections_hold_next_to_nothing() {
     }
     assert_eq!(world.server.connections(), CONNECTIONS);
     world.is_unharmed().await;
-    assert_eq!(world.server.traffic().accepted, CONNECTIONS as u64 + 1);
+    assert_eq!(world.metrics.node().connections_accepted.get(), CONNECTIONS as u64 + 1);
 }

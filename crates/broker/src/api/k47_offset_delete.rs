@@ -1,0 +1,55 @@
+//! OffsetDelete (47), version 0: a group forgets how far it has come in topics it does not read (KIP-496).
+
+use std::borrow::Cow;
+
+use base::error::ErrorCode;
+use coordinator::{Answer, OffsetDeleteAnswer, OffsetDeleteRequest as Delete, Request};
+use wire::message::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use wire::message::{OffsetDeleteRequest, OffsetDeleteResponse};
+
+use super::{Close, RequestContext, wrong_answer};
+
+/// Answers the request.
+pub(crate) async fn handle(
+    context: &RequestContext<'_>,
+    request: OffsetDeleteRequest<'_>,
+) -> Result<OffsetDeleteResponse<'static>, Close> {
+    let image = context.broker.image();
+    let group = request.group_id.into_owned();
+    let (mut topics, mut responses) = (Vec::new(), Vec::new());
+    for topic in request.topics {
+        let partitions: Vec<i32> =
+            topic.partitions.iter().map(|partition| partition.partition_index).collect();
+        if image.topic(&topic.name).is_some() {
+            topics.push((topic.name.into_owned(), partitions));
+        } else {
+            let unknown = partitions.into_iter().map(|number| (number, ErrorCode::UnknownTopicOrPartition));
+            responses.push(shown(topic.name.into_owned(), unknown.collect()));
+        }
+    }
+    let delete = Delete { group_id: group.clone(), topics };
+    let answer = match context.broker.groups.ask(&group, Request::OffsetDelete(delete)).await {
+        Ok(Answer::OffsetDelete(answer)) => answer,
+        Ok(other) => OffsetDeleteAnswer { error: wrong_answer(&other), topics: Vec::new() },
+        Err(error) => OffsetDeleteAnswer { error, topics: Vec::new() },
+    };
+    if answer.error.is_error() {
+        return Ok(OffsetDeleteResponse {
+            error_code: answer.error.code(),
+            ..OffsetDeleteResponse::default()
+        });
+    }
+    responses.extend(answer.topics.into_iter().map(|(name, partitions)| shown(name, partitions)));
+    Ok(OffsetDeleteResponse { topics: responses, ..OffsetDeleteResponse::default() })
+}
+
+fn shown(name: String, partitions: Vec<(i32, ErrorCode)>) -> OffsetDeleteResponseTopic<'static> {
+    let partition = |(partition_index, code): (i32, ErrorCode)| OffsetDeleteResponsePartition {
+        partition_index,
+        error_code: code.code(),
+    };
+    OffsetDeleteResponseTopic {
+        name: Cow::Owned(name),
+        partitions: partitions.into_iter().map(partition).collect(),
+    }
+}

@@ -1,0 +1,346 @@
+//! The groups this broker coordinates: one [`GroupShard`] for each partition of `__consumer_offsets` it leads.
+//!
+//! ```text
+//! request ─► shard of the group ─► machine (pure) ─► answer at once, or when others have come
+//!                                       └► records ─► partition ─► committed ─► machine ─► answer
+//! ```
+//!
+//! The topic is created when a coordinator is first asked for. Shards are filled from their logs before they
+//! answer; until then clients hear COORDINATOR_LOAD_IN_PROGRESS. Which shard a group belongs to follows from the
+//! number of partitions, so that must not change once the topic exists.
+//!
+//! It knows nothing of the wire: that is the handlers' part.
+
+mod clock;
+mod load;
+mod shard;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::config::{BrokerConfig, keys};
+use base::env::{BoxFuture, Env};
+use base::error::ErrorCode;
+use base::ids::{PartitionId, TopicId, TopicPartition};
+use base::metrics::{GroupOffset, GroupSample};
+use bytes::Bytes;
+use coordinator::{Answer, GroupConfig, Request, ShardSize, partition_for};
+use futures::StreamExt;
+use parking_lot::RwLock;
+
+use crate::broker::Broker;
+use crate::partition::{self, AppendFailure, Partition, append_code};
+use crate::topics::{DEFAULT, TopicSpec};
+
+use clock::SteadyClock;
+use shard::{GroupLog, Lost, Shard, ShardSpec};
+
+/// Name of the topic that holds groups and offsets.
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Shards filled side by side.
+const LOADING_AT_ONCE: usize = 4;
+
+/// How long the start of a broker waits for its shards; what is not filled by then is filled behind.
+const LOAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The groups of a broker. See the module's head.
+pub(crate) struct Groups {
+    env: Env,
+    clock: SteadyClock,
+    config: GroupConfig,
+    commit_timeout: Duration,
+    shards: RwLock<Shards>,
+    /// Held while the topic is created and its shards are opened.
+    opening: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Shards {
+    /// Partitions of the topic, 0 while there is none.
+    count: i32,
+    topic: TopicId,
+    slots: BTreeMap<i32, Slot>,
+}
+
+enum Slot {
+    Loading,
+    Active(Arc<Shard>),
+}
+
+impl Groups {
+    /// No groups yet.
+    pub(crate) fn new(env: Env, config: &BrokerConfig) -> Groups {
+        let commit_timeout_ms = u64::try_from(config.get(keys::OFFSETS_COMMIT_TIMEOUT_MS)).unwrap_or(0);
+        Groups {
+            clock: SteadyClock::new(&*env.clock),
+            config: group_config(config),
+            commit_timeout: Duration::from_millis(commit_timeout_ms),
+            shards: RwLock::default(),
+            opening: tokio::sync::Mutex::new(()),
+            env,
+        }
+    }
+
+    /// Begins to fill the shards from the topic, if there is one; waits for them for a moment.
+    pub(crate) async fn load(&self, broker: &Arc<Broker>) {
+        let broker = broker.clone();
+        let loading = tokio::spawn(async move { broker.groups.open(&broker).await });
+        tokio::select! {
+            _ = loading => {}
+            () = self.env.clock.sleep(LOAD_PATIENCE) => tracing::info!("groups are still being loaded"),
+        }
+    }
+
+    /// Creates the topic if there is none, and waits until its shards answer.
+    ///
+    /// # Errors
+    /// What the client hears when the topic cannot be created: it may try again.
+    pub(crate) async fn ensure(&self, broker: &Arc<Broker>) -> Result<(), ErrorCode> {
+        if self.shards.read().count > 0 {
+            return Ok(());
+        }
+        if broker.image().topic(OFFSETS_TOPIC).is_none() {
+            let created = broker.create_topics(vec![offsets_topic(&broker.config())], false).await;
+            for refused in created.into_iter().filter_map(Result::err) {
+                if refused.code != ErrorCode::TopicAlreadyExists {
+                    tracing::error!(reason = %refused, "{OFFSETS_TOPIC} cannot be created");
+                    return Err(ErrorCode::CoordinatorNotAvailable);
+                }
+            }
+        }
+        self.open(broker).await;
+        Ok(())
+    }
+
+    /// Opens the shards of the topic and fills them.
+    async fn open(&self, broker: &Arc<Broker>) {
+        let _opening = self.opening.lock().await;
+        let image = broker.image();
+        let Some(topic) = image.topic(OFFSETS_TOPIC) else { return };
+        let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        {
+            let mut shards = self.shards.write();
+            if shards.topic == topic.id {
+                return;
+            }
+            let slots = (0..count).map(|partition| (partition, Slot::Loading)).collect();
+            *shards = Shards { count, topic: topic.id, slots };
+        }
+        let id = topic.id;
+        let loads = (0..count).map(|partition| self.open_shard(broker, id, partition));
+        futures::stream::iter(loads).buffer_unordered(LOADING_AT_ONCE).collect::<()>().await;
+    }
+
+    async fn open_shard(&self, broker: &Arc<Broker>, topic: TopicId, number: i32) {
+        let opened = self.filled_shard(broker, topic, number).await;
+        let mut shards = self.shards.write();
+        if shards.topic != topic {
+            return;
+        }
+        match opened {
+            Ok(shard) => drop(shards.slots.insert(number, Slot::Active(shard))),
+            Err(reason) => {
+                tracing::error!(partition = number, reason, "the groups of a partition cannot be loaded");
+                shards.slots.remove(&number);
+            }
+        }
+    }
+
+    async fn filled_shard(
+        &self,
+        broker: &Arc<Broker>,
+        topic_id: TopicId,
+        number: i32,
+    ) -> Result<Arc<Shard>, String> {
+        let id = TopicPartition { topic_id, partition: PartitionId(number) };
+        let partition = broker.partitions.get(id).map_err(|code| code.to_string())?;
+        let (log, config) = (partition.log.clone(), self.config.clone());
+        let machine = self.env.blocking(move || load::fill(&log, config)).await?;
+        let spec = ShardSpec {
+            env: self.env.clone(),
+            clock: self.clock,
+            log: Box::new(partition),
+            metrics: broker.metrics.node().clone(),
+            commit_timeout: self.commit_timeout,
+        };
+        Ok(Shard::start(spec, machine))
+    }
+
+    /// The shard of a group.
+    ///
+    /// # Errors
+    /// What the client hears: it looks for the coordinator again, or waits.
+    fn shard(&self, group: &str) -> Result<Arc<Shard>, ErrorCode> {
+        let shards = self.shards.read();
+        let number = partition_for(group, shards.count).ok_or(ErrorCode::NotCoordinator)?;
+        match shards.slots.get(&number) {
+            Some(Slot::Active(shard)) => Ok(shard.clone()),
+            Some(Slot::Loading) => Err(ErrorCode::CoordinatorLoadInProgress),
+            None => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
+    /// Asks the shard of a group. It has seen the request when the future was polled once.
+    ///
+    /// # Errors
+    /// What the client hears when there is no such shard, or it ends before it answers.
+    pub(crate) async fn ask(&self, group: &str, request: Request) -> Result<Answer, ErrorCode> {
+        let answer = self.shard(group)?.ask(request);
+        answer.await.map_err(|_| ErrorCode::NotCoordinator)
+    }
+
+    /// Asks the shards of several groups, each once for all of its groups. `request` makes the request for the groups
+    /// of one shard. An error stands for all groups of its shard.
+    pub(crate) async fn ask_each(
+        &self,
+        groups: &[String],
+        request: impl Fn(Vec<String>) -> Request,
+    ) -> Vec<(Vec<String>, Result<Answer, ErrorCode>)> {
+        let mut by_partition: BTreeMap<Option<i32>, Vec<String>> = BTreeMap::new();
+        let count = self.shards.read().count;
+        for group in groups {
+            by_partition.entry(partition_for(group, count)).or_default().push(group.clone());
+        }
+        let mut answers = Vec::with_capacity(by_partition.len());
+        for groups in by_partition.into_values() {
+            // All of them have the same shard; there is at least one.
+            let answer = match groups.first() {
+                Some(first) => self.ask(first, request(groups.clone())).await,
+                None => continue,
+            };
+            answers.push((groups, answer));
+        }
+        answers
+    }
+
+    /// Asks every shard. An error stands for shards that are not ready.
+    pub(crate) async fn ask_all(&self, request: impl Fn() -> Request) -> Vec<Result<Answer, ErrorCode>> {
+        let shards: Vec<_> = {
+            let shards = self.shards.read();
+            let active = |slot: &Slot| match slot {
+                Slot::Active(shard) => Ok(shard.clone()),
+                Slot::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
+            };
+            shards.slots.values().map(active).collect()
+        };
+        let mut answers = Vec::with_capacity(shards.len());
+        for shard in shards {
+            answers.push(match shard {
+                Ok(shard) => shard.ask(request()).await.map_err(|_| ErrorCode::NotCoordinator),
+                Err(code) => Err(code),
+            });
+        }
+        answers
+    }
+
+    /// Drops the offsets of a topic that was deleted. If it is the topic of the groups itself, all groups are gone.
+    pub(crate) async fn topic_deleted(&self, _broker: &Arc<Broker>, name: &str, id: TopicId) {
+        if name == OFFSETS_TOPIC {
+            let ended = std::mem::take(&mut *self.shards.write());
+            for slot in ended.slots.into_values() {
+                if let Slot::Active(shard) = slot {
+                    shard.resign();
+                }
+            }
+            return;
+        }
+        let topics = [(name.to_owned(), id)];
+        for shard in self.active() {
+            shard.topics_deleted(&topics);
+        }
+    }
+
+    /// Groups and offsets over all shards.
+    pub(crate) fn size(&self) -> ShardSize {
+        self.active().iter().map(|shard| shard.size()).fold(ShardSize::default(), |sum, size| ShardSize {
+            empty_groups: sum.empty_groups + size.empty_groups,
+            preparing_groups: sum.preparing_groups + size.preparing_groups,
+            completing_groups: sum.completing_groups + size.completing_groups,
+            stable_groups: sum.stable_groups + size.stable_groups,
+            offsets: sum.offsets + size.offsets,
+        })
+    }
+
+    /// Visits every group with its committed offsets and the ends of their partitions.
+    pub(crate) fn sample(&self, broker: &Broker, visit: &mut dyn FnMut(GroupSample<'_>)) {
+        for group in self.active().iter().flat_map(|shard| shard.summaries()) {
+            let end = |topic: &str, partition| {
+                broker.partition(topic, partition).ok().map(|partition| partition.log.high_watermark())
+            };
+            let offsets: Vec<_> = group
+                .offsets
+                .iter()
+                .map(|(topic, partition, committed)| GroupOffset {
+                    topic,
+                    partition: *partition,
+                    committed: *committed,
+                    high_watermark: end(topic, *partition),
+                })
+                .collect();
+            let (state, members) = (group.state, group.members);
+            visit(GroupSample { group: &group.id, state, members, offsets: &offsets });
+        }
+    }
+
+    fn active(&self) -> Vec<Arc<Shard>> {
+        let shards = self.shards.read();
+        let active = |slot: &Slot| match slot {
+            Slot::Active(shard) => Some(shard.clone()),
+            Slot::Loading => None,
+        };
+        shards.slots.values().filter_map(active).collect()
+    }
+}
+
+/// What the configuration says of groups.
+fn group_config(config: &BrokerConfig) -> GroupConfig {
+    let count = |number: i32| usize::try_from(number).unwrap_or(0);
+    let minutes = i64::from(config.get(keys::OFFSETS_RETENTION_MINUTES));
+    GroupConfig {
+        initial_rebalance_delay_ms: config.get(keys::GROUP_INITIAL_REBALANCE_DELAY_MS),
+        min_session_timeout_ms: config.get(keys::GROUP_MIN_SESSION_TIMEOUT_MS),
+        max_session_timeout_ms: config.get(keys::GROUP_MAX_SESSION_TIMEOUT_MS),
+        max_size: count(config.get(keys::GROUP_MAX_SIZE)),
+        offset_metadata_max_size: count(config.get(keys::OFFSET_METADATA_MAX_BYTES)),
+        offsets_retention_ms: minutes * 60_000,
+        offsets_retention_check_interval_ms: config.get(keys::OFFSETS_RETENTION_CHECK_INTERVAL_MS),
+        ..GroupConfig::default()
+    }
+}
+
+/// The topic as Kafka makes it.
+fn offsets_topic(config: &BrokerConfig) -> TopicSpec {
+    let segment_bytes = config.get(keys::OFFSETS_TOPIC_SEGMENT_BYTES).to_string();
+    let configs = [
+        ("cleanup.policy", "compact"),
+        ("compression.type", "producer"),
+        ("segment.bytes", segment_bytes.as_str()),
+    ];
+    TopicSpec {
+        name: OFFSETS_TOPIC.to_owned(),
+        partitions: config.get(keys::OFFSETS_TOPIC_NUM_PARTITIONS),
+        // `offsets.topic.replication.factor` asks for more copies than one node can hold.
+        replication_factor: DEFAULT,
+        assignments: None,
+        configs: configs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+        internal: true,
+    }
+}
+
+impl GroupLog for Arc<Partition> {
+    fn append(&self, batch: Bytes) -> BoxFuture<'static, Result<(), Lost>> {
+        let answer = Partition::append(self, partition::internal(batch), true);
+        Box::pin(async move {
+            let refused = |failure: AppendFailure| Lost::Refused(failure.code());
+            let appended = answer.await.map_err(|_| Lost::Unknown(ErrorCode::NotLeaderOrFollower))?;
+            let Some(committed) = appended.map_err(refused)?.committed else { return Ok(()) };
+            let committed = committed.await.map_err(|_| Lost::Unknown(ErrorCode::NotLeaderOrFollower))?;
+            committed.map_err(|error| Lost::Unknown(append_code(&error.into())))
+        })
+    }
+}
