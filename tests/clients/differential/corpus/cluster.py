@@ -1,0 +1,111 @@
+"""What a broker tells about itself: versions, metadata, cluster."""
+
+from proof.connection import Session
+
+from .helpers import STRANGE, ZERO, coordinate, create, gone, settle
+
+
+def api_versions(session: Session) -> None:
+    for version in session.each("ApiVersions"):
+        session.call("plain", "ApiVersions", version, clientSoftwareName="proof", clientSoftwareVersion="1.0")
+    for step, name, number in [
+        ("empty name", "", "1.0"), ("empty version", "proof", ""), ("bad name", "pro of", "1.0"),
+        ("leading dash", "-proof", "1"), ("dots and dashes", "a.b-c", "1.2-rc.3"),
+    ]:
+        session.call(step, "ApiVersions", 3, clientSoftwareName=name, clientSoftwareVersion=number)
+    # A version from the future is answered in the form of version 0, so that any client can read it.
+    connection = session.connect()
+    connection.send("ApiVersions", 99, {}, encode_as=0)
+    session.record("from the future", "ApiVersions", 0, connection.receive())
+    connection.send("ApiVersions", 0, {})
+    session.record("after the future", "ApiVersions", 0, connection.receive())
+    connection.close()
+
+
+def metadata(session: Session) -> None:
+    known = create(session, "metadata-a", 3)
+    create(session, "metadata-b")
+    for version in session.each("Metadata"):
+        quiet = {"allowAutoTopicCreation": False}
+        # Version 0 means all topics by an empty list, later ones by null.
+        everything = [] if version == 0 else None
+        session.call("all", "Metadata", version, topics=everything, **quiet)
+        session.call("none", "Metadata", version, topics=[] if version else [{"name": "metadata-a"}], **quiet)
+        session.call("two", "Metadata", version, topics=[{"name": "metadata-b"}, {"name": "metadata-a"}], **quiet)
+        session.call("twice", "Metadata", version, topics=[{"name": "metadata-a"}] * 2, **quiet)
+        for step, name in [("empty", ""), ("dots", ".."), ("slash", "a/b"), ("long", "x" * 250)]:
+            session.call(f"bad name: {step}", "Metadata", version, topics=[{"name": name}], **quiet)
+        if version >= 4:
+            session.call("unknown", "Metadata", version, topics=[{"name": "metadata-unknown"}], **quiet)
+        if version >= 8:
+            session.call("operations", "Metadata", version, topics=[{"name": "metadata-a"}],
+                         includeTopicAuthorizedOperations=True,
+                         **({"includeClusterAuthorizedOperations": True} if version <= 10 else {}), **quiet)
+        if version >= 10:
+            for step, one in [("id", known), ("unknown id", STRANGE), ("id and name", known)]:
+                name = "metadata-a" if step == "id and name" else None
+                session.call(f"by {step}", "Metadata", version, topics=[{"topicId": one, "name": name}], **quiet)
+            session.call("null name", "Metadata", version, topics=[{"topicId": ZERO, "name": None}], **quiet)
+
+
+def auto_create(session: Session) -> None:
+    for version in session.each("Metadata"):
+        name = f"auto-v{version}"
+        # What the first answer says is Kafka's weak point; from the second on all must agree.
+        session.ask("Metadata", version, topics=[{"name": name}], allowAutoTopicCreation=True)
+        settle(session, name, 1)
+        session.call("created", "Metadata", version, topics=[{"name": name}], allowAutoTopicCreation=True)
+        session.call("bad name", "Metadata", version, topics=[{"name": "not/ok"}], allowAutoTopicCreation=True)
+        session.ask("DeleteTopics", 5, topicNames=[name], timeoutMs=10000)
+        gone(session, name)
+
+
+def describe_cluster(session: Session) -> None:
+    for version in session.each("DescribeCluster"):
+        session.call("plain", "DescribeCluster", version)
+        session.call("operations", "DescribeCluster", version, includeClusterAuthorizedOperations=True)
+        if version >= 1:
+            session.call("controllers", "DescribeCluster", version, endpointType=2)
+            session.call("strange endpoint", "DescribeCluster", version, endpointType=7)
+
+
+def describe_topic_partitions(session: Session) -> None:
+    create(session, "partitions-a", 5)
+    create(session, "partitions-b", 2)
+    def ask(step: str, names: list, **more) -> dict:
+        topics = [{"name": name} for name in names]
+        return session.call(step, "DescribeTopicPartitions", 0, topics=topics, **more)
+
+    ask("one", ["partitions-a"])
+    ask("two", ["partitions-b", "partitions-a"])
+    ask("unknown", ["partitions-unknown", "partitions-b"])
+    ask("bad name", ["not/ok"])
+    first = ask("page of three", ["partitions-a", "partitions-b"], responsePartitionLimit=3)
+    cursor = first.get("nextCursor")
+    ask("next page", ["partitions-a", "partitions-b"], responsePartitionLimit=3, cursor=cursor)
+    ask("cursor at a topic", ["partitions-a", "partitions-b"], cursor={"topicName": "partitions-b", "partitionIndex": 1})
+    ask("cursor beyond", ["partitions-a"], cursor={"topicName": "partitions-a", "partitionIndex": 9})
+    ask("cursor before", ["partitions-a"], cursor={"topicName": "partitions-a", "partitionIndex": -1})
+    ask("limit of zero", ["partitions-a"], responsePartitionLimit=0)
+
+
+def find_coordinator(session: Session) -> None:
+    coordinate(session, "coordinated")
+    for version in session.each("FindCoordinator"):
+        if version < 4:
+            session.call("group", "FindCoordinator", version, key="coordinated", keyType=0)
+            session.call("empty", "FindCoordinator", version, key="", keyType=0)
+        else:
+            session.call("groups", "FindCoordinator", version, coordinatorKeys=["coordinated", "other"], keyType=0)
+            session.call("nothing", "FindCoordinator", version, coordinatorKeys=[], keyType=0)
+            session.call("empty", "FindCoordinator", version, coordinatorKeys=[""], keyType=0)
+        if version >= 1:
+            keys = {"key": "x"} if version < 4 else {"coordinatorKeys": ["x"]}
+            session.call("strange kind", "FindCoordinator", version, keyType=9, **keys)
+
+
+SCENARIOS = [
+    ("api-versions", api_versions), ("metadata", metadata), ("auto-create", auto_create),
+    ("describe-cluster", describe_cluster), ("describe-topic-partitions", describe_topic_partitions),
+    ("find-coordinator", find_coordinator),
+]

@@ -1,0 +1,167 @@
+"""Producing: what is taken, what is refused and how, idempotence."""
+
+import time
+import uuid
+
+from proof.connection import Session
+from proof.records import BASE_TIME, Record, batch
+
+from .helpers import STRANGE, create, produced, values
+
+LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 8, 16, 32
+
+
+def produce(session: Session) -> None:
+    ids = {name: create(session, name, 2) for name in ["produced", "produced-other"]}
+    for version in session.each("Produce"):
+        def place(name: str) -> str | uuid.UUID:
+            return ids.get(name, STRANGE) if version >= 13 else name
+
+        def ask(step: str, data: bytes | None, name: str = "produced", partition: int = 0, acks: int = -1) -> dict:
+            return session.call(step, "Produce", version, acks=acks, timeoutMs=10000,
+                                topicData=[produced(place(name), data, partition)])
+
+        ask("plain", values(3))
+        ask("leader alone", values(1), acks=1)
+        ask("gzip", batch([b"a" * 100, b"b" * 100], gzip=True))
+        ask("strange acks", values(1), acks=2)
+        ask("unknown topic", values(1), name="produced-unknown")
+        ask("unknown partition", values(1), partition=9)
+        ask("negative partition", values(1), partition=-1)
+        session.call("no topics", "Produce", version, acks=-1, timeoutMs=1000, topicData=[])
+        session.call("two topics", "Produce", version, acks=-1, timeoutMs=10000, topicData=[
+            produced(place("produced"), values(1), 1), produced(place("produced-other"), values(2), 0)])
+        session.call("one good and one bad", "Produce", version, acks=-1, timeoutMs=10000, topicData=[
+            {**produced(place("produced"), values(1)), "partitionData": [
+                {"index": 0, "records": values(1)}, {"index": 9, "records": values(1)}]}])
+        unanswered(session, version, place("produced"))
+        if version >= 9:
+            session.call("transactional", "Produce", version, acks=-1, timeoutMs=1000, transactionalId=None,
+                         topicData=[produced(place("produced"), batch([b"x"], attributes=TRANSACTIONAL))])
+
+
+def unanswered(session: Session, version: int, topic: str | uuid.UUID) -> None:
+    """acks=0 gets no answer: the next request's answer comes first. A refused one ends the connection."""
+    for step, data in [("good", values(1)), ("bad checksum", batch([b"x"], crc=1))]:
+        connection = session.connect()
+        connection.send("Produce", version, {"acks": 0, "timeoutMs": 1000, "topicData": [produced(topic, data)]})
+        connection.waiting.clear()
+        connection.send("ApiVersions", 2, {})
+        answer = connection.receive()
+        told = answer if "connection" in answer else {"errorCode": answer["errorCode"]}
+        session.record(f"no acks, {step}", "Produce", version, told)
+        connection.close()
+
+
+def refused_batches(session: Session) -> None:
+    create(session, "batches")
+    create(session, "batches-compact", cleanup_policy="compact")
+    create(session, "batches-small", max_message_bytes="2000")
+    create(session, "batches-zstd", compression_type="zstd")
+    now = int(time.time() * 1000)
+    two = values(1) + values(1)
+    cases = [
+        ("no bytes", b"", "batches"), ("cut short", values(3)[:-5], "batches"),
+        ("header alone", values(3)[:61], "batches"), ("garbage", b"\xff" * 100, "batches"),
+        ("bad checksum", batch([b"x"], crc=1), "batches"), ("two batches", two, "batches"),
+        ("magic 0", batch([b"x"], magic=0), "batches"), ("magic 1", batch([b"x"], magic=1), "batches"),
+        ("magic 3", batch([b"x"], magic=3), "batches"), ("no records", batch([]), "batches"),
+        ("count too high", batch([b"x"], count=5), "batches"), ("count too low", batch([b"x", b"y"], count=1), "batches"),
+        ("count negative", batch([b"x"], count=-1), "batches"),
+        ("last delta wrong", batch([b"x", b"y"], last_delta=7), "batches"),
+        ("last delta negative", batch([b"x"], last_delta=-1), "batches"),
+        ("offsets with a gap", batch([Record(b"x"), Record(b"y", offset=5)], last_delta=5), "batches"),
+        ("offsets backwards", batch([Record(b"x", offset=1), Record(b"y", offset=0)]), "batches"),
+        ("base offset set", batch([b"x"], base_offset=77), "batches"),
+        ("leader epoch set", batch([b"x"], leader_epoch=5), "batches"),
+        ("control", batch([b"\0\0\0\0"], attributes=CONTROL), "batches"),
+        ("unknown codec", batch([b"x"], attributes=7), "batches"),
+        ("claims gzip, is not", batch([b"x"], attributes=1), "batches"),
+        ("claims append time", batch([b"x"], attributes=LOG_APPEND_TIME), "batches"),
+        ("unused attribute", batch([b"x"], attributes=0x100), "batches"),
+        ("no timestamp", batch([b"x"], base_time=-1), "batches"),
+        ("max timestamp too small", batch([Record(b"x", time=100)], max_time=BASE_TIME), "batches"),
+        ("max timestamp missing", batch([Record(b"x", time=100)], max_time=-1), "batches"),
+        ("two hours ahead", batch([b"x"], base_time=now + 7_200_000), "batches"),
+        ("of the last century", batch([b"x"], base_time=900_000_000_000), "batches"),
+        ("length too long", batch([b"x"], length=500), "batches"),
+        ("length too short", batch([b"x"], length=20), "batches"),
+        ("trailing byte", batch([b"x"]) + b"\0", "batches"),
+        ("null key, compacted", batch([Record(b"x")]), "batches-compact"),
+        ("some null keys, compacted", batch([Record(b"x", key=b"k"), Record(b"y")]), "batches-compact"),
+        ("keys, compacted", batch([Record(b"x", key=b"k")]), "batches-compact"),
+        ("too large", batch([b"x" * 3000]), "batches-small"), ("largest", batch([b"x" * 1900]), "batches-small"),
+        ("to a zstd topic", batch([b"x" * 200]), "batches-zstd"),
+        ("negative producer epoch", batch([b"x"], producer=5, epoch=-1, sequence=0), "batches"),
+        ("sequence without producer", batch([b"x"], sequence=5), "batches"),
+    ]
+    for version in [3, 7, 8, 12]:
+        for step, data, name in cases:
+            session.call(step, "Produce", version, acks=-1, timeoutMs=10000, topicData=[produced(name, data)])
+    # Apache Kafka never answers this one; no use in waiting long.
+    connection = session.connect()
+    connection.send("Produce", 9, {"acks": -1, "timeoutMs": 1000, "topicData": [produced("batches", None)]})
+    session.record("null", "Produce", 9, connection.receive(timeout_s=2))
+    connection.close()
+    for version in [3, 6, 7]:
+        session.call("zstd by version", "Produce", version, acks=-1, timeoutMs=10000,
+                     topicData=[produced("batches", batch([b"x"], attributes=4))])
+    session.call("what came of it", "Fetch", 12, maxWaitMs=0, minBytes=0, topics=[{"topic": "batches", "partitions": [
+        {"partition": 0, "fetchOffset": 0, "partitionMaxBytes": 1_000_000}]}])
+
+
+def append_time(session: Session) -> None:
+    create(session, "append-time", message_timestamp_type="LogAppendTime")
+    for version in session.each("Produce"):
+        if version < 13:
+            session.call("plain", "Produce", version, acks=-1, timeoutMs=10000,
+                         topicData=[produced("append-time", values(2))])
+    session.call("gzip", "Produce", 9, acks=-1, timeoutMs=10000,
+                 topicData=[produced("append-time", batch([b"a", b"b"], gzip=True))])
+    session.call("attributes", "Fetch", 12, maxWaitMs=0, minBytes=0, maxBytes=1000, topics=[
+        {"topic": "append-time", "partitions": [{"partition": 0, "fetchOffset": 0, "partitionMaxBytes": 150}]}])
+
+
+def idempotence(session: Session) -> None:
+    create(session, "idempotent")
+    for version in session.each("InitProducerId"):
+        session.call("plain", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=60000)
+        session.call("odd timeout", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=-5)
+        if version >= 3:
+            session.call("with an id", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=60000,
+                         producerId=10, producerEpoch=3)
+            session.call("with half an id", "InitProducerId", version, transactionalId=None,
+                         transactionTimeoutMs=60000, producerId=10, producerEpoch=-1)
+    producer = session.ask("InitProducerId", 4, transactionalId=None, transactionTimeoutMs=60000)["producerId"]
+
+    def ask(step: str, sequence: int, count: int = 2, epoch: int = 0, version: int = 9) -> dict:
+        data = batch([f"{step} {n}".encode() for n in range(count)], producer=producer, epoch=epoch, sequence=sequence)
+        return session.call(step, "Produce", version, acks=-1, timeoutMs=10000,
+                            topicData=[produced("idempotent", data)])
+
+    ask("first", 0)
+    ask("first again", 0)
+    for n in range(1, 7):
+        ask(f"next {n}", n * 2)
+    ask("fifth last again", 4)
+    ask("older than the fifth", 0)
+    ask("half of one again", 12, count=1)
+    ask("gap", 20)
+    ask("after the gap", 14)
+    ask("new epoch, not from zero", 5, epoch=1)
+    ask("new epoch", 0, epoch=1)
+    ask("old epoch", 16, epoch=0)
+    ask("new epoch goes on", 2, epoch=1)
+    producer = session.ask("InitProducerId", 4, transactionalId=None, transactionTimeoutMs=60000)["producerId"]
+    ask("unknown producer in the middle", 100)
+    ask("unknown producer goes on", 102)
+    producer = session.ask("InitProducerId", 4, transactionalId=None, transactionTimeoutMs=60000)["producerId"]
+    ask("before the wrap", 2**31 - 2)
+    ask("after the wrap", 0)
+    ask("wrap goes on", 2)
+
+
+SCENARIOS = [
+    ("produce", produce), ("refused-batches", refused_batches), ("append-time", append_time),
+    ("idempotence", idempotence),
+]

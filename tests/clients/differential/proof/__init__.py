@@ -1,0 +1,1 @@
+"""The machinery of the differential proof: codec, connections, normalisation, comparison."""
