@@ -71,6 +71,8 @@ pub(crate) struct Appender {
     pub(crate) builder: IndexBuilder,
     /// Epoch every batch must have, -1 for any.
     epoch: i32,
+    /// The directory and the log file exist.
+    made: bool,
     /// Length of the file when the last checkpoint was asked for.
     checkpointed: u64,
 }
@@ -126,6 +128,8 @@ pub(crate) struct SegmentStart {
     pub(crate) epoch: LeaderEpoch,
     /// Where the indexes stand; `None` when they have to be looked for first.
     pub(crate) index: Option<(IndexBuilder, Tail)>,
+    /// The directory and the log file exist; else the first append makes them.
+    pub(crate) made: bool,
     pub(crate) names_durable: bool,
     pub(crate) checkpoint_sequence: u64,
     pub(crate) checkpointed: u64,
@@ -183,6 +187,7 @@ impl Segment {
     pub(crate) fn new(storage: Arc<Storage>, name: SegmentName, start: SegmentStart) -> Arc<Segment> {
         let fresh = IndexBuilder::new(name.base, storage.options.index_interval_bytes);
         let (builder, tail, prefix) = match start.index {
+            None if start.bytes == 0 => (fresh, Tail::default(), Prefix::Good),
             None => (fresh, Tail::default(), Prefix::Unread),
             Some((builder, tail)) if tail.flushed == IndexCounts::default() => (builder, tail, Prefix::Good),
             Some((builder, tail)) => (builder, tail, Prefix::Unchecked),
@@ -201,6 +206,7 @@ impl Segment {
                 crc: start.crc,
                 builder,
                 epoch: start.epoch.0,
+                made: start.made,
                 checkpointed: start.checkpointed,
             }),
             index: Mutex::new(Index { tail, prefix, hints: [(name.base, 0); HINTS], next_hint: 0 }),
@@ -367,6 +373,10 @@ impl Segment {
         if length > INDEXABLE_MAX || end.abs_diff(self.name.base) > INDEXABLE_MAX {
             return Err(StorageError::SegmentFull);
         }
+        if !appender.made {
+            self.storage.make_files(&self.name, None)?;
+            appender.made = true;
+        }
         let file = self.log()?;
         if let Err(error) = file.write_all_at(&buffers, start) {
             return Err(self.append_failed(&*file, start, error));
@@ -427,7 +437,8 @@ impl Segment {
     pub fn checkpoint(&self, snapshot: Bytes) {
         let Some(me) = self.me.upgrade() else { return };
         let mut appender = self.appender.lock();
-        if self.is_sealed() || self.storage.check_open().is_err() {
+        // At its base a segment has the state it began with.
+        if self.is_sealed() || self.bytes() == 0 || self.storage.check_open().is_err() {
             return;
         }
         appender.checkpointed = self.bytes();
@@ -767,6 +778,10 @@ impl Segment {
             let appender = self.appender.lock();
             (appender.crc, self.bytes())
         };
+        // An empty one may have no file.
+        if length == 0 && expected == crc::EMPTY {
+            return Ok(());
+        }
         let log = self.log()?;
         let mut buffer = vec![0; VERIFY_CHUNK_BYTES.min(length as usize)];
         let (mut position, mut crc) = (0, crc::EMPTY);
@@ -790,4 +805,14 @@ impl Segment {
 /// The disk or a quota is exhausted.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_segment_is_small() {
+        assert!(size_of::<Segment>() <= 512, "{} bytes", size_of::<Segment>());
+    }
 }

@@ -292,6 +292,9 @@ impl Storage {
     /// Makes a new open segment. What an earlier, unfinished attempt left under the name is removed.
     /// Its names become durable with the first sync round that covers it. Blocks shortly.
     ///
+    /// Of a segment that begins at offset 0 with no state nothing is written before the first append, so
+    /// that partitions nobody uses cost no files; [`Storage::holds`] says no until then.
+    ///
     /// # Errors
     /// [`StorageError::NoSpace`], [`StorageError::Failed`].
     pub fn create(
@@ -300,27 +303,17 @@ impl Storage {
         create: CreateSegment,
     ) -> Result<Arc<Segment>, StorageError> {
         self.check_writable()?;
-        let dir = self.layout.segment(&name);
-        if self.env.disk.exists(&dir) {
+        if self.holds(&name) {
             self.remove(&name)?;
         }
-        let builder = IndexBuilder::new(name.base, self.options.index_interval_bytes);
-        let checkpoint = Checkpoint {
-            id: name.id,
-            generation: name.generation,
-            offset: name.base,
-            position: 0,
-            crc: crc::EMPTY,
-            durable: true,
-            boot: self.boot.clone(),
-            counts: IndexCounts::default(),
-            marks: builder.marks(),
-            snapshot: Some(create.snapshot),
-        };
-        let made = self.make_files(&name, &dir, &checkpoint.encode());
-        if let Err((path, error)) = made {
-            return Err(if is_full(&error) { self.out_of_space() } else { self.fail("make", &path, &error) });
+        let bare = self.bare_start(&name);
+        let made = name.base != 0 || !create.snapshot.is_empty();
+        if made {
+            let first =
+                Checkpoint { snapshot: Some(create.snapshot), boot: self.boot.clone(), ..bare.clone() };
+            self.make_files(&name, Some(&first))?;
         }
+        let interval = self.options.index_interval_bytes;
         let start = SegmentStart {
             end: name.base,
             durable_end: name.base,
@@ -328,7 +321,8 @@ impl Storage {
             sealed: false,
             crc: crc::EMPTY,
             epoch: create.leader_epoch,
-            index: Some((builder, Tail::default())),
+            index: Some((IndexBuilder::resume(name.base, interval, bare.marks), Tail::default())),
+            made,
             names_durable: false,
             checkpoint_sequence: 0,
             checkpointed: 0,
@@ -336,21 +330,28 @@ impl Storage {
         Ok(Segment::new(self.clone(), name, start))
     }
 
-    fn make_files(
+    /// Makes a segment's directory, its first checkpoint if it needs one, and its log file, in this
+    /// order: a log file that is there has its state beside it.
+    pub(crate) fn make_files(
         &self,
         name: &SegmentName,
-        dir: &Path,
-        checkpoint: &[u8],
-    ) -> Result<(), (PathBuf, io::Error)> {
+        first: Option<&Checkpoint>,
+    ) -> Result<(), StorageError> {
+        let failed = |path: &Path, error: io::Error| {
+            if is_full(&error) { self.out_of_space() } else { self.fail("make", path, &error) }
+        };
         let _names = self.names.read();
         let disk = &self.env.disk;
-        disk.create_dir_all(dir).map_err(|error| (dir.to_owned(), error))?;
-        let path = self.layout.file(name, SegmentFile::BaseCheckpoint);
-        disk.open(&path, OpenMode::CreateNew)
-            .and_then(|file| file.write_all_at(&[IoSlice::new(checkpoint)], 0))
-            .map_err(|error| (path, error))?;
+        let dir = self.layout.segment(name);
+        disk.create_dir_all(&dir).map_err(|error| failed(&dir, error))?;
+        if let Some(first) = first {
+            let path = self.layout.file(name, SegmentFile::BaseCheckpoint);
+            disk.open(&path, OpenMode::ReadWrite)
+                .and_then(|file| file.write_all_at(&[IoSlice::new(&first.encode())], 0))
+                .map_err(|error| failed(&path, error))?;
+        }
         let path = self.layout.file(name, SegmentFile::Log);
-        disk.open(&path, OpenMode::CreateNew).map_err(|error| (path, error))?;
+        disk.open(&path, OpenMode::ReadWrite).map_err(|error| failed(&path, error))?;
         Ok(())
     }
 
@@ -358,15 +359,18 @@ impl Storage {
     pub(crate) fn sync_names(&self, segment: &Segment) -> Result<(), StorageError> {
         let name = &segment.name;
         let disk = &self.env.disk;
+        let path = self.layout.file(name, SegmentFile::BaseCheckpoint);
+        let synced = disk.open(&path, OpenMode::Read).and_then(|file| file.sync_data());
+        match synced {
+            // A segment without state has none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.map_err(|error| self.fail("sync", &path, &error))?,
+        }
         // A segment that is removed meanwhile needs no names.
         let failed = |path: &Path, error: io::Error| match error.kind() {
             io::ErrorKind::NotFound if !self.holds(name) => Ok(()),
             _ => Err(self.fail("sync", path, &error)),
         };
-        let path = self.layout.file(name, SegmentFile::BaseCheckpoint);
-        disk.open(&path, OpenMode::Read)
-            .and_then(|file| file.sync_data())
-            .or_else(|error| failed(&path, error))?;
         let topic_is_durable = self.durable_topics.lock().contains(&name.topic);
         let mut dirs = vec![
             self.layout.segment(name),
@@ -402,6 +406,7 @@ impl Storage {
             crc,
             epoch: LeaderEpoch(-1),
             index: None,
+            made: true,
             names_durable: true,
             checkpoint_sequence: 0,
             checkpointed: bytes,
@@ -494,6 +499,7 @@ impl Storage {
             crc,
             epoch: epochs.last().map_or(LeaderEpoch(-1), |(epoch, _)| *epoch),
             index: Some((builder, tail)),
+            made: true,
             names_durable: true,
             checkpoint_sequence: found.next_sequence,
             checkpointed: start.position,
@@ -532,7 +538,12 @@ impl Storage {
             let reason = format!("the file has {length} bytes, {} were written", best.position);
             return Err(StorageError::corrupt(log, length, reason));
         }
-        let first = self.read_checkpoint(name, SegmentFile::BaseCheckpoint);
+        let mut first = self.read_checkpoint(name, SegmentFile::BaseCheckpoint);
+        let path = self.layout.file(name, SegmentFile::BaseCheckpoint);
+        if first.is_none() && name.base == 0 && !self.env.disk.exists(&path) {
+            // Below offset 0 there is nothing a state could come from.
+            first = Some(Checkpoint { snapshot: Some(Bytes::new()), ..self.bare_start(name) });
+        }
         let has_base = first.is_some();
         points.extend(first);
         Ok(Found { points, has_base, next_sequence })

@@ -1,1 +1,103 @@
-//! tbd
+//! Apache Kafka's own DumpLogSegments reads our files without a complaint.
+//!
+//! Needs a JDK and Kafka's jars: `VLTAVA_KAFKA_LIBS` names the directory that holds them. Without it
+//! the test fails where `CI` is set and says that it was skipped elsewhere.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use base::batch::{BatchBuilder, Compression, ControlRecordType, end_transaction_batch};
+use storage::Storage;
+
+use crate::common::*;
+
+const TOOLS: [&str; 2] = ["org.apache.kafka.tools.DumpLogSegments", "kafka.tools.DumpLogSegments"];
+
+fn libs() -> Option<PathBuf> {
+    match std::env::var_os("VLTAVA_KAFKA_LIBS") {
+        Some(libs) => Some(libs.into()),
+        None if std::env::var_os("CI").is_some() => panic!("VLTAVA_KAFKA_LIBS must name Kafka's jars in CI"),
+        None => {
+            println!("skipped: VLTAVA_KAFKA_LIBS does not name Kafka's jars");
+            None
+        }
+    }
+}
+
+/// Runs the tool; gives back what it printed and what it complained about.
+fn dump(libs: &std::path::Path, arguments: &[&str]) -> (String, String) {
+    for tool in TOOLS {
+        let mut java = Command::new("java");
+        java.args(["-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp"]).arg(libs.join("*")).arg(tool);
+        let output = java.args(arguments).output().expect("java runs");
+        let [out, err] =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        // The class moved between releases.
+        if err.contains("ClassNotFoundException") && err.contains(tool) {
+            continue;
+        }
+        let complaints: Vec<&str> =
+            err.lines().filter(|line| !line.contains("SLF4J") && !line.contains("StatusLogger")).collect();
+        assert!(output.status.success(), "{err}");
+        return (out, complaints.join("\n"));
+    }
+    panic!("none of {TOOLS:?} is in {}", libs.display());
+}
+
+#[test]
+fn k_3_01_kafkas_dump_tool_reads_log_index_and_time_index() {
+    let Some(libs) = libs() else { return };
+    // Of every log that begins elsewhere, Kafka's own too, release 4.3 says "-1 is followed by …".
+    let dir = TempDir::new();
+    let storage = Storage::open(dir.env.clone(), dir.path.clone(), options()).unwrap();
+    let segment = create(&storage, name(0, 1, 0));
+    for round in 0..60i64 {
+        let codec = Compression::ALL[round as usize % 5];
+        // Some batches are older than those before them.
+        let timestamp = 1_700_000_000_000 + round * 1_000 - (round % 3) * 2_500;
+        append(&segment, &[batch_with(segment.end(), 1 + round as usize % 4, 700, timestamp, codec)])
+            .unwrap();
+    }
+    let mut idempotent =
+        BatchBuilder::new().base_offset(segment.end()).leader_epoch(EPOCH.0).producer(9, 1, 5);
+    idempotent.append(1_700_000_100_000, Some(b"key"), None);
+    append(&segment, &[idempotent.transactional().finish().unwrap()]).unwrap();
+    let marker = end_transaction_batch(ControlRecordType::Commit, 9, 1, 3, 1_700_000_100_001);
+    let mut stamped = marker.clone();
+    let header = base::batch::stamp(marker.first_chunk().unwrap(), segment.end(), EPOCH.0);
+    stamped[..header.len()].copy_from_slice(&header);
+    append(&segment, &[stamped]).unwrap();
+    let info = segment.seal().unwrap();
+
+    let file = |extension: &str| {
+        let name = name(0, 1, 0);
+        let inner = file_path(&name, &format!("00000000000000000000.{extension}"));
+        let inner = inner.strip_prefix(DIR).unwrap().to_owned();
+        dir.path.join(inner).to_str().unwrap().to_owned()
+    };
+    let (log, complaints) = dump(&libs, &["--deep-iteration", "--print-data-log", "--files", &file("log")]);
+    assert_eq!(complaints, "");
+    assert!(log.contains("Log starting offset: 0"), "{log}");
+    let records = log.lines().filter(|line| line.trim_start().starts_with("| offset:")).count() as i64;
+    assert_eq!(records, info.end);
+    assert!(log.contains("endTxnMarker: COMMIT coordinatorEpoch: 3"), "{log}");
+    assert!(!log.contains("isvalid: false"));
+
+    let (index, complaints) = dump(&libs, &["--files", &file("index")]);
+    assert_eq!(complaints, "");
+    let entries = index.lines().filter(|line| line.starts_with("offset:")).count() as u64;
+    assert_eq!(entries * 8, dir.env.disk.read(file("index").as_ref(), 1 << 20).unwrap().len() as u64);
+    assert!(entries > 10);
+
+    let (times, complaints) = dump(&libs, &["--files", &file("timeindex")]);
+    assert_eq!(complaints, "");
+    let entries: Vec<&str> = times.lines().filter(|line| line.starts_with("timestamp:")).collect();
+    assert!(entries.len() > 10);
+    let newest = format!("timestamp: 1700000100001 offset: {}", info.end - 1);
+    assert_eq!(entries.last(), Some(&newest.as_str()), "{times}");
+    for sanity in [file("index"), file("timeindex")] {
+        let (out, complaints) = dump(&libs, &["--index-sanity-check", "--files", &sanity]);
+        assert_eq!(complaints, "");
+        assert!(out.contains("passed sanity check"), "{out}");
+    }
+}

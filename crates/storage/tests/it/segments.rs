@@ -352,3 +352,27 @@ fn two_storages_have_two_ids() {
     assert_ne!(first.id(), second.id());
     assert_eq!(Arc::strong_count(&second), 1);
 }
+
+#[test]
+fn partitions_nobody_uses_cost_no_files() {
+    let sim = Sim::new(1);
+    let storage = open(&sim);
+    let steps = sim.disk.counts().steps;
+    let idle = CreateSegment { leader_epoch: EPOCH, snapshot: Bytes::new() };
+    let segment = storage.create(name(0, 1, 0), idle.clone()).unwrap();
+    assert_eq!(sim.disk.counts().steps, steps);
+    assert!(!storage.holds(&name(0, 1, 0)));
+    assert!(segment.read(0, 9, 100, true).unwrap().exhausted);
+    assert_eq!(segment.max_timestamp().unwrap(), None);
+    segment.checkpoint(Bytes::from_static(b"at 0"));
+    storage.request_sync(&segment);
+    let sealed = storage.create(name(1, 2, 0), idle).unwrap().seal().unwrap();
+    assert_eq!((sealed.end, sealed.bytes), (0, 0));
+    fill(&segment, 2, 10);
+    assert!(storage.holds(&name(0, 1, 0)));
+    storage.shutdown_clean().unwrap();
+    sim.disk.kill();
+    let (recovered, replayed) = recover(&open(&sim), &name(0, 1, 0)).unwrap();
+    assert_eq!((recovered.segment.end(), recovered.snapshot_missing), (2, false));
+    assert_eq!((replayed.snapshots, replayed.offsets), (vec![vec![]], vec![0, 1]));
+}
