@@ -1,15 +1,16 @@
 //! OffsetCommit (8), versions 2 to 10: how far a group has come.
 //!
-//! Offsets for topics that do not exist are refused one by one; from version 10 on topics are named by id
-//! (KIP-848). An offset is acknowledged once it is in the log of the group's shard.
+//! Offsets for topics and partitions that do not exist are refused one by one; from version 10 on topics are named
+//! by id (KIP-848). An offset is acknowledged once it is in the log of the group's shard.
 
 use std::borrow::Cow;
 
 use base::error::ErrorCode;
+use base::ids::PartitionId;
 use coordinator::{
     Answer, CommitPartition, CommitTopic, CommittedTopic, OffsetCommitRequest as Commit, Request,
 };
-use metadata::Image;
+use metadata::{Image, Topic};
 use wire::message::offset_commit_request::OffsetCommitRequestTopic;
 use wire::message::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use wire::message::{OffsetCommitRequest, OffsetCommitResponse};
@@ -28,15 +29,42 @@ pub(crate) async fn handle(
     let mut responses = Vec::with_capacity(request.topics.len());
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
-        match known_name(&image, context.api_version, topic) {
-            Ok(name) => topics.push(commit_topic(name, topic)),
-            Err(code) => responses.push(refused(topic, code)),
+        let known = match known(&image, context.api_version, topic) {
+            Ok(known) => known,
+            Err(code) => {
+                responses.push(refused(topic, code, |_| true));
+                continue;
+            }
+        };
+        let exists = |number: i32| known.partition(PartitionId(number)).is_some();
+        if !topic.partitions.iter().all(|partition| exists(partition.partition_index)) {
+            responses.push(refused(topic, ErrorCode::UnknownTopicOrPartition, |number| !exists(number)));
+        }
+        let commit = commit_topic(known.name.to_string(), topic, exists);
+        if !commit.partitions.is_empty() {
+            topics.push(commit);
         }
     }
     if !topics.is_empty() {
-        responses.extend(commit(context, &request, topics).await);
+        for topic in commit(context, &request, topics).await {
+            add(&mut responses, topic);
+        }
     }
     Ok(OffsetCommitResponse { topics: responses, ..OffsetCommitResponse::default() })
+}
+
+/// Adds the outcomes of a topic to those of its partitions that were refused, if there are any.
+fn add(
+    responses: &mut Vec<OffsetCommitResponseTopic<'static>>,
+    mut topic: OffsetCommitResponseTopic<'static>,
+) {
+    let same = |other: &&mut OffsetCommitResponseTopic<'_>| {
+        (&other.name, other.topic_id) == (&topic.name, topic.topic_id)
+    };
+    match responses.iter_mut().find(same) {
+        Some(other) => other.partitions.append(&mut topic.partitions),
+        None => responses.push(topic),
+    }
 }
 
 async fn commit(
@@ -66,23 +94,24 @@ async fn commit(
     refused.map(answered).collect()
 }
 
-fn known_name(
-    image: &Image,
+fn known<'i>(
+    image: &'i Image,
     version: i16,
     topic: &OffsetCommitRequestTopic<'_>,
-) -> Result<String, ErrorCode> {
+) -> Result<&'i Topic, ErrorCode> {
     if version >= TOPIC_ID_VERSION {
-        let known = image.topic_by_id(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)?;
-        return Ok(known.name.to_string());
+        return image.topic_by_id(topic.topic_id).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicId);
     }
-    match image.topic(&topic.name) {
-        Some(known) => Ok(known.name.to_string()),
-        None => Err(ErrorCode::UnknownTopicOrPartition),
-    }
+    image.topic(&topic.name).map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
-fn commit_topic(name: String, topic: &OffsetCommitRequestTopic<'_>) -> CommitTopic {
-    let partitions = topic.partitions.iter().map(|partition| CommitPartition {
+fn commit_topic(
+    name: String,
+    topic: &OffsetCommitRequestTopic<'_>,
+    exists: impl Fn(i32) -> bool,
+) -> CommitTopic {
+    let there = topic.partitions.iter().filter(|partition| exists(partition.partition_index));
+    let partitions = there.map(|partition| CommitPartition {
         partition: partition.partition_index,
         offset: partition.committed_offset,
         leader_epoch: partition.committed_leader_epoch,
@@ -103,10 +132,16 @@ fn answered(topic: CommittedTopic) -> OffsetCommitResponseTopic<'static> {
     }
 }
 
-fn refused(topic: &OffsetCommitRequestTopic<'_>, code: ErrorCode) -> OffsetCommitResponseTopic<'static> {
+/// The outcome for those partitions of a topic that are refused.
+fn refused(
+    topic: &OffsetCommitRequestTopic<'_>,
+    code: ErrorCode,
+    is_refused: impl Fn(i32) -> bool,
+) -> OffsetCommitResponseTopic<'static> {
+    let numbers = topic.partitions.iter().map(|partition| partition.partition_index);
     answered(CommittedTopic {
         name: topic.name.to_string(),
         topic_id: topic.topic_id,
-        partitions: topic.partitions.iter().map(|partition| (partition.partition_index, code)).collect(),
+        partitions: numbers.filter(|number| is_refused(*number)).map(|number| (number, code)).collect(),
     })
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use base::error::ErrorCode;
+use base::ids::PartitionId;
 use coordinator::{Answer, OffsetDeleteAnswer, OffsetDeleteRequest as Delete, Request};
 use wire::message::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use wire::message::{OffsetDeleteRequest, OffsetDeleteResponse};
@@ -18,13 +19,19 @@ pub(crate) async fn handle(
     let group = request.group_id.into_owned();
     let (mut topics, mut responses) = (Vec::new(), Vec::new());
     for topic in request.topics {
-        let partitions: Vec<i32> =
-            topic.partitions.iter().map(|partition| partition.partition_index).collect();
-        if image.topic(&topic.name).is_some() {
-            topics.push((topic.name.into_owned(), partitions));
-        } else {
-            let unknown = partitions.into_iter().map(|number| (number, ErrorCode::UnknownTopicOrPartition));
-            responses.push(shown(topic.name.into_owned(), unknown.collect()));
+        let name = topic.name.into_owned();
+        let numbers = topic.partitions.iter().map(|partition| partition.partition_index);
+        let known = image.topic(&name);
+        let exists =
+            |number: &i32| known.is_some_and(|topic| topic.partition(PartitionId(*number)).is_some());
+        let (there, unknown): (Vec<i32>, Vec<i32>) = numbers.partition(exists);
+        let unknown: Vec<_> =
+            unknown.into_iter().map(|number| (number, ErrorCode::UnknownTopicOrPartition)).collect();
+        if !unknown.is_empty() {
+            responses.push((name.clone(), unknown));
+        }
+        if !there.is_empty() {
+            topics.push((name, there));
         }
     }
     let delete = Delete { group_id: group.clone(), topics };
@@ -39,8 +46,14 @@ pub(crate) async fn handle(
             ..OffsetDeleteResponse::default()
         });
     }
-    responses.extend(answer.topics.into_iter().map(|(name, partitions)| shown(name, partitions)));
-    Ok(OffsetDeleteResponse { topics: responses, ..OffsetDeleteResponse::default() })
+    for (name, mut outcomes) in answer.topics {
+        match responses.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, others)) => others.append(&mut outcomes),
+            None => responses.push((name, outcomes)),
+        }
+    }
+    let topics = responses.into_iter().map(|(name, outcomes)| shown(name, outcomes));
+    Ok(OffsetDeleteResponse { topics: topics.collect(), ..OffsetDeleteResponse::default() })
 }
 
 fn shown(name: String, partitions: Vec<(i32, ErrorCode)>) -> OffsetDeleteResponseTopic<'static> {
