@@ -26,7 +26,7 @@ def create_topics(session: Session) -> None:
             ("empty", ""), ("dot", "."), ("dots", ".."), ("space", "a b"), ("long", "x" * 250), ("unicode", "žluť"),
         ]:
             ask(f"bad name: {step}", topic(bad))
-        ask("longest name", topic(f"{version}" + "y" * 248))
+        ask("longest name", topic(f"v{version}".ljust(249, ".")))
         ask("no partitions", topic(f"{name}-p0", 0))
         ask("negative partitions", topic(f"{name}-pn", -2))
         ask("no replicas", topic(f"{name}-r0", 1, 0))
