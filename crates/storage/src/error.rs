@@ -72,6 +72,12 @@ pub enum StorageError {
         /// What is wrong.
         reason: String,
     },
+    /// Segments that cannot be rewritten as one.
+    #[error("the segments cannot be rewritten as one: {reason}")]
+    InvalidRun {
+        /// What is wrong.
+        reason: String,
+    },
     /// The directory cannot be taken as a storage.
     #[error("{} cannot be used: {reason}", path.display())]
     Unusable {

@@ -122,6 +122,13 @@ impl Layout {
         self.partition(&name.topic, name.partition).join(segment_dir_name(name))
     }
 
+    /// Where a rewrite is built before it takes its place.
+    pub(crate) fn building_segment(&self, name: &SegmentName) -> PathBuf {
+        let SegmentName { partition, .. } = name;
+        let dir = format!("{}.{}.{}", partition.partition, partition.topic_id, segment_dir_name(name));
+        self.building().join(dir)
+    }
+
     pub(crate) fn file(&self, name: &SegmentName, file: SegmentFile) -> PathBuf {
         self.segment(name).join(file_name(file, name.base))
     }

@@ -26,6 +26,7 @@
 //! What it does not do: decide what to keep, replicate, cache record bytes (the page cache does).
 
 mod checkpoint;
+mod compact;
 mod crc;
 mod error;
 mod format;
@@ -41,6 +42,11 @@ mod space;
 mod storage;
 mod sync;
 
+pub use compact::{
+    BatchFate, CompactionRules, CompactionStats, KeyIndexer, LiveProducer, NoTransactions,
+    OFFSET_MAP_ENTRY_BYTES, OffsetMap, RewriteRequest, Rewritten, SegmentExtent, Throttle, TransactionView,
+    group_segments, rewrite,
+};
 pub use error::{Corruption, StorageError};
 pub use keeper::Scan;
 pub use layout::SegmentName;

@@ -24,7 +24,7 @@ use base::batch::{BASE_OFFSET_AT, BatchHeader, BatchView, HEADER_LEN, MAGIC, MAG
 use base::env::File;
 use base::ids::{LeaderEpoch, Offset};
 
-use crate::scan::read_up_to;
+use crate::scan::{Chunk, read_up_to};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -83,7 +83,7 @@ pub(crate) fn scan_tail(
     rules: TailRules<'_>,
     visit: &mut dyn FnMut(u64, &BatchView<'_>),
 ) -> io::Result<TailEnd> {
-    let mut chunk = Chunk { bytes: Vec::new(), position: rules.position };
+    let mut chunk = Chunk::new(CHUNK_BYTES);
     let (mut position, mut expected) = (rules.position, rules.offset);
     while position < rules.length {
         let bytes = chunk.at(file, position, rules.length, HEADER_LEN)?;
@@ -106,33 +106,6 @@ pub(crate) fn scan_tail(
         expected = header.next_offset();
     }
     Ok(TailEnd::Whole)
-}
-
-/// A moving window of the file.
-struct Chunk {
-    bytes: Vec<u8>,
-    position: u64,
-}
-
-impl Chunk {
-    /// The bytes from `position` on, at least `need` of them unless the file ends at `length`.
-    fn at(&mut self, file: &dyn File, position: u64, length: u64, need: usize) -> io::Result<&[u8]> {
-        let need = (need as u64).min(length - position) as usize;
-        let held = position.checked_sub(self.position).and_then(|at| usize::try_from(at).ok());
-        let held = held.filter(|at| self.bytes.len().saturating_sub(*at) >= need);
-        let at = match held {
-            Some(at) => at,
-            None => {
-                let want = need.max(CHUNK_BYTES).min((length - position) as usize);
-                self.bytes.resize(want, 0);
-                self.position = position;
-                let count = read_up_to(file, &mut self.bytes, position)?;
-                self.bytes.truncate(count);
-                0
-            }
-        };
-        Ok(&self.bytes[at..])
-    }
 }
 
 /// A whole batch whose CRC is right, in the wrong place.
@@ -187,7 +160,7 @@ fn find_later(
     exactly: Option<Offset>,
 ) -> io::Result<Option<u64>> {
     let mut candidates = 0;
-    let mut chunk = Chunk { bytes: Vec::new(), position };
+    let mut chunk = Chunk::new(CHUNK_BYTES);
     let mut batch = Vec::new();
     let mut start = position + 1;
     while start + (HEADER_LEN as u64) <= rules.length {
@@ -230,7 +203,7 @@ fn sector_was_lost(file: &dyn File, start: u64, end: u64, expected: Offset) -> i
     // The first bytes of a batch are zeros, so the whole one may begin within the lost sector.
     let end = end.next_multiple_of(SECTOR_BYTES);
     let mut sector = start.next_multiple_of(SECTOR_BYTES);
-    let mut chunk = Chunk { bytes: Vec::new(), position: start };
+    let mut chunk = Chunk::new(CHUNK_BYTES);
     while sector + SECTOR_BYTES <= end {
         let bytes = chunk.at(file, sector, end, SECTOR_BYTES as usize)?;
         let mut zeros = bytes.chunks_exact(SECTOR_BYTES as usize);

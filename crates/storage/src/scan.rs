@@ -37,6 +37,45 @@ pub(crate) fn read_up_to(file: &dyn File, buffer: &mut [u8], position: u64) -> i
     Ok(done)
 }
 
+/// A moving window of a file.
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    position: u64,
+    size: usize,
+}
+
+impl Chunk {
+    /// A window that reads `size` bytes at once, more only for what needs more.
+    pub(crate) fn new(size: usize) -> Chunk {
+        Chunk { bytes: Vec::new(), position: 0, size }
+    }
+
+    /// The bytes from `position` on, at least `need` of them unless the file ends at `length`.
+    pub(crate) fn at(
+        &mut self,
+        file: &dyn File,
+        position: u64,
+        length: u64,
+        need: usize,
+    ) -> io::Result<&[u8]> {
+        let need = (need as u64).min(length - position) as usize;
+        let held = position.checked_sub(self.position).and_then(|at| usize::try_from(at).ok());
+        let held = held.filter(|at| self.bytes.len().saturating_sub(*at) >= need);
+        let at = match held {
+            Some(at) => at,
+            None => {
+                let want = (need.max(self.size) as u64).min(length - position) as usize;
+                self.bytes.resize(want, 0);
+                self.position = position;
+                let count = read_up_to(file, &mut self.bytes, position)?;
+                self.bytes.truncate(count);
+                0
+            }
+        };
+        Ok(self.bytes.get(at..).unwrap_or_default())
+    }
+}
+
 /// The walk.
 pub(crate) struct HeaderScan<'a> {
     file: &'a dyn File,

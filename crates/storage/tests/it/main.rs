@@ -1,6 +1,7 @@
 //! The storage as the layer above uses it, on the simulated disk and on the real one.
 
 mod common;
+mod compaction;
 mod damage;
 mod full_disk;
 mod kafka_dump;
