@@ -4,8 +4,10 @@
 //! refused to a connection that already has it in hand; what stops is reading. So the budget can be
 //! exceeded, by what the requests that were running at that moment still answer.
 //!
-//! When every byte is held by frames that are not complete yet, none of them could ever complete. So one
-//! connection at a time may go on reading its frame although the budget is spent; it must be quick about it.
+//! Small requests are read even when the budget is spent: they hold next to nothing, and heartbeats must not wait for
+//! bulk. When every byte is held by large frames that are not complete yet, none of them could ever complete.
+//! So one connection at a time may go on reading its frame although the budget is spent; it must be quick
+//! about it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +16,10 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::limits::ACCOUNT_GRAIN_BYTES;
+use super::limits::{ACCOUNT_GRAIN_BYTES, READ_BYTES, SMALL_FRAME_BYTES};
 
 /// The least an answer may be allowed to hold when memory is short, bytes.
-const ALLOWANCE_MIN_BYTES: i64 = 1024 * 1024;
+const ALLOWANCE_MIN_BYTES: i64 = 64 * 1024;
 
 /// Bytes that all connections together may hold.
 #[derive(Debug)]
@@ -108,11 +110,14 @@ impl Account {
         self.taken = rounded;
     }
 
-    /// Ready when the connection may read more. `in_frame`: a part of a frame is already there, so reading on
-    /// is the way to become free of it.
-    pub(super) fn poll_may_read(&mut self, in_frame: bool, context: &mut Context<'_>) -> Poll<()> {
-        if !self.budget.is_spent() || (self.overdraft && in_frame) {
-            return Poll::Ready(());
+    /// Ready with the bytes that may be read now. `buffered`: bytes of a frame that are there already, so that reading
+    /// on is the way to become free of them.
+    pub(super) fn poll_may_read(&mut self, buffered: usize, context: &mut Context<'_>) -> Poll<usize> {
+        if !self.budget.is_spent() || (self.overdraft && buffered > 0) {
+            return Poll::Ready(READ_BYTES);
+        }
+        if buffered < SMALL_FRAME_BYTES {
+            return Poll::Ready(SMALL_FRAME_BYTES - buffered);
         }
         let mut waiters = self.budget.waiters.lock();
         waiters.wakers.insert(self.connection, context.waker().clone());
@@ -120,13 +125,13 @@ impl Account {
         // Whoever gives back after this line sees that someone waits; what came before it is seen here.
         if !self.budget.is_spent() {
             waiters.wakers.remove(&self.connection);
-            return Poll::Ready(());
+            return Poll::Ready(READ_BYTES);
         }
-        if in_frame && waiters.overdraft.is_none() {
+        if waiters.overdraft.is_none() {
             waiters.overdraft = Some(self.connection);
             waiters.wakers.remove(&self.connection);
             self.overdraft = true;
-            return Poll::Ready(());
+            return Poll::Ready(READ_BYTES);
         }
         Poll::Pending
     }
@@ -172,8 +177,8 @@ mod tests {
         }
     }
 
-    fn may_read(account: &mut Account, in_frame: bool) -> bool {
-        account.poll_may_read(in_frame, &mut Context::from_waker(&noop_waker())).is_ready()
+    fn may_read(account: &mut Account, buffered: usize) -> bool {
+        account.poll_may_read(buffered, &mut Context::from_waker(&noop_waker())).is_ready()
     }
 
     #[test]
@@ -194,16 +199,18 @@ mod tests {
     fn a_spent_budget_stops_readers_until_something_comes_back() {
         let budget = MemoryBudget::new(2 * GRAIN as u64);
         let mut rich = Account::new(budget.clone(), 1);
-        let mut poor = Account::new(budget, 2);
+        let mut poor = Account::new(budget.clone(), 2);
+        let mut favoured = Account::new(budget, 3);
         rich.set_held(5 * GRAIN);
+        assert!(may_read(&mut favoured, GRAIN) && favoured.is_overdrawn());
         let wakes = Arc::new(CountedWake(AtomicUsize::new(0)));
         let waker = Waker::from(wakes.clone());
-        assert!(poor.poll_may_read(false, &mut Context::from_waker(&waker)).is_pending());
+        assert!(poor.poll_may_read(GRAIN, &mut Context::from_waker(&waker)).is_pending());
         rich.set_held(4 * GRAIN);
         assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "still nothing available");
         rich.set_held(GRAIN);
         assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
-        assert!(may_read(&mut poor, false));
+        assert!(may_read(&mut poor, GRAIN));
     }
 
     #[test]
@@ -211,15 +218,26 @@ mod tests {
         let budget = MemoryBudget::new(GRAIN as u64);
         let mut accounts: Vec<Account> = (0..3).map(|id| Account::new(budget.clone(), id)).collect();
         accounts.iter_mut().for_each(|account| account.set_held(GRAIN));
-        assert!(!may_read(&mut accounts[0], false), "nothing to complete");
-        assert!(may_read(&mut accounts[0], true));
-        assert!(accounts[0].is_overdrawn() && may_read(&mut accounts[0], true));
-        assert!(!may_read(&mut accounts[1], true));
+        assert!(may_read(&mut accounts[0], GRAIN));
+        assert!(accounts[0].is_overdrawn() && may_read(&mut accounts[0], GRAIN));
+        assert!(!may_read(&mut accounts[1], GRAIN));
         accounts[0].end_overdraft();
-        assert!(may_read(&mut accounts[1], true));
-        assert!(!may_read(&mut accounts[2], true));
+        assert!(may_read(&mut accounts[1], GRAIN));
+        assert!(!may_read(&mut accounts[2], GRAIN));
         accounts.remove(1);
-        assert!(may_read(&mut accounts[1], true), "a connection that ends lets the next one go on");
+        assert!(may_read(&mut accounts[1], GRAIN), "a connection that ends lets the next one go on");
+    }
+
+    #[test]
+    fn small_requests_are_read_from_a_spent_budget() {
+        let budget = MemoryBudget::new(GRAIN as u64);
+        let mut rich = Account::new(budget.clone(), 1);
+        rich.set_held(GRAIN);
+        let mut other = Account::new(budget, 2);
+        let mut room = |buffered| other.poll_may_read(buffered, &mut Context::from_waker(&noop_waker()));
+        assert_eq!(room(0), Poll::Ready(SMALL_FRAME_BYTES));
+        assert_eq!(room(SMALL_FRAME_BYTES - 1), Poll::Ready(1));
+        assert!(!other.is_overdrawn());
     }
 
     #[test]
@@ -228,6 +246,6 @@ mod tests {
         assert_eq!(budget.allowance(), 16 << 20);
         let mut account = Account::new(budget.clone(), 1);
         account.set_held(100 << 20);
-        assert_eq!(budget.allowance(), 1 << 20);
+        assert_eq!(budget.allowance(), 64 << 10);
     }
 }

@@ -131,6 +131,7 @@ impl<S: Service> Connection<S> {
             // Starting what was just read only in the next turn would cost small requests a round.
             more |= self.start_requests(context);
         }
+        self.input.release_if_empty();
         let was_full = self.output.unsent() >= OUTPUT_BYTES;
         let written = self.output.write(&mut *self.stream, context).map_err(End::Failed)?;
         self.account.set_held(self.held());
@@ -178,11 +179,15 @@ impl<S: Service> Connection<S> {
         if !wants_more {
             self.account.end_overdraft();
         }
-        self.is_reading = wants_more && self.account.poll_may_read(self.input.len() > 0, context).is_ready();
-        if !self.is_reading {
+        self.is_reading = false;
+        if !wants_more {
             return Ok(None);
         }
-        match self.input.poll_read(&mut *self.stream, context) {
+        let Poll::Ready(limit) = self.account.poll_may_read(self.input.len(), context) else {
+            return Ok(None);
+        };
+        self.is_reading = true;
+        match self.input.poll_read(&mut *self.stream, limit, context) {
             Poll::Pending => Ok(None),
             Poll::Ready(Ok(0)) => {
                 self.reading = Reading::Ending(End::Finished);

@@ -12,7 +12,7 @@ use base::env::Stream;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use super::limits::{COPIED_FRAME_BYTES, GROWTH_FACTOR, READ_BYTES};
+use super::limits::{GROWTH_FACTOR, READ_BYTES, SMALL_FRAME_BYTES};
 use super::stranger::Stranger;
 
 /// Length of the size in front of a frame.
@@ -80,7 +80,7 @@ impl Input {
         self.frames += 1;
         let total = SIZE_BYTES + length;
         // A frame that is small in its buffer would hold on to all of it for as long as it is in work.
-        if length <= COPIED_FRAME_BYTES || length < self.buffer.capacity() / 4 {
+        if length <= SMALL_FRAME_BYTES || length < self.buffer.capacity() / 4 {
             let frame = Bytes::copy_from_slice(&self.buffer[SIZE_BYTES..total]);
             self.buffer.advance(total);
             return Ok(Some(frame));
@@ -90,16 +90,17 @@ impl Input {
         Ok(Some(frame))
     }
 
-    /// Reads once, at most a turn's worth. 0 is the end of the stream. Call it only when no complete frame
-    /// is at the front.
+    /// Reads once, at most `limit` bytes. 0 is the end of the stream. Call it only when no complete frame is at the
+    /// front.
     pub(super) fn poll_read(
         &mut self,
         stream: &mut dyn Stream,
+        limit: usize,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.make_room();
+        self.make_room(limit);
         let read = {
-            let mut room = (&mut self.buffer).limit(READ_BYTES);
+            let mut room = (&mut self.buffer).limit(limit);
             // Polled once and dropped: it reads at once or not at all.
             let reading = pin!(stream.read_buf(&mut room));
             reading.poll(context)
@@ -111,25 +112,31 @@ impl Input {
     }
 
     /// Makes room for a read: what is missing of the frame at the front, but no more than what has
-    /// arrived of it deserves.
-    fn make_room(&mut self) {
+    /// arrived of it deserves, nor than may be read.
+    fn make_room(&mut self, limit: usize) {
         let have = self.buffer.len();
         let missing = match self.announced() {
             Ok(Some(length)) => (SIZE_BYTES + length).saturating_sub(have),
             _ => READ_BYTES,
         };
         let deserved = have.saturating_mul(GROWTH_FACTOR).max(READ_BYTES);
-        let wanted = missing.min(deserved);
+        let wanted = if limit < READ_BYTES { missing.min(limit) } else { missing.min(deserved) };
         if self.buffer.capacity() - have < wanted.min(READ_BYTES) {
             self.buffer.reserve(wanted);
         }
     }
 
-    /// Nothing came: lets go of room that a few bytes do not need.
-    fn give_back_room(&mut self) {
+    /// Lets go of the buffer if nothing is in it: the next turn may be long in coming.
+    pub(super) fn release_if_empty(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
-        } else if self.buffer.len() <= COPIED_FRAME_BYTES && self.buffer.capacity() > 2 * COPIED_FRAME_BYTES {
+        }
+    }
+
+    /// Nothing came: lets go of room that a few bytes do not need.
+    fn give_back_room(&mut self) {
+        self.release_if_empty();
+        if self.buffer.len() <= SMALL_FRAME_BYTES && self.buffer.capacity() > 2 * SMALL_FRAME_BYTES {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
     }
@@ -150,7 +157,7 @@ mod tests {
     }
 
     async fn read(input: &mut Input, stream: &mut dyn Stream) -> usize {
-        std::future::poll_fn(|context| input.poll_read(&mut *stream, context)).await.unwrap()
+        std::future::poll_fn(|context| input.poll_read(&mut *stream, READ_BYTES, context)).await.unwrap()
     }
 
     fn framed(body: &[u8]) -> Vec<u8> {
@@ -194,9 +201,13 @@ mod tests {
         while input.len() < 7 {
             read(&mut input, &mut *server).await;
         }
-        let nothing = futures::poll!(std::future::poll_fn(|context| input.poll_read(&mut *server, context)));
+        let nothing = futures::poll!(std::future::poll_fn(|context| input.poll_read(
+            &mut *server,
+            READ_BYTES,
+            context
+        )));
         assert!(nothing.is_pending());
-        assert!(input.capacity() <= 2 * COPIED_FRAME_BYTES, "{} bytes at rest", input.capacity());
+        assert!(input.capacity() <= 2 * SMALL_FRAME_BYTES, "{} bytes at rest", input.capacity());
         let sender = tokio::spawn(async move { client.write_all(&vec![1; 100_000]).await.map(|()| client) });
         while input.len() < 100_007 {
             read(&mut input, &mut *server).await;
@@ -214,7 +225,11 @@ mod tests {
         read(&mut input, &mut *server).await;
         assert_eq!(input.peek().unwrap(), Some(&b"hello"[..]));
         assert_eq!(input.take().unwrap().unwrap(), "hello");
-        let nothing = futures::poll!(std::future::poll_fn(|context| input.poll_read(&mut *server, context)));
+        let nothing = futures::poll!(std::future::poll_fn(|context| input.poll_read(
+            &mut *server,
+            READ_BYTES,
+            context
+        )));
         assert!(nothing.is_pending());
         assert_eq!(input.capacity(), 0);
     }

@@ -14,8 +14,9 @@ pub(super) const READ_BYTES: usize = 64 * 1024;
 /// what it sends; 16 means that a frame of 1 MiB moves once, when its first 64 KiB are there.
 pub(super) const GROWTH_FACTOR: usize = 16;
 
-/// Frames up to this size are copied out of the read buffer instead of holding on to it, bytes.
-pub(super) const COPIED_FRAME_BYTES: usize = 4 * 1024;
+/// Frames up to this size are copied out of the read buffer instead of holding on to it, and are read even when
+/// memory is short, bytes.
+pub(super) const SMALL_FRAME_BYTES: usize = 4 * 1024;
 
 /// Requests of one connection that may be unanswered at once. Clients have at most a handful in flight.
 pub(super) const WINDOW_REQUESTS: usize = 64;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
-use super::limits::{COPIED_FRAME_BYTES, DEFAULT_BUDGET_BYTES};
+use super::limits::{DEFAULT_BUDGET_BYTES, SMALL_FRAME_BYTES};
 use super::{
     ConnectionInfo, DrainTrigger, Limits, MemoryBudget, Outcome, Pace, Server, ServerOptions, Service,
     drain_channel,
@@ -359,6 +359,7 @@ async fn when_memory_is_short_nobody_reads_but_frames_still_get_complete() {
         clients.push(client);
     }
     assert!(world.budget.held() < 2 << 20, "{} held", world.budget.held());
+    world.is_unharmed().await;
     // The rest comes from all at once: each must get complete in its turn.
     let tasks = clients.into_iter().map(|mut client| {
         let frame = frame.clone();
@@ -535,8 +536,8 @@ async fn thousands_of_idle_connections_hold_next_to_nothing() {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut client = world.connect().await;
-        ask(&mut *client, &[&b"e"[..], &[1; 2 * COPIED_FRAME_BYTES]].concat()).await;
-        let mut echoed = vec![0; 5 + 2 * COPIED_FRAME_BYTES];
+        ask(&mut *client, &[&b"e"[..], &[1; 2 * SMALL_FRAME_BYTES]].concat()).await;
+        let mut echoed = vec![0; 5 + 2 * SMALL_FRAME_BYTES];
         client.read_exact(&mut echoed).await.unwrap();
         clients.push(client);
     }
