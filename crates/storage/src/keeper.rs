@@ -59,7 +59,7 @@ impl Storage {
         }
         match state {
             Fullness::Full => self.give_up_reserve(),
-            Fullness::Roomy if !held && self.check_open().is_ok() => {
+            Fullness::Roomy if !held && reserve > 0 && self.check_open().is_ok() => {
                 let file = self.env.disk.open(&self.layout.reserve(), OpenMode::ReadWrite);
                 // Some file systems cannot reserve blocks; then there is no reserve.
                 if file.and_then(|file| file.allocate(0, reserve)).is_ok() {

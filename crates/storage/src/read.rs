@@ -65,8 +65,10 @@ impl Segment {
         let (position, exact) = self.locate(from)?;
         match self.read_at(position, exact, (from, upper), max_bytes, at_least_one) {
             // An index that leads astray looks like a damaged log; only the log itself decides.
-            Err(StorageError::Corrupt(_)) if position > 0 => {
-                self.rebuild_index()?;
+            Err(StorageError::Corrupt(corruption)) if position > 0 => {
+                if !self.rebuild_index()? {
+                    return Err(StorageError::Corrupt(corruption));
+                }
                 let (position, exact) = self.locate(from)?;
                 self.read_at(position, exact, (from, upper), max_bytes, at_least_one)
             }

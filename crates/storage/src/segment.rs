@@ -148,6 +148,8 @@ pub struct Segment {
     /// Length of the log file when it last took part in a sync round.
     synced_bytes: AtomicU64,
     sealed: AtomicBool,
+    /// The index was made anew because a lookup led astray; once is enough to tell damage.
+    index_rebuilt: AtomicBool,
     /// Waits for the next sync round.
     pub(crate) sync_queued: AtomicBool,
     /// The names on the path to the log file survive power loss.
@@ -200,6 +202,7 @@ impl Segment {
             bytes: AtomicU64::new(start.bytes),
             synced_bytes: AtomicU64::new(start.bytes),
             sealed: AtomicBool::new(start.sealed),
+            index_rebuilt: AtomicBool::new(false),
             sync_queued: AtomicBool::new(false),
             names_durable: AtomicBool::new(start.names_durable),
             appender: Mutex::new(Appender {
@@ -675,10 +678,14 @@ impl Segment {
             && good(HandleKind::TimeIndex, counts.times, index::TIME_ENTRY_BYTES, counts.times_crc)
     }
 
-    /// Makes the index anew from the log. For when a lookup led astray.
-    pub(crate) fn rebuild_index(&self) -> Result<(), StorageError> {
+    /// Makes the index anew from the log, for when a lookup led astray; false when that was done before.
+    pub(crate) fn rebuild_index(&self) -> Result<bool, StorageError> {
+        if self.index_rebuilt.swap(true, Ordering::AcqRel) {
+            return Ok(false);
+        }
         let _files = self.files.lock();
-        self.rebuild_locked()
+        self.rebuild_locked()?;
+        Ok(true)
     }
 
     fn rebuild_locked(&self) -> Result<(), StorageError> {

@@ -3,11 +3,17 @@
 //! Needs a JDK and Kafka's jars: `VLTAVA_KAFKA_LIBS` names the directory that holds them. Without it
 //! the test fails where `CI` is set and says that it was skipped elsewhere.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use base::batch::{BatchBuilder, Compression, ControlRecordType, end_transaction_batch};
-use storage::Storage;
+use base::ids::Generation;
+use storage::{
+    CompactionRules, KeyIndexer, NoTransactions, OffsetMap, RewriteRequest, SegmentName, Storage, Throttle,
+    rewrite,
+};
 
 use crate::common::*;
 
@@ -100,4 +106,57 @@ fn k_3_01_kafkas_dump_tool_reads_log_index_and_time_index() {
         assert_eq!(complaints, "");
         assert!(out.contains("passed sanity check"), "{out}");
     }
+}
+
+#[tokio::test]
+async fn kafkas_dump_tool_reads_compacted_segments() {
+    let Some(libs) = libs() else { return };
+    let dir = TempDir::new();
+    let storage = Storage::open(dir.env.clone(), dir.path.clone(), options()).unwrap();
+    let segment = create(&storage, name(0, 1, 0));
+    for round in 0..200i64 {
+        let codec = Compression::ALL[round as usize % 5];
+        let mut builder =
+            BatchBuilder::new().base_offset(segment.end()).leader_epoch(EPOCH.0).compression(codec);
+        for record in 0..3i64 {
+            let key = format!("key-{}", (round * 3 + record) * 7 % 250);
+            let value = (record != 1).then_some(&[b'v'; 300][..]);
+            builder.append(1_700_000_000_000 + round * 10 + record, Some(key.as_bytes()), value);
+        }
+        append(&segment, &[builder.finish().unwrap()]).unwrap();
+    }
+    segment.seal().unwrap();
+    let throttle = Arc::new(Throttle::new(&dir.env, None));
+    let map = OffsetMap::new(&dir.env, 1 << 20, 0.9, 1_000, 0);
+    let mut indexer = KeyIndexer::new(map, Box::new(NoTransactions), throttle.clone());
+    assert!(indexer.add(&segment, 0).await.unwrap());
+    let name = SegmentName { generation: Generation(1), ..name(0, 2, 0) };
+    let request = RewriteRequest {
+        run: vec![segment],
+        name: name.clone(),
+        map: Arc::new(indexer.finish()),
+        rules: CompactionRules {
+            now_ms: 1_700_000_009_000,
+            delete_retention_ms: 1_000,
+            older_is_clean: true,
+            live_producers: HashMap::new(),
+        },
+    };
+    let rewritten = rewrite(request, Box::new(NoTransactions), &throttle).await.unwrap();
+    assert_eq!(rewritten.stats.records_kept, 250);
+    for extension in ["index", "timeindex"] {
+        let file = file_path(&name, &format!("00000000000000000000.{extension}"));
+        let file = dir.path.join(file.strip_prefix(DIR).unwrap());
+        let (out, complaints) = dump(&libs, &["--files", file.to_str().unwrap()]);
+        assert_eq!(complaints, "");
+        assert!(out.matches("offset:").count() > 10, "{out}");
+    }
+    let file = file_path(&name, "00000000000000000000.log");
+    let file = dir.path.join(file.strip_prefix(DIR).unwrap());
+    let (out, complaints) = dump(&libs, &["--deep-iteration", "--files", file.to_str().unwrap()]);
+    // Gaps are what compaction is for.
+    let gap = |line: &str| line.contains("is followed by") || line.starts_with("Non-consecutive offsets in");
+    assert!(complaints.lines().all(gap), "{complaints}");
+    assert_eq!(out.lines().filter(|line| line.trim_start().starts_with("| offset:")).count(), 250);
+    assert!(out.contains("deleteHorizonMs: OptionalLong[1700000010000]"), "{out}");
 }
