@@ -1,0 +1,56 @@
+//! `cat -Q`: offsets by time.
+
+use client::admin::OffsetAt;
+use client::{Client, PartitionName};
+
+use super::CatArguments;
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::topic::offsets_at;
+
+pub(super) async fn run(client: &Client, arguments: &CatArguments) -> Outcome {
+    if arguments.topics.is_empty() {
+        return Err(bad("nothing"));
+    }
+    for text in &arguments.topics {
+        let (partition, at) = parse(text).ok_or_else(|| bad(text))?;
+        let found = offsets_at(client, std::slice::from_ref(&partition), at).await?;
+        // As kcat has it, -1 is the end: no record is as late.
+        let offset = found.get(&partition).copied().flatten().unwrap_or(-1);
+        output::line(&format!("{} [{}] offset {offset}", partition.topic, partition.partition))?;
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Option<(PartitionName, OffsetAt)> {
+    let (rest, time) = text.rsplit_once(':')?;
+    let (topic, partition) = rest.rsplit_once(':')?;
+    let at = match time.parse().ok()? {
+        -1 => OffsetAt::Latest,
+        -2 => OffsetAt::Earliest,
+        time if time >= 0 => OffsetAt::Time(time),
+        _ => return None,
+    };
+    let partition = partition.parse().ok().filter(|number| *number >= 0)?;
+    (!topic.is_empty()).then(|| (PartitionName::new(topic, partition), at))
+}
+
+fn bad(text: &str) -> Failure {
+    Failure::new(format!("`{text}` is no query")).help("say -Q -t TOPIC:PARTITION:MILLISECONDS")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_names_topic_partition_and_time() {
+        let partition = PartitionName::new("a", 2);
+        assert_eq!(parse("a:2:77"), Some((partition.clone(), OffsetAt::Time(77))));
+        assert_eq!(parse("a:2:-1"), Some((partition.clone(), OffsetAt::Latest)));
+        assert_eq!(parse("a:2:-2"), Some((partition, OffsetAt::Earliest)));
+        for bad in ["a", "a:1", ":1:2", "a:-1:2", "a:x:1", "a:1:-3"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

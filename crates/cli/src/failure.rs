@@ -1,0 +1,114 @@
+//! How a command fails: what happened, and how to go on.
+
+use std::fmt;
+
+use base::error::ErrorCode;
+use client::ClientError;
+
+/// Why a command did not do its work. Shown as `error: …`, and `help: …` where there is advice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    message: String,
+    help: Option<String>,
+    /// Whoever read the output went away: nothing is to be told to anybody.
+    quiet: bool,
+}
+
+/// The result of a command.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// What happened, one sentence without the point.
+    pub(crate) fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), help: None, quiet: false }
+    }
+
+    /// The reader of standard output went away, as `| head` does: an end, not an error.
+    pub(crate) fn reader_gone() -> Failure {
+        Failure { message: "nobody reads the output any more".to_owned(), help: None, quiet: true }
+    }
+
+    /// True for [`Failure::reader_gone`].
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Adds how to go on.
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Failure {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "\n help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let failure = Failure::new(error.to_string());
+        match advice(&error) {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
+fn advice(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::Bootstrap { .. } | ClientError::Connect { .. } => {
+            Some("is a broker running there? `vltava serve` starts one; `-b HOST:PORT` names another")
+        }
+        ClientError::Closed { .. } => {
+            Some("does that port speak Kafka's protocol without TLS or login? Others are not spoken yet")
+        }
+        ClientError::Broker { code, .. } => advice_for_code(*code),
+        _ => None,
+    }
+}
+
+fn advice_for_code(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::UnknownTopicOrPartition => Some("`vltava topic list` shows the topics there are"),
+        ErrorCode::GroupIdNotFound => Some("`vltava group list` shows the groups there are"),
+        ErrorCode::TopicAlreadyExists => Some("`vltava topic describe` shows it"),
+        ErrorCode::NonEmptyGroup => {
+            Some("stop the members of the group first; `vltava group describe` names them")
+        }
+        ErrorCode::InvalidReplicationFactor => {
+            Some("there must be a broker for each copy; `vltava cluster info` counts them")
+        }
+        ErrorCode::MessageTooLarge => Some("the topic's `max.message.bytes` says how large a batch may be"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_happened_and_how_to_go_on() {
+        let failure = Failure::new("reading `a`: no such file").help("name another");
+        assert_eq!(failure.to_string(), "error: reading `a`: no such file\n help: name another");
+        assert_eq!(Failure::new("x").to_string(), "error: x");
+    }
+
+    #[test]
+    fn refusals_of_a_broker_carry_advice() {
+        let code = ErrorCode::NonEmptyGroup;
+        let refused = ClientError::Broker { subject: "group `g`".to_owned(), code, message: None };
+        let text = Failure::from(refused).to_string();
+        assert!(
+            text.starts_with("error: group `g`: ") && text.contains("\n help: stop the members"),
+            "{text}"
+        );
+    }
+}

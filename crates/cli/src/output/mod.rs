@@ -1,0 +1,61 @@
+//! What commands print: tables for people, JSON for programs, numbers and times in readable form.
+//!
+//! Data goes to standard output, all else to standard error. A reader that goes away (`| head`) ends the
+//! command quietly.
+
+mod human;
+mod table;
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use indicatif::ProgressStyle;
+use serde::Serialize;
+
+pub(crate) use human::{bytes, count, duration, rate, timestamp};
+pub(crate) use table::{Align, Table};
+
+use crate::failure::{Failure, Outcome};
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// A table for people.
+    #[default]
+    Table,
+    /// JSON for programs; names and types in it keep their meaning.
+    Json,
+}
+
+/// The style of a progress line that only counts, because the end is not known.
+pub(crate) fn counting_style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {human_pos} records, {per_sec}").expect("the template is valid")
+}
+
+/// The style of a progress bar towards a known end. The message says what is done.
+pub(crate) fn bar_style() -> ProgressStyle {
+    let template = "{msg:<9} {bar:32} {human_pos}/{human_len} records, {per_sec}";
+    ProgressStyle::with_template(template).expect("the template is valid")
+}
+
+/// Prints a value as JSON, one line per nested level.
+pub(crate) fn json(value: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(value).expect("our values have string keys and no failing part");
+    line(&text)
+}
+
+/// Prints a line.
+pub(crate) fn line(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    written(writeln!(out, "{text}"))
+}
+
+/// Turns the failure of a write to standard output into that of the command; a reader that went away is
+/// the ordinary end of a pipeline.
+pub(crate) fn written(result: io::Result<()>) -> Outcome {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
+        Err(error) => Err(Failure::new(format!("standard output: {error}"))),
+    }
+}

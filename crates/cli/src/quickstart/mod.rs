@@ -1,0 +1,84 @@
+//! `vltava quickstart`: the shortest way to see records go through a broker and come back unchanged.
+//!
+//! It starts a node, sends a file line by line over the Kafka protocol, reads it back in a group, and
+//! compares every byte. Only the last word, "served until Ctrl-C", is no work.
+
+mod ports;
+mod round_trip;
+
+use base::config::{Assignment, BrokerConfig, Origin, UnknownKeys};
+use base::env::Env;
+use clap::Args;
+use client::{Client, ClientConfig};
+
+use crate::failure::{Failure, Outcome};
+use crate::serve::{Node, Place, Wanted};
+use crate::signals::EndSignals;
+use round_trip::round_trip;
+
+/// Arguments of `vltava quickstart`.
+#[derive(Args, Debug)]
+pub(crate) struct QuickstartArguments {
+    /// The file to send, a record for each line; - is standard input [default: Vltava's own documents]
+    file: Option<String>,
+    /// Keep the data in this directory [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// End when all is compared, instead of serving on
+    #[arg(long)]
+    exit: bool,
+    /// The topic
+    #[arg(long, value_name = "TOPIC", default_value = "quickstart")]
+    topic: String,
+}
+
+/// Runs the command.
+pub(crate) async fn run(arguments: QuickstartArguments) -> Outcome {
+    let env = Env::os();
+    let mut signals = EndSignals::listen()?;
+    let node = start_node(&env, arguments.data.clone()).await?;
+    let work = async {
+        let client = Client::connect(&env, ClientConfig::new([bootstrap(&node)?])).await?;
+        round_trip(&client, arguments.file.as_deref(), &arguments.topic).await
+    };
+    let result = tokio::select! {
+        result = work => result,
+        signal = signals.next() => Err(Failure::new(format!("ended by {signal}"))),
+    };
+    if result.is_err() || arguments.exit {
+        let ended = node.shutdown().await;
+        return result.and(ended);
+    }
+    let address = bootstrap(&node)?;
+    eprintln!("serving at {address}: try `vltava topic consume -b {address} {}`", arguments.topic);
+    eprintln!("data: {}; end with Ctrl-C", node.place_text());
+    signals.next().await;
+    node.shutdown().await
+}
+
+async fn start_node(env: &Env, data: Option<String>) -> Outcome<Node> {
+    let wanted = data.map_or(Wanted::Memory, |data| Wanted::Directory(Some(data)));
+    let place = Place::choose(env, wanted)?;
+    let ports = ports::choose(env).await?;
+    let assign =
+        |key: &str, value: String| Assignment { key: key.to_owned(), value, origin: Origin::CommandLine };
+    let assignments = vec![
+        assign("listeners", format!("PLAINTEXT://127.0.0.1:{}", ports.kafka)),
+        assign("vltava.http.listener", format!("127.0.0.1:{}", ports.http)),
+        // Nobody else will join: the group need not wait for more members.
+        assign("group.initial.rebalance.delay.ms", "0".to_owned()),
+    ];
+    let loaded = BrokerConfig::load(&place.complete(assignments)?, UnknownKeys::Refuse);
+    let config = loaded.expect("what this command sets is valid").config;
+    let node = Node::start(env, config, place).await?;
+    let console =
+        node.console_address().map_or_else(|| "none".to_owned(), |address| format!("http://{address}/"));
+    eprintln!("Vltava {} serves at {}; console {console}", env!("CARGO_PKG_VERSION"), bootstrap(&node)?);
+    Ok(node)
+}
+
+fn bootstrap(node: &Node) -> Outcome<String> {
+    let addresses = node.broker.addresses();
+    let first = addresses.first().ok_or_else(|| Failure::new("the broker listens nowhere"))?;
+    Ok(first.1.to_string())
+}

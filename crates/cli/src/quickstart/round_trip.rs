@@ -1,0 +1,125 @@
+//! Records to a broker and back, compared byte by byte.
+
+use std::time::Duration;
+
+use base::env::Env;
+use client::admin::NewTopic;
+use client::{Client, GroupConfig, GroupConsumer, Producer, ProducerConfig, ProducerRecord};
+use indicatif::ProgressBar;
+
+use crate::failure::{Failure, Outcome};
+use crate::input::{Pieces, Source, read_whole};
+use crate::output::{self, bytes, count, duration, rate};
+use crate::sending::{Sending, send_all};
+
+/// The beginning of what is sent when no file is named; the generated reference follows.
+const README: &str = include_str!("../../../../README.md");
+/// Standard input is kept to be compared, up to that many bytes.
+const STDIN_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How long a poll waits for records that were acknowledged already.
+const POLL_WAIT: Duration = Duration::from_millis(200);
+/// Reading back fails when nothing comes for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Records sent one by one to measure latency.
+const LATENCY_PROBES: usize = 51;
+
+/// Creates the topic, sends, reads back, compares, and tells how it went. A difference is a failure.
+pub(super) async fn round_trip(client: &Client, file: Option<&str>, topic: &str) -> Outcome {
+    let env = client.env();
+    let source = source(env, file).await?;
+    let began = env.clock.now();
+    create(client, topic).await?;
+    eprintln!("topic {topic} created in {}", duration(env.clock.now() - began));
+    let latency = median_latency(client, &format!("{topic}-latency")).await?;
+    let mut pieces = Pieces::open(env, source.clone(), b"\n")?;
+    let progress = ProgressBar::new_spinner().with_style(output::counting_style());
+    let sent = send_all(client, &mut pieces, &Sending::lines_to(topic), &progress).await?;
+    progress.finish_and_clear();
+    let took = read_back(client, topic, source, sent.records).await?;
+    let (records, size) = (count(sent.records), bytes(sent.bytes));
+    output::line(&format!("produced   {records} records, {size}, {}", rate(sent.records, sent.took)))?;
+    output::line(&format!("consumed   {records} records in a group, {}", rate(sent.records, took)))?;
+    output::line(&format!("latency    {} from send to acknowledgement (median)", duration(latency)))?;
+    output::line(&format!("compared   {records} records, all bytes are equal"))
+}
+
+/// What is sent: read twice, so standard input is kept.
+async fn source(env: &Env, file: Option<&str>) -> Outcome<Source> {
+    match file.map(Source::from_argument) {
+        Some(Source::Stdin) => {
+            let reading = env.clone();
+            let bytes = env.blocking(move || read_whole(&reading, "-", STDIN_BYTES_MAX)).await?;
+            Ok(Source::Memory(bytes.into()))
+        }
+        Some(source) => Ok(source),
+        None => {
+            let config = base::config::broker_table_markdown() + &base::config::topic_table_markdown();
+            let text = [README, &config, &base::metrics::metrics_table_markdown()].join("\n");
+            Ok(Source::Memory(text.into()))
+        }
+    }
+}
+
+async fn create(client: &Client, topic: &str) -> Outcome {
+    let new = NewTopic { partitions: Some(1), ..NewTopic::named(topic) };
+    for result in client.create_topics(&[new], false).await? {
+        result.map_err(|error| {
+            Failure::from(error).help("name another topic with --topic, or another directory with --data")
+        })?;
+    }
+    Ok(())
+}
+
+/// The median time from sending one record to its acknowledgement, in a topic that is gone afterwards.
+async fn median_latency(client: &Client, topic: &str) -> Outcome<Duration> {
+    create(client, topic).await?;
+    let clock = &client.env().clock;
+    let producer =
+        Producer::new(client, ProducerConfig { linger: Duration::ZERO, ..ProducerConfig::default() });
+    let mut times = Vec::with_capacity(LATENCY_PROBES);
+    for _ in 0..LATENCY_PROBES {
+        let began = clock.now();
+        producer.send(ProducerRecord::value(topic, b"ping")).await?.wait().await?;
+        times.push(clock.now() - began);
+    }
+    drop(producer);
+    for result in client.delete_topics(&[topic]).await? {
+        result?;
+    }
+    times.sort_unstable();
+    Ok(times[LATENCY_PROBES / 2])
+}
+
+/// Reads that many records as the only member of a group and compares each with its line; answers how
+/// long the records took to come, from the first to the last.
+async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) -> Outcome<Duration> {
+    let clock = client.env().clock.clone();
+    let mut lines = Pieces::open(client.env(), source, b"\n")?;
+    let mut consumer = GroupConsumer::new(client, GroupConfig::new(format!("{topic}-readers"), [topic]));
+    let progress = ProgressBar::new(expected).with_style(output::bar_style()).with_message("consuming");
+    let mut compared = 0u64;
+    let (mut began, mut heard) = (None, clock.now());
+    while compared < expected {
+        let records = consumer.poll(POLL_WAIT).await?;
+        if records.is_empty() && clock.now() > heard + PATIENCE {
+            return Err(Failure::new(format!("only {compared} of {expected} records came back")));
+        }
+        if !records.is_empty() {
+            heard = clock.now();
+            began.get_or_insert(heard);
+        }
+        for record in records {
+            compared += 1;
+            if lines.next().await?.as_deref() != record.value.as_deref() {
+                let at = record.offset;
+                return Err(Failure::new(format!("record {compared}, at offset {at}, is not what was sent"))
+                    .help("if the file has not changed meanwhile, this is a defect: please report it"));
+            }
+        }
+        progress.set_position(compared);
+    }
+    let took = began.map_or(Duration::ZERO, |began| clock.now() - began);
+    consumer.leave().await?;
+    progress.finish_and_clear();
+    Ok(took)
+}

@@ -1,0 +1,70 @@
+//! What a node says once it serves: six lines that tell a newcomer all there is to know.
+
+use std::net::SocketAddr;
+
+use base::config::Durability;
+
+use super::Node;
+
+/// Exactly six lines: data, bootstrap address, console, durability, and the next two commands.
+pub(crate) fn lines(node: &Node) -> [String; 6] {
+    let bootstrap = bootstrap(node);
+    let console = match node.console_address() {
+        Some(address) => format!("http://{}/", reachable(address)),
+        None => "none (vltava.http.listener is empty)".to_owned(),
+    };
+    // The default address needs no words.
+    let option = if bootstrap == "127.0.0.1:9092" { String::new() } else { format!(" -b {bootstrap}") };
+    [
+        format!("Vltava {} serves   data: {}", env!("CARGO_PKG_VERSION"), node.place_text()),
+        format!("  bootstrap servers   {bootstrap}"),
+        format!("  console             {console}"),
+        format!("  durability          {}", durability(node)),
+        format!("  try                 vltava topic create{option} hello"),
+        format!(
+            "  and                 echo world | vltava cat -P{option} -t hello && vltava cat -C{option} -t hello -e"
+        ),
+    ]
+}
+
+fn durability(node: &Node) -> &'static str {
+    match node.broker.config().durability() {
+        Durability::Fsync => "fsync: what is acknowledged survives a power cut",
+        Durability::PageCache => "page-cache: what is acknowledged survives the process, not a power cut",
+    }
+}
+
+fn bootstrap(node: &Node) -> String {
+    let advertised = node.broker.config();
+    let advertised = advertised.client_listeners().first().and_then(|listener| listener.advertised.clone());
+    match (advertised, node.broker.addresses().first()) {
+        (Some(advertised), _) => advertised.to_string(),
+        (None, Some((_, address))) => reachable(*address).to_string(),
+        (None, None) => "none".to_owned(),
+    }
+}
+
+/// What to dial on this machine for an address to listen on.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    let loopback: std::net::IpAddr = match address.ip() {
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(loopback, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_is_dialled_at_loopback() {
+        let shown = |text: &str| reachable(text.parse().expect("an address")).to_string();
+        assert_eq!(shown("0.0.0.0:9092"), "127.0.0.1:9092");
+        assert_eq!(shown("[::]:9092"), "[::1]:9092");
+        assert_eq!(shown("10.1.2.3:9092"), "10.1.2.3:9092");
+    }
+}

@@ -1,0 +1,172 @@
+//! A whole node in this process: storages, metadata, broker, console, in the order they need each other.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::config::{BrokerConfig, HostPort, keys};
+use base::env::Env;
+use base::ids::BrokerId;
+use base::metrics::Metrics;
+use broker::{Broker, BrokerParts, StartError};
+use metadata::{MemoryStore, MetadataStore, RaftStore};
+use storage::{Storage, StorageError, StorageOptions};
+
+use super::Place;
+use super::console::Shown;
+use crate::failure::{Failure, Outcome};
+
+/// A running node. [`Node::shutdown`] ends it so that the next start has nothing to recover.
+pub(crate) struct Node {
+    pub(crate) broker: Arc<Broker>,
+    env: Env,
+    metadata: Arc<dyn MetadataStore>,
+    storages: Vec<Arc<Storage>>,
+    console: Option<console::Server>,
+    place_text: String,
+    /// Last, so that a temporary place is removed when nothing uses it any more.
+    _place: Place,
+}
+
+impl Node {
+    /// Opens everything and serves.
+    pub(crate) async fn start(env: &Env, config: BrokerConfig, place: Place) -> Outcome<Node> {
+        let storages = open_storages(env, &config).await?;
+        let metadata = open_metadata(env, &config, &place).await?;
+        let metrics = Metrics::default();
+        let place_text = place.text(&config);
+        let config = Arc::new(config);
+        let parts = BrokerParts {
+            env: env.clone(),
+            config: config.clone(),
+            metadata: metadata.clone(),
+            storages: storages.clone(),
+            metrics: metrics.clone(),
+        };
+        let broker = match Broker::start(parts).await {
+            Ok(broker) => broker,
+            Err(error) => {
+                // What was opened is closed in order, so that the next start need not recover.
+                let _ = close(env, &storages, &*metadata).await;
+                return Err(start_failure(error));
+            }
+        };
+        let shown = Shown { broker: broker.clone(), metrics, data: place_text.clone() };
+        let mut node =
+            Node { broker, env: env.clone(), metadata, storages, console: None, place_text, _place: place };
+        if let Some(address) = config.http_listener() {
+            match start_console(env, &address, shown).await {
+                Ok(server) => node.console = Some(server),
+                Err(failure) => {
+                    let _ = node.shutdown().await;
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(node)
+    }
+
+    /// Where HTTP is served, if it is.
+    pub(crate) fn console_address(&self) -> Option<SocketAddr> {
+        self.console.as_ref().map(console::Server::address)
+    }
+
+    /// Where the data is, for people.
+    pub(crate) fn place_text(&self) -> &str {
+        &self.place_text
+    }
+
+    /// Ends the node: clients first, then what they wrote is closed.
+    pub(crate) async fn shutdown(mut self) -> Outcome {
+        if let Some(console) = self.console.take() {
+            console.stop().await;
+        }
+        self.broker.shutdown().await;
+        close(&self.env, &self.storages, &*self.metadata).await
+    }
+}
+
+/// Closes storages and metadata; tells the first failure.
+async fn close(env: &Env, storages: &[Arc<Storage>], metadata: &dyn MetadataStore) -> Outcome {
+    let mut first_failure = None;
+    for storage in storages {
+        let closing = storage.clone();
+        if let Err(error) = env.blocking(move || closing.shutdown_clean()).await {
+            let message = format!("{} was not closed cleanly: {error}", storage.dir().display());
+            tracing::error!("{message}");
+            first_failure.get_or_insert(Failure::new(message).help("the next start recovers it"));
+        }
+    }
+    metadata.shutdown().await;
+    first_failure.map_or(Ok(()), Err)
+}
+
+/// Opens every log directory. One that fails is left out while others are there.
+async fn open_storages(env: &Env, config: &BrokerConfig) -> Outcome<Vec<Arc<Storage>>> {
+    let options = StorageOptions {
+        index_interval_bytes: u32::try_from(config.get(keys::LOG_INDEX_INTERVAL_BYTES)).unwrap_or(0),
+        ..StorageOptions::default()
+    };
+    let mut storages = Vec::new();
+    let mut first_failure = None;
+    for dir in config.log_dirs() {
+        let (opening, dir, options) = (env.clone(), PathBuf::from(dir), options.clone());
+        match env.blocking(move || Storage::open(opening, dir, options)).await {
+            Ok(storage) => {
+                tokio::spawn(storage.clone().run());
+                storages.push(storage);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a log directory is left out");
+                first_failure.get_or_insert(error);
+            }
+        }
+    }
+    match (storages.is_empty(), first_failure) {
+        (true, Some(error)) => Err(storage_failure(&error)),
+        _ => Ok(storages),
+    }
+}
+
+fn storage_failure(error: &StorageError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match error {
+        StorageError::Io { .. } => {
+            failure.help("may this user write there? `--data DIR` names another directory")
+        }
+        _ => failure,
+    }
+}
+
+async fn open_metadata(env: &Env, config: &BrokerConfig, place: &Place) -> Outcome<Arc<dyn MetadataStore>> {
+    let Some(dir) = place.metadata_dir(config) else {
+        return Ok(Arc::new(MemoryStore::default()));
+    };
+    let opened = RaftStore::open(env.clone(), dir, BrokerId(config.get(keys::NODE_ID))).await;
+    let store = opened.map_err(|error| Failure::new(error.to_string()))?;
+    Ok(Arc::new(store))
+}
+
+fn start_failure(error: StartError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match &error {
+        StartError::Bind(bind) if bind.source.kind() == std::io::ErrorKind::AddrInUse => failure.help(
+            "another process listens there: stop it, or say --set listeners=PLAINTEXT://127.0.0.1:9192",
+        ),
+        StartError::Bind(_) => failure.help("`listeners` names an address of this machine, or none at all"),
+        _ => failure,
+    }
+}
+
+async fn start_console(env: &Env, listener: &HostPort, shown: Shown) -> Outcome<console::Server> {
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("vltava.http.listener cannot listen on {listener}: {error}"))
+            .help("say --set vltava.http.listener=127.0.0.1:9744, or leave it empty to serve no HTTP")
+    };
+    let host = if listener.host.is_empty() { "0.0.0.0" } else { &listener.host };
+    let full = HostPort { host: host.to_owned(), port: listener.port }.to_string();
+    let addresses = env.network.resolve(&full).await.map_err(failed)?;
+    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
+    let address = addresses.into_iter().next().ok_or_else(none)?;
+    console::Server::start(env, address, Arc::new(shown)).await.map_err(failed)
+}

@@ -1,0 +1,186 @@
+//! Where a node keeps what it knows: a directory, or a temporary one that is gone afterwards.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use base::config::{Assignment, BrokerConfig, Origin};
+use base::env::Env;
+
+use crate::failure::{Failure, Outcome};
+
+/// The data directory when none is named.
+const USUAL_DIRECTORY: &str = "vltava-data";
+/// Below the data directory: the records.
+const LOG_DIRECTORY: &str = "log";
+/// Below the data directory, or the first of `log.dirs`: the metadata.
+const METADATA_DIRECTORY: &str = "metadata";
+
+/// What the user asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A directory, or the usual one.
+    Directory(Option<String>),
+    /// Nothing that stays.
+    Memory,
+}
+
+/// A chosen place. A temporary one is removed when this is dropped.
+pub(crate) struct Place {
+    env: Env,
+    data: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// `--data`.
+    Named,
+    /// No word about it.
+    Usual,
+    Temporary,
+}
+
+impl Place {
+    /// Chooses the place; makes the directory when it is a temporary one.
+    pub(crate) fn choose(env: &Env, wanted: Wanted) -> Outcome<Place> {
+        let place = |data: PathBuf, kind| Place { env: env.clone(), data, kind };
+        match wanted {
+            Wanted::Directory(Some(data)) => Ok(place(data.into(), Kind::Named)),
+            Wanted::Directory(None) => Ok(place(USUAL_DIRECTORY.into(), Kind::Usual)),
+            Wanted::Memory => {
+                let data = std::env::temp_dir().join(format!("vltava-{}", env.random_uuid()));
+                let made = env.disk.create_dir_all(&data);
+                made.map_err(|error| Failure::new(format!("{}: {error}", data.display())))?;
+                Ok(place(data, Kind::Temporary))
+            }
+        }
+    }
+
+    /// True for a place that is gone afterwards.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.kind == Kind::Temporary
+    }
+
+    /// Adds what follows from the place to the user's assignments, in front, so that the user's count.
+    pub(crate) fn complete(&self, assignments: Vec<Assignment>) -> Outcome<Vec<Assignment>> {
+        let names_dirs = assignments.iter().any(|it| matches!(it.key.as_str(), "log.dirs" | "log.dir"));
+        let assign =
+            |key: &str, value: String| Assignment { key: key.to_owned(), value, origin: Origin::CommandLine };
+        let mut all = Vec::new();
+        match (names_dirs, self.is_temporary()) {
+            (true, true) => {
+                return Err(Failure::new("log.dirs is set, but nothing is to be kept")
+                    .help("leave out --memory, or log.dirs"));
+            }
+            (true, false) => {}
+            (false, _) => {
+                let dir = self.data.join(LOG_DIRECTORY).display().to_string();
+                if dir.contains(',') {
+                    return Err(Failure::new(format!("the path {dir} has a comma, which separates paths")));
+                }
+                all.push(assign("log.dirs", dir));
+            }
+        }
+        if self.is_temporary() {
+            // A power cut ends the data anyway.
+            all.push(assign("vltava.durability", "page-cache".to_owned()));
+        }
+        all.extend(assignments);
+        Ok(all)
+    }
+
+    /// The directory of the metadata; `None` keeps it in memory.
+    pub(crate) fn metadata_dir(&self, config: &BrokerConfig) -> Option<PathBuf> {
+        let own_log_dir = self.data.join(LOG_DIRECTORY);
+        let first = config.log_dirs().first().map(Path::new);
+        match self.kind {
+            Kind::Temporary => None,
+            Kind::Named => Some(self.data.join(METADATA_DIRECTORY)),
+            Kind::Usual if first == Some(&own_log_dir) => Some(self.data.join(METADATA_DIRECTORY)),
+            // Beside the records, wherever those are.
+            Kind::Usual => first.map(|dir| dir.join(METADATA_DIRECTORY)),
+        }
+    }
+
+    /// What to tell about the place, with the configuration that was made for it.
+    pub(crate) fn text(&self, config: &BrokerConfig) -> String {
+        let dirs = config.log_dirs().join(", ");
+        let whole = |data: &Path| {
+            // A path people can paste anywhere.
+            std::path::absolute(data).unwrap_or_else(|_| data.to_owned()).display().to_string()
+        };
+        match self.kind {
+            Kind::Temporary => format!("{} (removed at the end; metadata in memory)", self.data.display()),
+            Kind::Usual if !dirs.starts_with(&*self.data.display().to_string()) => dirs,
+            _ => whole(&self.data),
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.data.display())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_temporary()
+            && let Err(error) = self.env.disk.remove_dir_all(&self.data)
+        {
+            tracing::warn!(%error, "{} could not be removed", self.data.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::config::UnknownKeys;
+
+    use super::*;
+
+    fn config(place: &Place, assignments: &[(&str, &str)]) -> BrokerConfig {
+        let assignment = |(key, value): &(&str, &str)| Assignment {
+            key: (*key).to_owned(),
+            value: (*value).to_owned(),
+            origin: Origin::CommandLine,
+        };
+        let all = place.complete(assignments.iter().map(assignment).collect()).expect("valid");
+        BrokerConfig::load(&all, UnknownKeys::Refuse).expect("valid").config
+    }
+
+    #[test]
+    fn the_data_directory_holds_records_and_metadata() {
+        let env = Env::os();
+        let place = Place::choose(&env, Wanted::Directory(Some("/d".to_owned()))).expect("chosen");
+        let plain = config(&place, &[]);
+        assert_eq!(plain.log_dirs(), ["/d/log"]);
+        assert_eq!(place.metadata_dir(&plain), Some("/d/metadata".into()));
+        let elsewhere = config(&place, &[("log.dirs", "/a,/b")]);
+        assert_eq!(elsewhere.log_dirs(), ["/a", "/b"]);
+        assert_eq!(place.metadata_dir(&elsewhere), Some("/d/metadata".into()));
+    }
+
+    #[test]
+    fn without_a_word_about_data_metadata_lies_beside_the_records() {
+        let place = Place::choose(&Env::os(), Wanted::Directory(None)).expect("chosen");
+        let plain = config(&place, &[]);
+        assert_eq!(place.metadata_dir(&plain), Some("vltava-data/metadata".into()));
+        let kafkas = config(&place, &[("log.dirs", "/var/lib/kafka")]);
+        assert_eq!(place.metadata_dir(&kafkas), Some("/var/lib/kafka/metadata".into()));
+        assert_eq!(place.text(&kafkas), "/var/lib/kafka");
+    }
+
+    #[test]
+    fn a_temporary_place_is_gone_afterwards() {
+        let env = Env::os();
+        let place = Place::choose(&env, Wanted::Memory).expect("chosen");
+        let data = place.data.clone();
+        let config = config(&place, &[]);
+        assert_eq!(place.metadata_dir(&config), None);
+        assert_eq!(config.durability(), base::config::Durability::PageCache);
+        assert!(env.disk.exists(&data));
+        drop(place);
+        assert!(!env.disk.exists(&data));
+    }
+}

@@ -1,0 +1,133 @@
+//! `vltava topic …`: everything about topics.
+
+mod config;
+mod consume;
+mod create;
+mod delete;
+mod describe;
+mod list;
+mod offsets;
+mod produce;
+mod trim;
+
+use std::collections::BTreeMap;
+
+use base::ids::Offset;
+use clap::{Args, Subcommand};
+use client::admin::OffsetAt;
+use client::{Client, ClientError, Isolation, PartitionName, TopicMetadata, Topics};
+
+use crate::arguments::{Bootstrap, Output};
+use crate::connect::connect;
+use crate::failure::Outcome;
+
+/// Arguments of `vltava topic`.
+#[derive(Args, Debug)]
+pub(crate) struct TopicArguments {
+    #[command(flatten)]
+    pub(crate) bootstrap: Bootstrap,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Create topics
+    Create(create::CreateArguments),
+    /// List topics
+    List(list::ListArguments),
+    /// Show partitions, leaders, copies, offsets and the configs that were set
+    Describe(describe::DescribeArguments),
+    /// Delete topics with all their records
+    Delete(delete::DeleteArguments),
+    /// Show or change configs
+    Config(config::ConfigArguments),
+    /// Write records, one from each line of a file or of standard input
+    Produce(produce::ProduceArguments),
+    /// Read records
+    Consume(consume::ConsumeArguments),
+    /// Show where partitions begin and end, or the offsets at a time
+    Offsets(offsets::OffsetsArguments),
+    /// Delete the records at the beginning of partitions
+    Trim(trim::TrimArguments),
+}
+
+/// Runs the command.
+pub(crate) async fn run(arguments: TopicArguments) -> Outcome {
+    let form = arguments.output.form;
+    let client = connect(&arguments.bootstrap).await?;
+    match arguments.verb {
+        Verb::Create(arguments) => create::run(&client, &arguments, form).await,
+        Verb::List(arguments) => list::run(&client, &arguments, form).await,
+        Verb::Describe(arguments) => describe::run(&client, &arguments, form).await,
+        Verb::Delete(arguments) => delete::run(&client, &arguments, form).await,
+        Verb::Config(arguments) => config::run(&client, &arguments, form).await,
+        Verb::Produce(arguments) => produce::run(&client, &arguments, form).await,
+        Verb::Consume(arguments) => consume::run(&client, &arguments, form).await,
+        Verb::Offsets(arguments) => offsets::run(&client, &arguments, form).await,
+        Verb::Trim(arguments) => trim::run(&client, &arguments, form).await,
+    }
+}
+
+/// The topics of these names, which must exist. Never creates any.
+pub(crate) async fn existing(client: &Client, names: &[String]) -> Outcome<BTreeMap<String, TopicMetadata>> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut metadata = client.metadata(Topics::Named(&names)).await?;
+    let mut topics = BTreeMap::new();
+    for name in names {
+        let subject = || format!("topic `{name}`");
+        let topic = metadata.topics.remove(name);
+        let topic = topic.ok_or_else(|| ClientError::Missing { subject: subject() })?;
+        ClientError::check(topic.error.code(), None, subject)?;
+        topics.insert(name.to_owned(), topic);
+    }
+    Ok(topics)
+}
+
+/// Where a partition begins and ends; `None` while no leader tells.
+pub(crate) type Range = (Option<Offset>, Option<Offset>);
+
+/// First and end offsets of all partitions of some topics.
+pub(crate) async fn ranges(
+    client: &Client,
+    topics: &BTreeMap<String, TopicMetadata>,
+) -> Outcome<BTreeMap<PartitionName, Range>> {
+    let partitions = topics.iter().flat_map(|(name, topic)| {
+        let led = topic.partitions.iter().filter(|(_, partition)| partition.leader.is_some());
+        led.map(move |(index, _)| PartitionName::new(name.as_str(), *index))
+    });
+    let partitions: Vec<_> = partitions.collect();
+    let first = offsets_at(client, &partitions, OffsetAt::Earliest).await?;
+    let mut end = offsets_at(client, &partitions, OffsetAt::Latest).await?;
+    let range = |(partition, first): (PartitionName, _)| {
+        let end = end.remove(&partition).flatten();
+        (partition, (first, end))
+    };
+    Ok(first.into_iter().map(range).collect())
+}
+
+/// One offset of each partition; `None` where there is none such.
+pub(crate) async fn offsets_at(
+    client: &Client,
+    partitions: &[PartitionName],
+    at: OffsetAt,
+) -> Outcome<BTreeMap<PartitionName, Option<Offset>>> {
+    let wanted: Vec<_> = partitions.iter().map(|partition| (partition.clone(), at)).collect();
+    let found = client.list_offsets(&wanted, Isolation::ReadUncommitted).await?;
+    let offset = |(partition, listed): (_, client::Result<_>)| {
+        listed.map(|listed: client::admin::ListedOffset| (partition, listed.offset))
+    };
+    Ok(found.into_iter().map(offset).collect::<client::Result<_>>()?)
+}
+
+/// Records between two offsets, as offsets count them.
+pub(crate) fn records(range: Range) -> Option<i64> {
+    Some((range.1? - range.0?).max(0))
+}
+
+/// An offset, or a dash.
+pub(crate) fn shown(offset: Option<Offset>) -> String {
+    offset.map_or_else(|| "–".to_owned(), |offset| offset.to_string())
+}
