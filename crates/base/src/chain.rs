@@ -181,6 +181,12 @@ pub enum ChainError {
         /// Copies needed.
         need: usize,
     },
+    /// A member of the new segment is not in its broker's present registration.
+    #[error("broker {0} is not registered with the storage and incarnation that the ensemble names")]
+    ForeignMember(BrokerId),
+    /// The leader keeps no copy of the new segment.
+    #[error("the ensemble lacks the leader, broker {0}")]
+    LeaderNotMember(BrokerId),
 }
 
 impl PartitionState {

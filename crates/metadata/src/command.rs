@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use base::chain::{ChainError, Member, PartitionState, Seal, SegmentEntry};
 use base::error::ErrorCode;
-use base::ids::{BrokerId, Generation, Incarnation, Offset, PartitionId, SegmentId, StorageId, TopicId, TopicPartition, Uuid};
+use base::ids::{
+    BrokerId, Generation, Incarnation, Offset, PartitionId, SegmentId, StorageId, TopicId, TopicPartition,
+    Uuid,
+};
 
 /// One change, applied whole or refused item by item.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,9 +18,10 @@ pub enum Command {
         /// Random id of the cluster.
         cluster_id: Uuid,
     },
-    /// A broker began a life. Answered with [`CommandResult::Registered`].
+    /// A broker began a life. Answered with [`CommandResult::Registered`], or with one refused item.
     RegisterBroker(Registration),
-    /// New topics, each accepted or refused alone. Answered with [`CommandResult::Items`].
+    /// New topics, each accepted or refused alone; one that exists with the same id and name is accepted.
+    /// Answered with [`CommandResult::Items`].
     CreateTopics(Vec<NewTopic>),
     /// Topics to delete, by id. Answered with [`CommandResult::Items`].
     DeleteTopics(Vec<TopicId>),
@@ -45,11 +49,13 @@ pub enum Command {
         /// The broker.
         leader: BrokerId,
     },
-    /// Edits of chains. Answered with [`CommandResult::Chains`].
+    /// Edits of chains; one that was made already is answered as made. Answered with
+    /// [`CommandResult::Chains`].
     Edit(Vec<ChainEdit>),
-    /// Reserves ids for idempotent producers. Answered with [`CommandResult::FirstId`].
+    /// Reserves ids for idempotent producers. Answered with [`CommandResult::FirstId`], or with one refused
+    /// item.
     AllocateProducerIds {
-        /// How many, 1 or more.
+        /// How many, 1 to [`crate::PRODUCER_IDS_PER_COMMAND_MAX`].
         count: i64,
     },
 }

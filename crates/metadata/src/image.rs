@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::chain::PartitionState;
+use base::chain::{Member, PartitionState};
 use base::ids::{BrokerId, Incarnation, PartitionId, TopicId, TopicPartition, Uuid};
 use imbl::{OrdMap, Vector};
 
@@ -59,6 +59,8 @@ pub struct Image {
     pub(crate) brokers: OrdMap<BrokerId, Arc<Broker>>,
     pub(crate) topics: OrdMap<TopicId, Arc<Topic>>,
     pub(crate) names: OrdMap<Arc<str>, TopicId>,
+    /// Topics whose names have `.` or `_`, by the name with `_` for each `.`. Follows from `names`.
+    pub(crate) metric_names: OrdMap<Arc<str>, TopicId>,
     pub(crate) configs: OrdMap<Resource, Configs>,
     pub(crate) next_segment_id: u64,
     pub(crate) next_producer_id: i64,
@@ -101,8 +103,45 @@ impl Image {
         self.configs.get(resource).cloned().unwrap_or_default()
     }
 
+    /// Adds a topic under its id and names.
+    pub(crate) fn insert_topic(&mut self, topic: Topic) {
+        if let Some(metric_name) = metric_name(&topic.name) {
+            self.metric_names.insert(metric_name.into(), topic.id);
+        }
+        self.names.insert(topic.name.clone(), topic.id);
+        self.topics.insert(topic.id, Arc::new(topic));
+    }
+
+    /// Takes a topic out.
+    pub(crate) fn remove_topic(&mut self, id: TopicId) -> Option<Arc<Topic>> {
+        let topic = self.topics.remove(&id)?;
+        self.names.remove(&topic.name);
+        if let Some(metric_name) = metric_name(&topic.name) {
+            self.metric_names.remove(&*metric_name);
+        }
+        Some(topic)
+    }
+
+    /// The topic that metrics would take for one of this name.
+    pub(crate) fn metric_twin(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.metric_names.get(&*metric_name(name)?)?)
+    }
+
+    /// Whether the member is a storage of its broker's present life.
+    pub(crate) fn is_current(&self, member: &Member) -> bool {
+        self.brokers.get(&member.broker).is_some_and(|broker| {
+            broker.incarnation == member.incarnation && broker.registration.storages.contains(&member.storage)
+        })
+    }
+
     /// Resources that have config values, in order.
     pub fn configured(&self) -> impl Iterator<Item = (&Resource, &Configs)> {
         self.configs.iter()
     }
+}
+
+/// The name as metrics show it, where `.` and `_` are the same; `None` for a name without either, which
+/// no other name can be taken for.
+fn metric_name(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }

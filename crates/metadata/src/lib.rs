@@ -12,23 +12,22 @@
 //! [`MetadataStore::image`]; images follow one another in the order of the log; stored commands and
 //! snapshots carry tagged fields, so that an older version can skip what it does not know.
 
-
 mod command;
 mod control;
 mod image;
 mod memory;
 mod raft;
-
 mod record;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use command::{
     ChainEdit, Command, CommandResult, EditError, Endpoint, NewTopic, Placement, Refusal, Registration,
     Resource,
 };
-pub use control::{TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
+pub use control::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
 pub use image::{Broker, Configs, Image, Topic};
 pub use memory::MemoryStore;
 pub use raft::{MetadataOpenError, RaftStore};
-
-pub use store::{MetadataStore, ProposeError};
+pub use store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use crate::command::{Command, CommandResult};
 use crate::control;
 use crate::image::Image;
-use crate::store::{MetadataStore, ProposeError};
+use crate::record::encode_command;
+use crate::store::{MetadataStore, ProposeError, check_length};
 
 /// See the module's head.
 pub struct MemoryStore {
@@ -29,6 +30,9 @@ impl MetadataStore for MemoryStore {
     }
 
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<CommandResult, ProposeError>> {
+        if let Err(error) = check_length(&encode_command(&command)) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         let mut image = self.image.lock();
         let result = control::apply(&mut image, command);
         self.published.send_replace(Arc::new(image.clone()));

@@ -14,6 +14,27 @@ pub enum ProposeError {
     /// The store has shut down or failed; the command may or may not have been applied.
     #[error("the metadata store is not available: {0}")]
     Unavailable(String),
+    /// The command is too long and was not applied.
+    #[error("the command takes {bytes} bytes, more than the {COMMAND_BYTES_MAX} that one may take; split it")]
+    TooLarge {
+        /// Its encoded length.
+        bytes: usize,
+    },
+    /// Too much waits for the disk; the command was not applied.
+    #[error("too many commands wait for the metadata store's disk; try again later")]
+    Busy,
+}
+
+/// Longest encoded command, bytes: what one request can make every reader of the log hold. A topic of
+/// 100,000 partitions with three copies takes a third.
+pub const COMMAND_BYTES_MAX: usize = 32 << 20;
+
+/// Refuses a command whose encoding is too long.
+pub(crate) fn check_length(encoded: &[u8]) -> Result<(), ProposeError> {
+    match encoded.len() {
+        bytes if bytes > COMMAND_BYTES_MAX => Err(ProposeError::TooLarge { bytes }),
+        _ => Ok(()),
+    }
 }
 
 /// Holds the metadata and applies commands to it, one after the other.
@@ -21,7 +42,8 @@ pub trait MetadataStore: Send + Sync {
     /// The metadata now. Shows at least every command answered before the call.
     fn image(&self) -> Arc<Image>;
 
-    /// Applies a command durably. It is applied even if the future is dropped.
+    /// Applies a command durably; commands are applied in the order of the calls. Once called, it is
+    /// applied even if the future is dropped.
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<CommandResult, ProposeError>>;
 
     /// Every image from now on; a slow reader sees only the newest.

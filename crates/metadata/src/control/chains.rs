@@ -1,9 +1,13 @@
 //! Elections and edits of chains.
+//!
+//! What `base::chain` cannot know is checked here: which broker lives with which storages, and which
+//! names of segments are given. An edit that was made before and whose answer was lost is answered as
+//! made (replication.md section 2.3).
 
 use std::sync::Arc;
 
-use base::chain::{NewSegment, PartitionState};
-use base::ids::{BrokerId, SegmentId, TopicPartition};
+use base::chain::{ChainError, Member, NewSegment, PartitionState, Seal, SegmentEntry, SegmentState};
+use base::ids::{BrokerId, Generation, SegmentId, TopicPartition};
 
 use crate::command::{ChainEdit, EditError, Resource, index};
 use crate::image::{Image, Topic};
@@ -13,18 +17,19 @@ pub(super) fn elect_all(image: &mut Image, leader: BrokerId) -> usize {
     let mut count = 0;
     let topics: Vec<Arc<Topic>> = image.topics.values().cloned().collect();
     for topic in topics {
+        let concerns =
+            |partition: &PartitionState| partition.leader == leader || partition.placement == [leader];
+        if !topic.partitions.iter().any(|partition| concerns(partition)) {
+            continue;
+        }
         let mut elected = (*topic).clone();
-        let mut changed = false;
         for partition in elected.partitions.iter_mut() {
-            if partition.leader == leader || partition.placement == [leader] {
+            if concerns(partition) {
                 Arc::make_mut(partition).elect(leader);
                 count += 1;
-                changed = true;
             }
         }
-        if changed {
-            image.topics.insert(topic.id, Arc::new(elected));
-        }
+        image.topics.insert(topic.id, Arc::new(elected));
     }
     count
 }
@@ -32,26 +37,89 @@ pub(super) fn elect_all(image: &mut Image, leader: BrokerId) -> usize {
 /// Applies one edit.
 pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionState>, EditError> {
     let id = edit.partition();
-    let present = image.partition(&id).ok_or(EditError::UnknownPartition)?;
-    let mut state = PartitionState::clone(present);
-    let copies_min = copies_min(image, &id, state.placement.len());
+    let present = image.partition(&id).ok_or(EditError::UnknownPartition)?.clone();
+    let copies_min = copies_min(image, &id, present.placement.len());
+    let mut state = PartitionState::clone(&present);
     match edit {
         ChainEdit::SealAndOpen { seal, ensemble, .. } => {
+            if was_sealed(&present, &seal, &ensemble) {
+                return Ok(present);
+            }
             let next = SegmentId(image.next_segment_id + 1);
             let ack_quorum = u32::try_from(ensemble.len()).unwrap_or(u32::MAX);
-            state.seal_and_open(&seal, NewSegment { id: next, ensemble, ack_quorum }, copies_min)?;
+            let opened = NewSegment { id: next, ensemble: ensemble.clone(), ack_quorum };
+            state.seal_and_open(&seal, opened, copies_min)?;
+            // After the checks of the chain: a leader of yesterday hears that, not that its life is over.
+            check_ensemble(image, present.leader, &ensemble)?;
             image.next_segment_id = next.0;
         }
         ChainEdit::Trim { start, .. } => {
             state.trim(start)?;
         }
         ChainEdit::Replace { old, new, .. } => {
+            if was_replaced(&present, &old, &new) {
+                return Ok(present);
+            }
+            check_rewrite_name(image, &present, &old, &new)?;
             state.replace(&old, new, copies_min)?;
         }
     }
     let state = Arc::new(state);
     store(image, &id, state.clone());
     Ok(state)
+}
+
+/// Whether a new segment of a partition led by `leader` may have these members.
+pub(super) fn check_ensemble(image: &Image, leader: BrokerId, ensemble: &[Member]) -> Result<(), ChainError> {
+    if let Some(foreign) = ensemble.iter().find(|member| !image.is_current(member)) {
+        return Err(ChainError::ForeignMember(foreign.broker));
+    }
+    if !ensemble.iter().any(|member| member.broker == leader) {
+        return Err(ChainError::LeaderNotMember(leader));
+    }
+    Ok(())
+}
+
+/// Whether this very edit was made before and nothing since: the open segment is the one it opened, in the
+/// same epoch, and the one it ended is sealed as it says or, ended empty, gone.
+fn was_sealed(state: &PartitionState, seal: &Seal, ensemble: &[Member]) -> bool {
+    let last = state.last();
+    let opened = seal.leader_epoch == state.leader_epoch
+        && last.id > seal.segment
+        && last.epochs == [(seal.leader_epoch, seal.end)]
+        && matches!(&last.state, SegmentState::Open { ensemble: members } if members == ensemble);
+    if !opened {
+        return false;
+    }
+    match state.chain.iter().rev().nth(1).filter(|entry| entry.id >= seal.segment) {
+        Some(entry) => {
+            let SegmentState::Sealed { end, crc, .. } = &entry.state else { return false };
+            entry.id == seal.segment && (*end, *crc) == (seal.end, seal.crc)
+        }
+        None => seal.bytes == 0,
+    }
+}
+
+fn was_replaced(state: &PartitionState, old: &[(SegmentId, Generation)], new: &SegmentEntry) -> bool {
+    state.chain.contains(new) && !state.chain.iter().any(|entry| old.contains(&(entry.id, entry.generation)))
+}
+
+/// A rewrite must bear a name that no file of the partition has or will have: an id that was given to one
+/// of the run, in a later generation, or an id given to none in the chain.
+fn check_rewrite_name(
+    image: &Image,
+    state: &PartitionState,
+    old: &[(SegmentId, Generation)],
+    new: &SegmentEntry,
+) -> Result<(), ChainError> {
+    let taken = |entry: &SegmentEntry| match old.contains(&(entry.id, entry.generation)) {
+        true => entry.id == new.id && entry.generation >= new.generation,
+        false => (entry.id, entry.generation) == (new.id, new.generation),
+    };
+    if new.id.0 > image.next_segment_id || state.chain.iter().any(taken) {
+        return Err(ChainError::StaleSegment(new.id));
+    }
+    Ok(())
 }
 
 /// `min.insync.replicas`, at most the replication factor (replication.md section 2.1).
@@ -64,7 +132,9 @@ fn copies_min(image: &Image, id: &TopicPartition, replication_factor: usize) -> 
 }
 
 fn store(image: &mut Image, id: &TopicPartition, state: Arc<PartitionState>) {
-    let (Some(topic), Some(index)) = (image.topics.get_mut(&id.topic_id), index(id.partition)) else { return };
+    let (Some(topic), Some(index)) = (image.topics.get_mut(&id.topic_id), index(id.partition)) else {
+        return;
+    };
     let topic = Arc::make_mut(topic);
     if index < topic.partitions.len() {
         topic.partitions.set(index, state);

@@ -8,6 +8,7 @@ mod chains;
 mod configs;
 mod topics;
 
+pub use brokers::PRODUCER_IDS_PER_COMMAND_MAX;
 pub use topics::{TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
 
 use crate::command::{Command, CommandResult};
@@ -23,9 +24,10 @@ pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
             }
             CommandResult::Done
         }
-        Command::RegisterBroker(registration) => {
-            CommandResult::Registered(brokers::register(image, registration))
-        }
+        Command::RegisterBroker(registration) => match brokers::register(image, registration) {
+            Ok(incarnation) => CommandResult::Registered(incarnation),
+            Err(refusal) => CommandResult::Items(vec![Err(refusal)]),
+        },
         Command::CreateTopics(topics) => {
             CommandResult::Items(topics.into_iter().map(|topic| topics::create(image, topic)).collect())
         }
@@ -42,8 +44,9 @@ pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
         Command::Edit(edits) => {
             CommandResult::Chains(edits.into_iter().map(|edit| chains::edit(image, edit)).collect())
         }
-        Command::AllocateProducerIds { count } => {
-            CommandResult::FirstId(brokers::allocate_producer_ids(image, count))
-        }
+        Command::AllocateProducerIds { count } => match brokers::allocate_producer_ids(image, count) {
+            Ok(first) => CommandResult::FirstId(first),
+            Err(refusal) => CommandResult::Items(vec![Err(refusal)]),
+        },
     }
 }

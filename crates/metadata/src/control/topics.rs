@@ -31,55 +31,53 @@ pub fn check_name(name: &str) -> Result<(), Refusal> {
         return refuse(format!("A topic name has at most {TOPIC_NAME_LENGTH_MAX} characters."));
     }
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
-        return refuse(format!("`{name}` has characters other than ASCII letters, digits, `.`, `_` and `-`."));
+        return refuse(format!(
+            "`{name}` has characters other than ASCII letters, digits, `.`, `_` and `-`."
+        ));
     }
     Ok(())
 }
 
+/// Creates a topic. One that stands there with this id and name already is the work of an earlier try.
 pub(super) fn create(image: &mut Image, new: NewTopic) -> Result<(), Refusal> {
     check_name(&new.name)?;
-    if image.topic(&new.name).is_some() {
+    if let Some(present) = image.topic(&new.name) {
+        if present.id == new.id {
+            return Ok(());
+        }
         let message = format!("Topic `{}` exists.", new.name);
         return Err(Refusal::new(ErrorCode::TopicAlreadyExists, message));
     }
-    check_collision(image, &new.name)?;
+    // Metric names take `.` and `_` for the same, so two topics must not differ in them alone.
+    if let Some(twin) = image.metric_twin(&new.name) {
+        let message = format!("Topic `{}` differs from `{}` only in `.` and `_`.", new.name, twin.name);
+        return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
+    }
     if new.id.is_zero() || image.topics.contains_key(&new.id) {
         return Err(Refusal::new(ErrorCode::InvalidRequest, "The topic's id is zero or taken."));
     }
-    check_placements(&new.placements)?;
-    let name: Arc<str> = new.name.as_str().into();
+    check_placements(image, &new.placements)?;
     let partitions = new.placements.into_iter().map(|placement| Arc::new(open(image, placement))).collect();
-    let topic = Topic { id: new.id, name: name.clone(), internal: new.internal, partitions };
-    image.topics.insert(new.id, Arc::new(topic));
-    image.names.insert(name, new.id);
+    let name: Arc<str> = new.name.as_str().into();
+    image.insert_topic(Topic { id: new.id, name, internal: new.internal, partitions });
     if !new.configs.is_empty() {
         image.configs.insert(Resource::Topic(new.name), Arc::new(new.configs.into_iter().collect()));
     }
     Ok(())
 }
 
-/// Metric names take `.` and `_` for the same, so two topics must not differ in them alone.
-fn check_collision(image: &Image, name: &str) -> Result<(), Refusal> {
-    if !name.contains(['.', '_']) {
-        return Ok(());
-    }
-    let plain = |name: &str| name.replace('.', "_");
-    match image.names.keys().find(|other| plain(other) == plain(name)) {
-        Some(other) => Err(Refusal::new(
-            ErrorCode::InvalidTopicException,
-            format!("Topic `{name}` differs from `{other}` only in `.` and `_`."),
-        )),
-        None => Ok(()),
-    }
-}
-
-fn check_placements(placements: &[Placement]) -> Result<(), Refusal> {
+fn check_placements(image: &Image, placements: &[Placement]) -> Result<(), Refusal> {
     if placements.is_empty() || placements.len() > TOPIC_PARTITIONS_MAX {
         let message = format!("A topic has 1 to {TOPIC_PARTITIONS_MAX} partitions.");
         return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
     }
-    if placements.iter().any(|placement| placement.brokers.is_empty() || placement.ensemble.is_empty()) {
-        return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, "A partition needs a broker."));
+    for placement in placements {
+        let Some(leader) = placement.brokers.first() else {
+            return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, "A partition needs a broker."));
+        };
+        super::chains::check_ensemble(image, *leader, &placement.ensemble).map_err(|error| {
+            Refusal::new(ErrorCode::InvalidReplicaAssignment, format!("Partition: {error}."))
+        })?;
     }
     Ok(())
 }
@@ -104,7 +102,7 @@ pub(super) fn grow(
         let message = format!("The topic has {} partitions by now.", topic.partitions.len());
         return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
     }
-    check_placements(&placements)?;
+    check_placements(image, &placements)?;
     if topic.partitions.len() + placements.len() > TOPIC_PARTITIONS_MAX {
         let message = format!("A topic has at most {TOPIC_PARTITIONS_MAX} partitions.");
         return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
@@ -118,8 +116,7 @@ pub(super) fn grow(
 }
 
 pub(super) fn delete(image: &mut Image, id: TopicId) -> Result<(), Refusal> {
-    let Some(topic) = image.topics.remove(&id) else { return Err(unknown()) };
-    image.names.remove(&topic.name);
+    let Some(topic) = image.remove_topic(id) else { return Err(unknown()) };
     image.configs.remove(&Resource::Topic(topic.name.to_string()));
     Ok(())
 }

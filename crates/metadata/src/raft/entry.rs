@@ -3,16 +3,17 @@
 //! Protocol buffers with tagged fields, like the commands inside. Field numbers are part of the format.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use openraft::{BasicNode, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use openraft::{CommittedLeaderId, Entry};
 use prost::{Message, Oneof};
 
 use super::TypeConfig;
-use crate::record::{RecordError, decode_command, encode_command};
+use crate::record::RecordError;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct LogIdRecord {
+struct LogIdRecord {
     #[prost(uint64, tag = "1")]
     term: u64,
     #[prost(uint64, tag = "2")]
@@ -28,7 +29,7 @@ impl From<&LogId<u64>> for LogIdRecord {
 }
 
 impl LogIdRecord {
-    pub(super) fn read(&self) -> LogId<u64> {
+    fn read(&self) -> LogId<u64> {
         LogId::new(CommittedLeaderId::new(self.term, self.node), self.index)
     }
 }
@@ -45,10 +46,17 @@ struct EntryRecord {
 enum PayloadRecord {
     #[prost(bool, tag = "2")]
     Blank(bool),
-    #[prost(bytes, tag = "3")]
-    Command(Vec<u8>),
+    #[prost(message, tag = "3")]
+    Batch(BatchRecord),
     #[prost(message, tag = "4")]
     Membership(MembershipRecord),
+}
+
+/// Commands in the order in which they are applied.
+#[derive(Clone, PartialEq, Message)]
+struct BatchRecord {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    commands: Vec<Vec<u8>>,
 }
 
 /// Voters as a list of sets (two while the membership changes), and every node's address.
@@ -81,31 +89,30 @@ fn read_membership(record: MembershipRecord) -> Membership<u64, BasicNode> {
     Membership::new(configs, nodes)
 }
 
+/// What rides in one entry: encoded commands, in the order in which they are applied. Clones share them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch(pub(super) Arc<Vec<Vec<u8>>>);
+
 /// An entry as the payload of the journal.
 pub(super) fn encode_entry(entry: &Entry<TypeConfig>) -> Vec<u8> {
     let payload = match &entry.payload {
         EntryPayload::Blank => PayloadRecord::Blank(true),
-        EntryPayload::Normal(command) => PayloadRecord::Command(encode_command(command)),
+        EntryPayload::Normal(batch) => PayloadRecord::Batch(BatchRecord { commands: batch.0.to_vec() }),
         EntryPayload::Membership(membership) => PayloadRecord::Membership(write_membership(membership)),
     };
     EntryRecord { id: Some((&entry.log_id).into()), payload: Some(payload) }.encode_to_vec()
 }
 
-/// Reads an entry back.
+/// Reads an entry back. The commands in it are read when they are applied.
 pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry<TypeConfig>, RecordError> {
     let record = EntryRecord::decode(bytes)?;
     let log_id = record.id.ok_or(RecordError::Field("log id"))?.read();
     let payload = match record.payload.ok_or(RecordError::Field("payload"))? {
         PayloadRecord::Blank(_) => EntryPayload::Blank,
-        PayloadRecord::Command(bytes) => EntryPayload::Normal(decode_command(&bytes)?),
+        PayloadRecord::Batch(batch) => EntryPayload::Normal(Batch(Arc::new(batch.commands))),
         PayloadRecord::Membership(record) => EntryPayload::Membership(read_membership(record)),
     };
     Ok(Entry { log_id, payload })
-}
-
-/// The index of an entry; `None` for bytes that are none.
-pub(super) fn index_of(bytes: &[u8]) -> Option<u64> {
-    Some(EntryRecord::decode(bytes).ok()?.id?.index)
 }
 
 #[derive(Clone, PartialEq, Message)]

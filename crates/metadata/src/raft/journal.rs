@@ -1,306 +1,387 @@
-//! The log's files: frames of bytes under ascending indexes, durable before an append is answered.
+//! The log's files: what was appended, durable before the append is answered.
 //!
 //! ```text
-//!  <first index, 20 digits>.log:  [length u32][crc32c u32][payload] [length][crc][payload] …
+//!  <sequence, 20 digits>.log
+//!  [magic 8][format u32][sequence u64][next index u64][mark u32][crc u32]      head, synced before frames
+//!  [mark u32][body bytes u32][count u32][first index u64][crc u32][body] …     one frame for one append
+//!                                                        body: count × ([bytes u32][entry])
 //! ```
 //!
-//! Invariants: indexes are dense from the first kept to the last; an append that was answered survives
-//! power loss; an unfinished write at the end is cut when the journal is opened, damage anywhere else is
-//! reported and nothing is changed. Payloads stay in memory too: snapshots keep the log short.
+//! Invariants: a frame is written by one append and synced before the next begins, so that only the last
+//! one can be unfinished; an unfinished one is cut off when the journal is opened, damage anywhere else is
+//! reported and nothing is changed. A frame whose first index lies below the next one takes back the
+//! entries from there on; an empty frame does only that, and at the very end it is the mark of a clean
+//! end, after which damage of any answered append is seen. The mark of a file is random, so bytes inside an
+//! entry do not pass for a frame. Sequence numbers are dense: a missing file is seen. Files go oldest
+//! first, each removal durable before the next.
 //!
-//! It knows nothing of Raft: the index of a payload is told by the caller's function.
+//! It knows nothing of Raft and keeps no entries in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::env::{Disk, File, OpenMode};
+use base::env::{Env, File, OpenMode};
 
-/// A file is ended when it has this many bytes.
-const FILE_BYTES: u64 = 8 << 20;
-/// Longest payload: what one command may take.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
-const HEADER_BYTES: usize = 8;
+use super::home::{Action, FORMAT, FileError};
 
-/// Damage that is no unfinished write.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum JournalError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{path} is damaged at byte {position}: {what}")]
-    Damaged { path: PathBuf, position: u64, what: &'static str },
-}
+/// Longest body of a frame.
+pub(super) const BODY_BYTES_MAX: usize = 64 << 20;
+const MAGIC: &[u8; 8] = b"VltavaLg";
+const HEAD_BYTES: usize = 8 + 4 + 8 + 8 + 4 + 4;
+const FRAME_HEAD_BYTES: usize = 4 + 4 + 4 + 8 + 4;
+
+/// Entries by index.
+pub(super) type Entries = BTreeMap<u64, Vec<u8>>;
 
 struct Segment {
     path: PathBuf,
     file: Arc<dyn File>,
-    length: u64,
+    mark: u32,
+    length: usize,
+    /// One more than the highest index in it, taken back or not.
+    bound: u64,
 }
 
-/// Reads the index out of a payload; `None` for bytes that are no payload.
-pub(crate) type IndexOf = fn(&[u8]) -> Option<u64>;
-
 /// See the module's head.
-pub(crate) struct Journal {
-    disk: Arc<dyn Disk>,
+pub(super) struct Journal {
+    env: Env,
     dir: PathBuf,
-    /// Files by their first index.
-    files: BTreeMap<u64, Segment>,
-    /// Payloads by index, and where each begins in its file.
-    payloads: BTreeMap<u64, (Arc<[u8]>, u64)>,
+    /// A file that has this many bytes is followed by another.
+    file_bytes: usize,
+    /// Oldest first.
+    files: VecDeque<Segment>,
+    next_sequence: u64,
+    /// Index of the next entry.
+    next: u64,
+    /// Set by an error after which nobody knows what the disk holds.
+    failed: bool,
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, which exists.
-    pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, index_of: IndexOf) -> Result<Journal, JournalError> {
-        let mut journal =
-            Journal { disk, dir: dir.to_owned(), files: BTreeMap::new(), payloads: BTreeMap::new() };
-        let names = journal.disk.read_dir(dir).map_err(|source| io_error(dir, source))?;
-        let mut firsts: Vec<u64> =
+    /// Opens the journal in `dir`, which exists. Entries below `kept_from` are not needed any more: their
+    /// files are removed, and they are not returned.
+    pub(super) fn open(
+        env: &Env,
+        dir: &Path,
+        file_bytes: usize,
+        kept_from: u64,
+    ) -> Result<(Journal, Entries), FileError> {
+        let mut journal = Journal {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            file_bytes,
+            files: VecDeque::new(),
+            next_sequence: 1,
+            next: kept_from,
+            failed: false,
+        };
+        let names = env.disk.read_dir(dir).map_err(FileError::io(Action::Read, dir))?;
+        let mut sequences: Vec<u64> =
             names.iter().filter_map(|entry| entry.name.strip_suffix(".log")?.parse().ok()).collect();
-        firsts.sort_unstable();
-        let last = firsts.last().copied();
-        for first in firsts {
-            journal.read_file(first, Some(first) == last, index_of)?;
+        sequences.sort_unstable();
+        let mut entries = Entries::new();
+        for (at, sequence) in sequences.iter().enumerate() {
+            if at > 0 && sequences[at - 1] + 1 != *sequence {
+                return Err(FileError::damaged(
+                    &journal.path_of(*sequence),
+                    0,
+                    "the file before it is missing",
+                ));
+            }
+            journal.read_file(*sequence, at + 1 == sequences.len(), kept_from, &mut entries)?;
         }
-        Ok(journal)
+        journal.next = journal.next.max(kept_from);
+        journal.purge(kept_from)?;
+        Ok((journal, entries))
     }
 
-    fn read_file(&mut self, first: u64, is_last: bool, index_of: IndexOf) -> Result<(), JournalError> {
-        let path = self.path_of(first);
-        let fail = |source| io_error(&path, source);
-        let file = self.disk.open(&path, OpenMode::ReadWrite).map_err(fail)?;
-        let mut bytes = vec![0; usize::try_from(file.len().map_err(fail)?).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, 0).map_err(fail)?;
-        let mut position = 0;
-        let mut expected = match self.payloads.last_key_value() {
-            Some((index, _)) => index + 1,
-            None => first,
+    fn read_file(
+        &mut self,
+        sequence: u64,
+        is_last: bool,
+        kept_from: u64,
+        entries: &mut Entries,
+    ) -> Result<(), FileError> {
+        let path = self.path_of(sequence);
+        let file =
+            self.env.disk.open(&path, OpenMode::Existing).map_err(FileError::io(Action::Create, &path))?;
+        let bytes = read_whole(&*file, &path, self.file_bytes)?;
+        self.next_sequence = sequence;
+        let (mark, next) = match read_head(&bytes, sequence, &path) {
+            Ok(head) => head,
+            // It was being made when the power went: frames come after the head is durable.
+            Err(FileError::Damaged { .. }) if is_last && bytes.len() <= HEAD_BYTES => {
+                return self.remove(&path);
+            }
+            Err(error) => return Err(error),
         };
-        let damaged = |position: usize, what| {
-            Err(JournalError::Damaged { path: path.clone(), position: position as u64, what })
-        };
-        if expected != first {
-            return damaged(0, "the entries before it are missing");
+        self.next_sequence = sequence + 1;
+        let is_first = self.files.is_empty();
+        let missing = if is_first { next > kept_from } else { next != self.next && next > kept_from };
+        if missing {
+            return Err(FileError::damaged(&path, 0, "the entries before it are missing"));
         }
-        while position < bytes.len() {
-            let Some(payload) = frame_at(&bytes[position..]) else {
-                if !is_last || has_later_frame(&bytes[position + 1..], expected, index_of) {
-                    return damaged(position, "valid entries follow bytes that are none");
+        self.next = next;
+        let mut segment = Segment { path, file, mark, length: HEAD_BYTES, bound: next };
+        while segment.length < bytes.len() {
+            let rest = &bytes[segment.length..];
+            let Some(frame) = Frame::parse(rest, mark) else {
+                if !is_last || has_frame(&rest[1..], mark) {
+                    let what = "whole entries follow bytes that are none";
+                    return Err(FileError::damaged(&segment.path, segment.length, what));
                 }
-                let torn = bytes.len() - position;
-                tracing::warn!(path = %path.display(), torn, "an unfinished write was cut off the metadata log's end");
-                file.set_len(position as u64).map_err(fail)?;
-                file.sync_data().map_err(fail)?;
-                bytes.truncate(position);
+                cut(&segment, rest.len())?;
                 break;
             };
-            if index_of(payload) != Some(expected) {
-                return damaged(position, "an entry of another index stands there");
-            }
-            self.payloads.insert(expected, (payload.into(), position as u64));
-            position += HEADER_BYTES + payload.len();
-            expected += 1;
+            self.replay(&frame, &mut segment, kept_from, entries)?;
         }
-        let length = bytes.len() as u64;
-        self.files.insert(first, Segment { path, file, length });
+        if is_last {
+            // A process that was killed between write and sync left bytes that we read but a power cut takes.
+            segment.file.sync_data().map_err(FileError::io(Action::Sync, &segment.path))?;
+        }
+        self.files.push_back(segment);
         Ok(())
     }
 
-    /// First and last index kept.
-    pub(crate) fn bounds(&self) -> Option<(u64, u64)> {
-        Some((*self.payloads.first_key_value()?.0, *self.payloads.last_key_value()?.0))
-    }
-
-    /// Payloads of a range of indexes, in order.
-    pub(crate) fn range(&self, range: impl std::ops::RangeBounds<u64>) -> Vec<Arc<[u8]>> {
-        self.payloads.range(range).map(|(_, (payload, _))| payload.clone()).collect()
-    }
-
-    /// Appends payloads with one write and returns what must be synced for them to be durable. The
-    /// first continues the journal, or begins it anywhere when it is empty.
-    pub(crate) fn append(&mut self, first: u64, payloads: Vec<Vec<u8>>) -> Result<Arc<dyn File>, JournalError> {
-        let open = self.files.last_entry().filter(|file| file.get().length < FILE_BYTES);
-        let begin = match open {
-            Some(file) => *file.key(),
-            None => self.begin_file(first)?,
-        };
-        let file = self.files.get_mut(&begin).expect("the file was found or made");
-        let mut frames = Vec::new();
-        let mut positions = Vec::with_capacity(payloads.len());
-        for payload in &payloads {
-            positions.push(file.length + frames.len() as u64);
-            frames.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-            frames.extend_from_slice(&crc_fast::crc32_iscsi(payload).to_be_bytes());
-            frames.extend_from_slice(payload);
+    fn replay(
+        &mut self,
+        frame: &Frame<'_>,
+        segment: &mut Segment,
+        kept_from: u64,
+        entries: &mut Entries,
+    ) -> Result<(), FileError> {
+        let damaged = |what| FileError::damaged(&segment.path, segment.length, what);
+        if frame.first > self.next {
+            return Err(damaged("entries are missing before this one"));
         }
-        file.file
-            .write_all_at(&[IoSlice::new(&frames)], file.length)
-            .map_err(|source| io_error(&file.path, source))?;
-        file.length += frames.len() as u64;
-        for ((index, payload), position) in (first..).zip(payloads).zip(positions) {
-            self.payloads.insert(index, (payload.into(), position));
-        }
-        Ok(file.file.clone())
-    }
-
-    fn begin_file(&mut self, first: u64) -> Result<u64, JournalError> {
-        let path = self.path_of(first);
-        let file = self.disk.open(&path, OpenMode::ReadWrite).map_err(|source| io_error(&path, source))?;
-        file.set_len(0).map_err(|source| io_error(&path, source))?;
-        self.disk.sync_dir(&self.dir).map_err(|source| io_error(&self.dir, source))?;
-        self.files.insert(first, Segment { path, file, length: 0 });
-        Ok(first)
-    }
-
-    /// Drops everything from `index` on.
-    pub(crate) fn truncate(&mut self, index: u64) -> Result<(), JournalError> {
-        let Some((_, position)) = self.payloads.get(&index) else { return Ok(()) };
-        let position = *position;
-        let later = self.files.split_off(&(index + 1));
-        for file in later.into_values() {
-            self.disk.remove_file(&file.path).map_err(|source| io_error(&file.path, source))?;
-        }
-        if let Some(mut file) = self.files.last_entry() {
-            let file = file.get_mut();
-            let cut = file.file.set_len(position).and_then(|()| file.file.sync_data());
-            cut.map_err(|source| io_error(&file.path, source))?;
-            file.length = position;
-        }
-        self.payloads.split_off(&index);
-        self.disk.sync_dir(&self.dir).map_err(|source| io_error(&self.dir, source))
-    }
-
-    /// Forgets everything up to and including `index`: whole files go, the rest stays readable on disk
-    /// but not here.
-    pub(crate) fn purge(&mut self, index: u64) -> Result<(), JournalError> {
-        self.payloads = self.payloads.split_off(&(index + 1));
-        let firsts: Vec<u64> = self.files.keys().copied().collect();
-        for pair in firsts.windows(2) {
-            if pair[1] <= index + 1
-                && let Some(file) = self.files.remove(&pair[0])
-            {
-                self.disk.remove_file(&file.path).map_err(|source| io_error(&file.path, source))?;
+        let payloads = frame.payloads().ok_or_else(|| damaged("an entry has another length than it says"))?;
+        entries.split_off(&frame.first);
+        self.next = frame.first;
+        for payload in payloads {
+            if self.next >= kept_from {
+                entries.insert(self.next, payload.to_vec());
             }
+            self.next += 1;
         }
+        segment.bound = segment.bound.max(self.next);
+        segment.length += FRAME_HEAD_BYTES + frame.body.len();
         Ok(())
     }
 
-    fn path_of(&self, first: u64) -> PathBuf {
-        self.dir.join(format!("{first:020}.log"))
+    /// Appends entries durably. The first continues the journal, takes back what stands there, or, after a
+    /// purge of everything, begins further on. After an error of a full disk the same call may be made
+    /// again; after any other the journal is dead.
+    pub(super) fn append(&mut self, first: u64, payloads: &[Vec<u8>]) -> Result<(), FileError> {
+        if self.failed {
+            let source = io::Error::other("an earlier write or sync failed");
+            return Err(FileError::io(Action::Write, &self.dir)(source));
+        }
+        let done = self.try_append(first, payloads);
+        self.failed = done.as_ref().is_err_and(|error| !error.is_full());
+        done
+    }
+
+    fn try_append(&mut self, first: u64, payloads: &[Vec<u8>]) -> Result<(), FileError> {
+        if self.files.back().is_none_or(|file| file.length >= self.file_bytes) {
+            self.begin_file()?;
+        }
+        let segment = self.files.back_mut().expect("a file was found or made");
+        let body_bytes: usize = payloads.iter().map(|payload| 4 + payload.len()).sum();
+        if body_bytes > BODY_BYTES_MAX || first > self.next {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "the append does not fit the log");
+            return Err(FileError::io(Action::Write, &segment.path)(source));
+        }
+        let frame = write_frame(segment.mark, first, payloads, body_bytes);
+        let io = |action| FileError::io(action, &segment.path);
+        segment
+            .file
+            .write_all_at(&[IoSlice::new(&frame)], segment.length as u64)
+            .map_err(io(Action::Write))?;
+        segment.file.sync_data().map_err(io(Action::Sync))?;
+        segment.length += frame.len();
+        self.next = first + payloads.len() as u64;
+        segment.bound = segment.bound.max(self.next);
+        Ok(())
+    }
+
+    fn begin_file(&mut self) -> Result<(), FileError> {
+        let (sequence, path) = (self.next_sequence, self.path_of(self.next_sequence));
+        let mark = self.env.random.next_u64() as u32;
+        let head = write_head(sequence, self.next, mark);
+        let io = |action| FileError::io(action, &path);
+        let file = self.env.disk.open(&path, OpenMode::ReadWrite).map_err(io(Action::Create))?;
+        file.set_len(0).map_err(io(Action::Cut))?;
+        file.write_all_at(&[IoSlice::new(&head)], 0).map_err(io(Action::Write))?;
+        file.sync_data().map_err(io(Action::Sync))?;
+        self.env.disk.sync_dir(&self.dir).map_err(FileError::io(Action::Sync, &self.dir))?;
+        self.files.push_back(Segment { path, file, mark, length: HEAD_BYTES, bound: self.next });
+        self.next_sequence += 1;
+        Ok(())
+    }
+
+    /// Takes back everything from `index` on, durably.
+    pub(super) fn truncate(&mut self, index: u64) -> Result<(), FileError> {
+        if index < self.next { self.append(index, &[]) } else { Ok(()) }
+    }
+
+    /// Marks a clean end: from now on damage of the last append too is told from an unfinished one.
+    pub(super) fn finish(&mut self) -> Result<(), FileError> {
+        if self.files.is_empty() { Ok(()) } else { self.append(self.next, &[]) }
+    }
+
+    /// Removes the files that hold nothing from `kept_from` on.
+    pub(super) fn purge(&mut self, kept_from: u64) -> Result<(), FileError> {
+        while self.files.front().is_some_and(|file| file.bound <= kept_from) {
+            let file = self.files.pop_front().expect("there is a front");
+            self.remove(&file.path)?;
+        }
+        self.next = self.next.max(kept_from);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), FileError> {
+        self.env.disk.remove_file(path).map_err(FileError::io(Action::Remove, path))?;
+        self.env.disk.sync_dir(&self.dir).map_err(FileError::io(Action::Sync, &self.dir))
+    }
+
+    fn path_of(&self, sequence: u64) -> PathBuf {
+        self.dir.join(format!("{sequence:020}.log"))
     }
 }
 
-fn io_error(path: &Path, source: io::Error) -> JournalError {
-    JournalError::Io { path: path.to_owned(), source }
-}
-
-/// The payload of a whole and undamaged frame at the front of the bytes.
-fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let length = u32::from_be_bytes(*length) as usize;
-    if length == 0 || length > PAYLOAD_BYTES_MAX {
-        return None;
+fn read_whole(file: &dyn File, path: &Path, file_bytes: usize) -> Result<Vec<u8>, FileError> {
+    let length = file.len().map_err(FileError::io(Action::Read, path))?;
+    let longest = file_bytes + FRAME_HEAD_BYTES + BODY_BYTES_MAX;
+    if length > longest as u64 {
+        return Err(FileError::damaged(path, longest, "it is longer than a log file can be"));
     }
-    let payload = rest.get(..length)?;
-    (crc_fast::crc32_iscsi(payload) == u32::from_be_bytes(*crc)).then_some(payload)
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(FileError::io(Action::Read, path))?;
+    Ok(bytes)
 }
 
-/// Whether a valid entry of a later index stands anywhere in the bytes.
-fn has_later_frame(bytes: &[u8], index: u64, index_of: IndexOf) -> bool {
-    (0..bytes.len()).any(|at| {
-        frame_at(&bytes[at..]).and_then(index_of).is_some_and(|found| found >= index)
-    })
+fn cut(segment: &Segment, torn_bytes: usize) -> Result<(), FileError> {
+    let path = &segment.path;
+    tracing::warn!(path = %path.display(), torn_bytes, "an unfinished write was cut off the end of the metadata log");
+    segment.file.set_len(segment.length as u64).map_err(FileError::io(Action::Cut, path))
+}
+
+fn write_head(sequence: u64, next: u64, mark: u32) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.extend_from_slice(MAGIC);
+    head.extend_from_slice(&FORMAT.to_be_bytes());
+    head.extend_from_slice(&sequence.to_be_bytes());
+    head.extend_from_slice(&next.to_be_bytes());
+    head.extend_from_slice(&mark.to_be_bytes());
+    head.extend_from_slice(&crc_fast::crc32_iscsi(&head).to_be_bytes());
+    head
+}
+
+/// The mark and the next index in the head of a file.
+fn read_head(bytes: &[u8], sequence: u64, path: &Path) -> Result<(u32, u64), FileError> {
+    let damaged = |what| FileError::damaged(path, 0, what);
+    let head = bytes.get(..HEAD_BYTES).ok_or_else(|| damaged("it is shorter than its head"))?;
+    let mut fields = Fields(&head[8..]);
+    let read = (fields.u32(), fields.u64(), fields.u64(), fields.u32(), fields.u32());
+    let (Some(format), Some(found), Some(next), Some(mark), Some(crc)) = read else {
+        return Err(damaged("it is shorter than its head"));
+    };
+    if &head[..8] != MAGIC || crc_fast::crc32_iscsi(&head[..HEAD_BYTES - 4]) != crc {
+        return Err(damaged("its head cannot be read"));
+    }
+    if format != FORMAT {
+        return Err(FileError::Format { path: path.to_owned(), found: format });
+    }
+    if found != sequence {
+        return Err(damaged("it bears the name of another file"));
+    }
+    Ok((mark, next))
+}
+
+fn write_frame(mark: u32, first: u64, payloads: &[Vec<u8>], body_bytes: usize) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(FRAME_HEAD_BYTES + body_bytes);
+    frame.extend_from_slice(&mark.to_be_bytes());
+    frame.extend_from_slice(&(body_bytes as u32).to_be_bytes());
+    frame.extend_from_slice(&(payloads.len() as u32).to_be_bytes());
+    frame.extend_from_slice(&first.to_be_bytes());
+    frame.extend_from_slice(&[0; 4]);
+    for payload in payloads {
+        frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        frame.extend_from_slice(payload);
+    }
+    let crc = frame_crc(&frame[..FRAME_HEAD_BYTES - 4], &frame[FRAME_HEAD_BYTES..]);
+    frame[FRAME_HEAD_BYTES - 4..FRAME_HEAD_BYTES].copy_from_slice(&crc.to_be_bytes());
+    frame
+}
+
+fn frame_crc(head: &[u8], body: &[u8]) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    digest.update(head);
+    digest.update(body);
+    digest.finalize() as u32
+}
+
+/// Whether a whole frame stands anywhere in the bytes.
+fn has_frame(bytes: &[u8], mark: u32) -> bool {
+    let mark_bytes = mark.to_be_bytes();
+    let mut places = bytes.windows(4).enumerate().filter(|(_, four)| *four == mark_bytes);
+    places.any(|(at, _)| Frame::parse(&bytes[at..], mark).is_some())
+}
+
+/// A whole and undamaged frame.
+struct Frame<'a> {
+    first: u64,
+    count: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The frame at the front of the bytes.
+    fn parse(bytes: &'a [u8], mark: u32) -> Option<Frame<'a>> {
+        let mut fields = Fields(bytes);
+        if fields.u32()? != mark {
+            return None;
+        }
+        let (length, count, first, crc) =
+            (fields.u32()? as usize, fields.u32()?, fields.u64()?, fields.u32()?);
+        let body = fields.0.get(..length)?;
+        let whole = frame_crc(&bytes[..FRAME_HEAD_BYTES - 4], body) == crc;
+        let fits = length <= BODY_BYTES_MAX && first.checked_add(count.into()).is_some();
+        (whole && fits).then_some(Frame { first, count, body })
+    }
+
+    fn payloads(&self) -> Option<Vec<&'a [u8]>> {
+        let mut fields = Fields(self.body);
+        let mut payloads = Vec::new();
+        for _ in 0..self.count {
+            let length = fields.u32()? as usize;
+            payloads.push(fields.take(length)?);
+        }
+        fields.0.is_empty().then_some(payloads)
+    }
+}
+
+/// Numbers at the front of bytes, big-endian; `None` when there are too few.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (front, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(front)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_be_bytes)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use base::env::Env;
-
-    fn index_of(payload: &[u8]) -> Option<u64> {
-        payload.get(..8)?.try_into().ok().map(u64::from_be_bytes)
-    }
-
-    fn payload(index: u64, size: usize) -> Vec<u8> {
-        let mut bytes = index.to_be_bytes().to_vec();
-        bytes.resize(8 + size, index as u8);
-        bytes
-    }
-
-    struct Folder(PathBuf, Arc<dyn Disk>);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let env = Env::os();
-            let dir = std::env::temp_dir().join(format!("vltava-journal-{name}-{}", env.random_uuid()));
-            env.disk.create_dir_all(&dir).unwrap();
-            Folder(dir, env.disk.clone())
-        }
-
-        fn open(&self) -> Result<Journal, JournalError> {
-            Journal::open(self.1.clone(), &self.0, index_of)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = self.1.remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn what_was_appended_is_there_after_reopening() {
-        let folder = Folder::new("reopen");
-        let mut journal = folder.open().unwrap();
-        journal.append(1, (1..=5).map(|i| payload(i, 10)).collect()).unwrap();
-        journal.append(6, vec![payload(6, 9 << 20)]).unwrap();
-        journal.append(7, vec![payload(7, 10)]).unwrap();
-        assert_eq!(journal.files.len(), 2);
-        let journal = folder.open().unwrap();
-        assert_eq!(journal.bounds(), Some((1, 7)));
-        assert_eq!(&*journal.range(6..=6)[0], payload(6, 9 << 20));
-    }
-
-    #[test]
-    fn an_unfinished_write_is_cut_at_every_length() {
-        for cut in 1..26 {
-            let folder = Folder::new("torn");
-            let mut journal = folder.open().unwrap();
-            let file = journal.append(1, vec![payload(1, 10), payload(2, 10)]).unwrap();
-            file.set_len(file.len().unwrap() - cut).unwrap();
-            let mut journal = folder.open().unwrap();
-            assert_eq!(journal.bounds(), Some((1, 1)), "{cut}");
-            journal.append(2, vec![payload(2, 3)]).unwrap();
-            assert_eq!(folder.open().unwrap().bounds(), Some((1, 2)));
-        }
-    }
-
-    #[test]
-    fn damage_before_the_end_is_reported_and_nothing_changes() {
-        let folder = Folder::new("damage");
-        let mut journal = folder.open().unwrap();
-        let file = journal.append(1, (1..=3).map(|i| payload(i, 10)).collect()).unwrap();
-        file.write_all_at(&[IoSlice::new(&[0xff])], 30).unwrap();
-        let length = file.len().unwrap();
-        assert!(matches!(folder.open(), Err(JournalError::Damaged { .. })));
-        assert_eq!(file.len().unwrap(), length);
-    }
-
-    #[test]
-    fn purge_and_truncate_keep_the_middle() {
-        let folder = Folder::new("middle");
-        let mut journal = folder.open().unwrap();
-        for index in 1..=4 {
-            journal.append(index, vec![payload(index, 9 << 20)]).unwrap();
-        }
-        journal.purge(2).unwrap();
-        journal.truncate(4).unwrap();
-        assert_eq!(journal.bounds(), Some((3, 3)));
-        assert_eq!(folder.open().unwrap().bounds(), Some((3, 3)));
-        journal.append(4, vec![payload(4, 1)]).unwrap();
-        assert_eq!(folder.open().unwrap().bounds(), Some((3, 4)));
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

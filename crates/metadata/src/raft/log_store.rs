@@ -1,90 +1,122 @@
 //! openraft's log storage over the journal.
 //!
-//! An append is written, synced on a worker and only then reported; openraft has one append under way at a
-//! time. The last purged log id stands in a small file, because the journal's files do not tell it.
+//! An append is written and synced on a worker and only then reported; openraft has one append under way at
+//! a time. Entries stay in memory too: snapshots keep the log short. What a snapshot covers counts as
+//! purged, so nothing but the snapshot says how far that goes.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::io;
 use std::ops::RangeBounds;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use base::env::Env;
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{Entry, ErrorSubject, ErrorVerb, LogId, LogState, RaftLogReader, StorageError, StorageIOError, Vote};
+use openraft::{
+    Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, LogState, RaftLogReader, StorageError,
+    StorageIOError, Vote,
+};
 use parking_lot::Mutex;
-use prost::Message;
 
-use super::entry::{LogIdRecord, decode_entry, decode_vote, encode_entry, encode_vote, index_of};
-use super::journal::{Journal, JournalError};
-use super::{SMALL_FILE_BYTES_MAX, TypeConfig};
+use super::TypeConfig;
+use super::entry::{decode_entry, decode_vote, encode_entry, encode_vote};
+use super::home::{self, FileError, Home, Kind};
+use super::journal::Journal;
+
+/// Longest file with a vote.
+const VOTE_BYTES_MAX: usize = 4_096;
 
 type Failure = StorageError<u64>;
 
 /// The log; clones share it.
 #[derive(Clone)]
 pub(super) struct LogStore {
-    env: Env,
-    dir: PathBuf,
-    shared: Arc<Mutex<Shared>>,
+    home: Arc<Home>,
+    /// Lent to one worker at a time; nothing else waits for it.
+    journal: Arc<Mutex<Journal>>,
+    log: Arc<Mutex<Log>>,
 }
 
-struct Shared {
-    journal: Journal,
+struct Log {
+    /// Entries and their sizes in the journal.
+    entries: BTreeMap<u64, (Entry<TypeConfig>, usize)>,
+    bytes: usize,
     purged: Option<LogId<u64>>,
     vote: Option<Vote<u64>>,
 }
 
 impl LogStore {
-    pub(super) fn open(env: &Env, dir: &Path) -> Result<LogStore, JournalError> {
-        let journal = Journal::open(env.disk.clone(), dir, index_of)?;
-        let damaged = |name: &str| JournalError::Damaged {
-            path: dir.join(name),
-            position: 0,
-            what: "the content cannot be read",
-        };
-        let vote = match read_small(env, &dir.join("vote"))? {
-            Some(bytes) => Some(decode_vote(&bytes).map_err(|_| damaged("vote"))?),
+    /// Opens the log; `purged` is the last entry in the snapshot.
+    pub(super) fn open(home: &Arc<Home>, purged: Option<LogId<u64>>) -> Result<LogStore, FileError> {
+        let disk = &*home.env.disk;
+        let vote_path = home.dir.join("vote");
+        let vote = match home::read(disk, &vote_path, Kind::Vote, VOTE_BYTES_MAX)? {
+            Some(bytes) => Some(decode_vote(&bytes).map_err(|error| unreadable(&vote_path, &error))?),
             None => None,
         };
-        let purged = match read_small(env, &dir.join("purged"))? {
-            Some(bytes) => Some(LogIdRecord::decode(&*bytes).map_err(|_| damaged("purged"))?.read()),
-            None => None,
-        };
-        let mut shared = Shared { journal, purged, vote };
-        if let Some(purged) = purged {
-            shared.journal.purge(purged.index)?;
+        let kept_from = purged.map_or(0, |id| id.index + 1);
+        let (journal, payloads) = Journal::open(&home.env, &home.dir, home.limits.file_bytes, kept_from)?;
+        let mut log = Log { entries: BTreeMap::new(), bytes: 0, purged, vote };
+        for (index, payload) in payloads {
+            let entry = decode_entry(&payload).ok().filter(|entry| entry.log_id.index == index);
+            let entry = entry.ok_or_else(|| unreadable(&home.dir, &format!("entry {index} of the log")))?;
+            log.insert(entry, payload.len());
         }
-        Ok(LogStore { env: env.clone(), dir: dir.to_owned(), shared: Arc::new(Mutex::new(shared)) })
+        let journal = Arc::new(Mutex::new(journal));
+        Ok(LogStore { home: home.clone(), journal, log: Arc::new(Mutex::new(log)) })
     }
 
     /// Index of the last entry.
     pub(super) fn last_index(&self) -> Option<u64> {
-        self.shared.lock().journal.bounds().map(|(_, last)| last)
+        self.log.lock().entries.last_key_value().map(|(index, _)| *index)
     }
 
-    async fn replace(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
-        let (disk, path) = (self.env.disk.clone(), self.dir.join(name));
-        let crc = crc_fast::crc32_iscsi(&content).to_be_bytes();
-        self.env.blocking(move || disk.replace(&path, &[&crc[..], &content].concat())).await
+    /// Voters by the last entry about them; `None` when the log has no such entry.
+    pub(super) fn last_voters(&self) -> Option<Vec<u64>> {
+        let log = self.log.lock();
+        log.entries.values().rev().find_map(|(entry, _)| match &entry.payload {
+            EntryPayload::Membership(membership) => Some(membership.voter_ids().collect()),
+            _ => None,
+        })
+    }
+
+    /// Bytes of the entries that no snapshot covers yet.
+    pub(super) fn bytes(&self) -> usize {
+        self.log.lock().bytes
+    }
+
+    /// Marks a clean end; nothing is appended any more.
+    pub(super) async fn finish(&self) -> Result<(), FileError> {
+        self.on_journal(Journal::finish).await
+    }
+
+    async fn on_journal<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Journal) -> Result<T, FileError> + Clone + Send + 'static,
+    ) -> Result<T, FileError> {
+        let journal = self.journal.clone();
+        self.home.persist(move || work(&mut journal.lock())).await
     }
 }
 
-/// A small file that begins with the CRC of the rest; `None` when it is not there.
-fn read_small(env: &Env, path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
-    if !env.disk.exists(path) {
-        return Ok(None);
+impl Log {
+    fn insert(&mut self, entry: Entry<TypeConfig>, bytes: usize) {
+        self.bytes += bytes;
+        if let Some((_, replaced)) = self.entries.insert(entry.log_id.index, (entry, bytes)) {
+            self.bytes -= replaced;
+        }
     }
-    let fail = |source| JournalError::Io { path: path.to_owned(), source };
-    let bytes = env.disk.read(path, SMALL_FILE_BYTES_MAX).map_err(fail)?;
-    match bytes.split_first_chunk::<4>() {
-        Some((crc, rest)) if crc_fast::crc32_iscsi(rest) == u32::from_be_bytes(*crc) => Ok(Some(rest.to_vec())),
-        _ => Err(JournalError::Damaged { path: path.to_owned(), position: 0, what: "its CRC does not fit" }),
+
+    fn recount(&mut self) {
+        self.bytes = self.entries.values().map(|(_, bytes)| bytes).sum();
     }
 }
 
-fn fault(subject: ErrorSubject<u64>, verb: ErrorVerb, error: impl std::error::Error + 'static) -> Failure {
-    StorageIOError::new(subject, verb, openraft::AnyError::new(&error)).into()
+fn unreadable(path: &Path, what: &dyn std::fmt::Display) -> FileError {
+    FileError::damaged(path, 0, format!("{what} cannot be read"))
+}
+
+fn fault(subject: ErrorSubject<u64>, verb: ErrorVerb) -> impl FnOnce(FileError) -> Failure {
+    move |error| StorageIOError::new(subject, verb, openraft::AnyError::new(&error)).into()
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
@@ -92,11 +124,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry<TypeConfig>>, Failure> {
-        let payloads = self.shared.lock().journal.range(range);
-        let decode = |payload: Arc<[u8]>| {
-            decode_entry(&payload).map_err(|error| fault(ErrorSubject::Logs, ErrorVerb::Read, error))
-        };
-        payloads.into_iter().map(decode).collect()
+        Ok(self.log.lock().entries.range(range).map(|(_, (entry, _))| entry.clone()).collect())
     }
 }
 
@@ -104,19 +132,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = LogStore;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, Failure> {
-        let (last, purged) = {
-            let shared = self.shared.lock();
-            let last = shared.journal.bounds().map(|(_, last)| shared.journal.range(last..=last));
-            (last, shared.purged)
-        };
-        let last = match last.and_then(|entries| entries.into_iter().next()) {
-            Some(payload) => {
-                let entry = decode_entry(&payload);
-                Some(entry.map_err(|error| fault(ErrorSubject::Logs, ErrorVerb::Read, error))?.log_id)
-            }
-            None => purged,
-        };
-        Ok(LogState { last_purged_log_id: purged, last_log_id: last })
+        let log = self.log.lock();
+        let last = log.entries.last_key_value().map(|(_, (entry, _))| entry.log_id);
+        Ok(LogState { last_purged_log_id: log.purged, last_log_id: last.or(log.purged) })
     }
 
     async fn get_log_reader(&mut self) -> LogStore {
@@ -124,14 +142,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), Failure> {
-        let saved = self.replace("vote", encode_vote(vote)).await;
-        saved.map_err(|error| fault(ErrorSubject::Vote, ErrorVerb::Write, error))?;
-        self.shared.lock().vote = Some(*vote);
+        let (disk, path, body) = (self.home.env.disk.clone(), self.home.dir.join("vote"), encode_vote(vote));
+        let write = move || home::replace(&*disk, &path, Kind::Vote, &body);
+        self.home.persist(write).await.map_err(fault(ErrorSubject::Vote, ErrorVerb::Write))?;
+        self.log.lock().vote = Some(*vote);
         Ok(())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, Failure> {
-        Ok(self.shared.lock().vote)
+        Ok(self.log.lock().vote)
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), Failure>
@@ -140,28 +159,37 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: Send,
     {
         let entries: Vec<_> = entries.into_iter().collect();
-        let Some(first) = entries.first().map(|entry| entry.log_id.index) else {
-            callback.log_io_completed(Ok(()));
-            return Ok(());
-        };
-        let payloads = entries.iter().map(encode_entry).collect();
-        let written = self.shared.lock().journal.append(first, payloads);
-        let file = written.map_err(|error| fault(ErrorSubject::Logs, ErrorVerb::Write, error))?;
-        callback.log_io_completed(self.env.blocking(move || file.sync_data()).await);
+        if let Some(first) = entries.first().map(|entry| entry.log_id.index) {
+            let payloads: Arc<Vec<Vec<u8>>> = Arc::new(entries.iter().map(encode_entry).collect());
+            let written = payloads.clone();
+            let append = move |journal: &mut Journal| journal.append(first, &written);
+            self.on_journal(append).await.map_err(fault(ErrorSubject::Logs, ErrorVerb::Write))?;
+            let mut log = self.log.lock();
+            for (entry, payload) in entries.into_iter().zip(&*payloads) {
+                log.insert(entry, payload.len());
+            }
+        }
+        callback.log_io_completed(Ok(()));
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId<u64>) -> Result<(), Failure> {
-        let truncated = self.shared.lock().journal.truncate(log_id.index);
-        truncated.map_err(|error| fault(ErrorSubject::Logs, ErrorVerb::Delete, error))
+        let truncate = move |journal: &mut Journal| journal.truncate(log_id.index);
+        self.on_journal(truncate).await.map_err(fault(ErrorSubject::Logs, ErrorVerb::Delete))?;
+        let mut log = self.log.lock();
+        log.entries.split_off(&log_id.index);
+        log.recount();
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: LogId<u64>) -> Result<(), Failure> {
-        let saved = self.replace("purged", LogIdRecord::from(&log_id).encode_to_vec()).await;
-        saved.map_err(|error| fault(ErrorSubject::Logs, ErrorVerb::Write, error))?;
-        let mut shared = self.shared.lock();
-        shared.purged = Some(log_id);
-        let purged = shared.journal.purge(log_id.index);
-        purged.map_err(|error| fault(ErrorSubject::Logs, ErrorVerb::Delete, error))
+        {
+            let mut log = self.log.lock();
+            log.purged = Some(log_id);
+            log.entries = log.entries.split_off(&(log_id.index + 1));
+            log.recount();
+        }
+        let purge = move |journal: &mut Journal| journal.purge(log_id.index + 1);
+        self.on_journal(purge).await.map_err(fault(ErrorSubject::Logs, ErrorVerb::Delete))
     }
 }

@@ -1,31 +1,36 @@
 //! openraft's state machine over the pure one: applies entries, publishes images, keeps snapshots.
+//!
+//! A snapshot is built on a worker from an image that shares all with the present one, so that proposals
+//! go on meanwhile. A full disk delays it; the log grows until there is room.
 
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::env::Env;
 use openraft::storage::RaftStateMachine;
 use openraft::{
-    BasicNode, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
-    SnapshotMeta, StorageError, StorageIOError, StoredMembership,
+    BasicNode, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder,
+    Snapshot, SnapshotMeta, StorageError, StorageIOError, StoredMembership,
 };
 use tokio::sync::watch;
 
+use super::TypeConfig;
 use super::entry::{Meta, decode_snapshot, encode_snapshot, snapshot_id};
-use super::{MetadataOpenError, SNAPSHOT_BYTES_MAX, TypeConfig};
+use super::home::{self, FileError, Home, Kind};
 use crate::command::CommandResult;
 use crate::control;
 use crate::image::Image;
-use crate::record::{decode_image, encode_image};
+use crate::record::{RecordError, decode_command, decode_image, encode_image};
+
+/// Longest snapshot file.
+const SNAPSHOT_BYTES_MAX: usize = 1 << 32;
+const SNAPSHOT: &str = "snapshot";
 
 type Failure = StorageError<u64>;
 type Stored = StoredMembership<u64, BasicNode>;
 
-/// See the module's head. Clones of its parts build snapshots.
+/// See the module's head.
 pub(super) struct Machine {
-    env: Env,
-    path: PathBuf,
+    home: Arc<Home>,
     image: Image,
     applied: Option<LogId<u64>>,
     membership: Stored,
@@ -34,22 +39,15 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Begins with the snapshot in the directory, if there is one.
-    pub(super) fn open(env: &Env, dir: &Path) -> Result<Machine, MetadataOpenError> {
+    pub(super) fn open(home: &Arc<Home>) -> Result<Machine, FileError> {
         let mut machine = Machine {
-            env: env.clone(),
-            path: dir.join("snapshot"),
+            home: home.clone(),
             image: Image::default(),
             applied: None,
             membership: Stored::default(),
             published: watch::Sender::new(Arc::default()),
         };
-        if env.disk.exists(&machine.path) {
-            let bytes = env
-                .disk
-                .read(&machine.path, SNAPSHOT_BYTES_MAX)
-                .map_err(|source| MetadataOpenError::Io { dir: dir.to_owned(), source })?;
-            let damaged = |what: String| MetadataOpenError::Damaged { dir: dir.to_owned(), what };
-            let (meta, image) = read_file(&bytes).map_err(|what| damaged(format!("snapshot: {what}")))?;
+        if let Some((meta, image)) = read_snapshot(home)? {
             machine.take_over(&meta, image);
         }
         Ok(machine)
@@ -57,6 +55,17 @@ impl Machine {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Image>> {
         self.published.subscribe()
+    }
+
+    /// The last entry in the image.
+    pub(super) fn applied(&self) -> Option<LogId<u64>> {
+        self.applied
+    }
+
+    /// Voters as the snapshot knows them; `None` before there were any.
+    pub(super) fn voters(&self) -> Option<Vec<u64>> {
+        let voters: Vec<u64> = self.membership.membership().voter_ids().collect();
+        (!voters.is_empty()).then_some(voters)
     }
 
     fn take_over(&mut self, meta: &Meta, image: Image) {
@@ -72,18 +81,22 @@ impl Machine {
             last_membership: self.membership.clone(),
             snapshot_id: snapshot_id(self.applied),
         };
-        Builder { env: self.env.clone(), path: self.path.clone(), image: self.image.clone(), meta }
+        Builder { home: self.home.clone(), image: self.image.clone(), meta }
+    }
+
+    fn apply_batch(&mut self, commands: &[Vec<u8>]) -> Result<Vec<CommandResult>, RecordError> {
+        let apply = |command: &Vec<u8>| Ok(control::apply(&mut self.image, decode_command(command)?));
+        commands.iter().map(apply).collect()
     }
 }
 
-/// The file: CRC, then the record.
-fn read_file(bytes: &[u8]) -> Result<(Meta, Image), String> {
-    let (crc, rest) = bytes.split_first_chunk::<4>().ok_or("it is too short")?;
-    if crc_fast::crc32_iscsi(rest) != u32::from_be_bytes(*crc) {
-        return Err("its CRC does not fit".to_owned());
-    }
-    let (meta, image) = decode_snapshot(rest).map_err(|error| error.to_string())?;
-    Ok((meta, decode_image(&image).map_err(|error| error.to_string())?))
+fn read_snapshot(home: &Home) -> Result<Option<(Meta, Image)>, FileError> {
+    let path = home.dir.join(SNAPSHOT);
+    let Some(bytes) = home::read(&*home.env.disk, &path, Kind::Snapshot, SNAPSHOT_BYTES_MAX)? else {
+        return Ok(None);
+    };
+    let read = decode_snapshot(&bytes).and_then(|(meta, image)| Ok((meta, decode_image(&image)?)));
+    read.map(Some).map_err(|error| FileError::damaged(&path, 0, error.to_string()))
 }
 
 fn fault(verb: ErrorVerb, error: impl std::error::Error + 'static) -> Failure {
@@ -97,7 +110,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok((self.applied, self.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<CommandResult>, Failure>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<CommandResult>>, Failure>
     where
         I: IntoIterator<Item = Entry<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -106,11 +119,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
         for entry in entries {
             self.applied = Some(entry.log_id);
             results.push(match entry.payload {
-                EntryPayload::Blank => CommandResult::Done,
-                EntryPayload::Normal(command) => control::apply(&mut self.image, command),
+                EntryPayload::Blank => Vec::new(),
+                EntryPayload::Normal(batch) => self.apply_batch(&batch.0).map_err(|error| {
+                    let at = entry.log_id.index;
+                    self.home.fail(format!(
+                        "entry {at} of the log in {} cannot be applied: {error}; it is damaged or of a later version: \
+                         start the version that wrote it, or restore the directory from a copy",
+                        self.home.dir.display(),
+                    ));
+                    fault(ErrorVerb::Read, error)
+                })?,
                 EntryPayload::Membership(membership) => {
                     self.membership = Stored::new(Some(entry.log_id), membership);
-                    CommandResult::Done
+                    Vec::new()
                 }
             });
         }
@@ -137,35 +158,33 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, Failure> {
-        let (disk, path) = (self.env.disk.clone(), self.path.clone());
-        let read = move || if disk.exists(&path) { disk.read(&path, SNAPSHOT_BYTES_MAX).map(Some) } else { Ok(None) };
-        let bytes = self.env.blocking(read).await.map_err(|error| fault(ErrorVerb::Read, error))?;
-        let Some(bytes) = bytes else { return Ok(None) };
-        let damaged = |what: String| fault(ErrorVerb::Read, std::io::Error::other(what));
-        let (meta, image) = read_file(&bytes).map_err(damaged)?;
+        let home = self.home.clone();
+        let read = self.home.env.blocking(move || read_snapshot(&home)).await;
+        let Some((meta, image)) = read.map_err(|error| fault(ErrorVerb::Read, error))? else {
+            return Ok(None);
+        };
         Ok(Some(Snapshot { meta, snapshot: Box::new(Cursor::new(encode_image(&image))) }))
     }
 }
 
 /// Writes one snapshot: an image and what it covers, both taken when it was made.
 pub(super) struct Builder {
-    env: Env,
-    path: PathBuf,
+    home: Arc<Home>,
     image: Image,
     meta: Meta,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, Failure> {
-        let (disk, path, image, meta) =
-            (self.env.disk.clone(), self.path.clone(), self.image.clone(), self.meta.clone());
+        let _building = self.home.building.lock().await;
+        let (disk, path) = (self.home.env.disk.clone(), self.home.dir.join(SNAPSHOT));
+        let (image, meta) = (self.image.clone(), self.meta.clone());
         let write = move || {
             let image = encode_image(&image);
-            let record = encode_snapshot(&meta, image.clone());
-            let crc = crc_fast::crc32_iscsi(&record).to_be_bytes();
-            disk.replace(&path, &[&crc[..], &record].concat()).map(|()| image)
+            home::replace(&*disk, &path, Kind::Snapshot, &encode_snapshot(&meta, image.clone()))?;
+            Ok(image)
         };
-        let image = self.env.blocking(write).await.map_err(|error| fault(ErrorVerb::Write, error))?;
+        let image = self.home.persist(write).await.map_err(|error| fault(ErrorVerb::Write, error))?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(Cursor::new(image)) })
     }
 }

@@ -1,219 +1,151 @@
 //! The durable metadata store: one Raft group, today of one voter.
 //!
 //! ```text
-//!  propose ─► edits of chains that meet are merged ─► openraft ─► journal (fsync) ─► state machine ─► image
+//!  propose ─► queue (what waits rides together) ─► openraft ─► journal (fsync) ─► state machine ─► image
 //! ```
 //!
 //! openraft runs with one voter and no timers: the voter is made leader when the store opens. The log is a
 //! [`journal`] of our own; a snapshot is an image in one file, replaced as a whole. Nothing outside this
 //! module knows openraft.
+//!
+//! Invariants: an answered command survives power loss; a full disk delays, any other failed write or sync
+//! stops the store for good, because nobody knows what the disk holds then.
 
 mod entry;
+mod home;
 mod journal;
 mod log_store;
 mod machine;
+mod open;
+mod queue;
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::env::{BoxFuture, Env};
 use base::ids::BrokerId;
 use openraft::{BasicNode, Raft, SnapshotPolicy};
-use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use crate::command::{ChainEdit, Command, CommandResult};
+use crate::command::{Command, CommandResult};
 use crate::image::Image;
-use crate::store::{MetadataStore, ProposeError};
-use journal::JournalError;
-use log_store::LogStore;
-use machine::Machine;
+use crate::record::encode_command;
+use crate::store::{MetadataStore, ProposeError, check_length};
+use home::{Home, Phase};
+pub use open::MetadataOpenError;
+use queue::Queue;
 
 openraft::declare_raft_types!(
     /// The types of our Raft group.
     pub(crate) TypeConfig:
-        D = Command,
-        R = CommandResult,
+        D = entry::Batch,
+        R = Vec<CommandResult>,
         NodeId = u64,
         Node = BasicNode,
         SnapshotData = Cursor<Vec<u8>>,
 );
 
-/// What the file `format` must hold.
-const FORMAT: &[u8] = b"vltava metadata format 1\n";
-/// Entries between two snapshots: bounds the log on disk and in memory, and the replay at the start.
-const SNAPSHOT_ENTRIES: u64 = 2_000;
-/// Entries kept behind a snapshot.
-const ENTRIES_KEPT: u64 = 100;
-/// Edits that ride in one entry at most.
-const EDITS_MERGED_MAX: usize = 20_000;
+/// What bounds the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Entries between two snapshots: bounds the replay at the start.
+    pub(crate) snapshot_entries: u64,
+    /// Bytes of log between two snapshots: bounds the log on disk and in memory.
+    pub(crate) snapshot_log_bytes: usize,
+    /// A log file that has this many bytes is followed by another.
+    pub(crate) file_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { snapshot_entries: 2_000, snapshot_log_bytes: 16 << 20, file_bytes: 8 << 20 }
+    }
+}
+
 /// How long the single voter may take to lead and apply its log when the store opens.
 const OPENING_PATIENCE: Duration = Duration::from_secs(60);
-/// Longest small file (vote, format).
-const SMALL_FILE_BYTES_MAX: usize = 4_096;
-/// Longest snapshot.
-const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
-
-/// Why a metadata directory cannot be opened; says how to mend it.
-#[derive(Debug, thiserror::Error)]
-pub enum MetadataOpenError {
-    /// The directory was written by another version.
-    #[error(
-        "{dir} has another metadata format ({found:?}); start the version that wrote it, or point to an empty directory"
-    )]
-    Format {
-        /// The directory.
-        dir: PathBuf,
-        /// What its format file says.
-        found: String,
-    },
-    /// A file is damaged.
-    #[error(
-        "the metadata in {dir} cannot be read: {what}; restore the directory from a copy, nothing in it was changed"
-    )]
-    Damaged {
-        /// The directory.
-        dir: PathBuf,
-        /// What and where.
-        what: String,
-    },
-    /// The operating system refused something.
-    #[error("the metadata directory {dir} cannot be used: {source}")]
-    Io {
-        /// The directory.
-        dir: PathBuf,
-        /// What it said.
-        source: std::io::Error,
-    },
-    /// The Raft library failed.
-    #[error("the metadata log does not start: {0}")]
-    Raft(String),
-}
 
 /// See the module's head.
 pub struct RaftStore {
-    raft: Raft<TypeConfig>,
+    queue: Queue,
     images: watch::Receiver<Arc<Image>>,
-    edits: Arc<Mutex<Merging>>,
-}
-
-/// Edits that wait for the entry under way.
-#[derive(Default)]
-struct Merging {
-    waiting: Vec<(Vec<ChainEdit>, oneshot::Sender<Result<CommandResult, ProposeError>>)>,
-    running: bool,
 }
 
 impl RaftStore {
-    /// Opens the store in a directory, which is formatted when it is new.
+    /// Opens the store in a directory, which is formatted when it is new and locked while it is open.
     ///
     /// # Errors
     /// [`MetadataOpenError`].
     pub async fn open(env: Env, dir: PathBuf, node: BrokerId) -> Result<RaftStore, MetadataOpenError> {
-        let opening = (env.clone(), dir.clone());
-        let (log, machine) = env
-            .blocking(move || {
-                let (env, dir) = opening;
-                check_format(&env, &dir)?;
-                let log = LogStore::open(&env, &dir).map_err(|error| open_error(&dir, error))?;
-                let machine = Machine::open(&env, &dir)?;
-                Ok::<_, MetadataOpenError>((log, machine))
-            })
-            .await?;
+        RaftStore::open_with(env, dir, node, Limits::default()).await
+    }
+
+    /// Opens the store with other limits.
+    pub(crate) async fn open_with(
+        env: Env,
+        dir: PathBuf,
+        node: BrokerId,
+        limits: Limits,
+    ) -> Result<RaftStore, MetadataOpenError> {
+        let id = u64::try_from(node.0);
+        let id = id.map_err(|_| MetadataOpenError::Raft(format!("node.id {node} is negative")))?;
+        let opening = env.clone();
+        let (home, log, machine) =
+            env.blocking(move || open::open_parts(&opening, &dir, node, limits)).await?;
         let images = machine.subscribe();
         let last = log.last_index();
-        let config = openraft::Config {
-            cluster_name: "vltava".to_owned(),
-            enable_tick: false,
-            enable_heartbeat: false,
-            enable_elect: false,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
-            max_in_snapshot_log_to_keep: ENTRIES_KEPT,
-            ..openraft::Config::default()
-        };
-        let failed = |error: String| MetadataOpenError::Raft(error);
-        let config = Arc::new(config.validate().map_err(|error| failed(error.to_string()))?);
-        let id = u64::try_from(node.0).map_err(|_| failed(format!("node.id {node} is negative")))?;
-        let raft = Raft::new(id, config, NoPeers, log, machine).await.map_err(|error| failed(error.to_string()))?;
-        if raft.is_initialized().await.map_err(|error| failed(error.to_string()))? {
-            raft.trigger().elect().await.map_err(|error| failed(error.to_string()))?;
-        } else {
-            let members = std::collections::BTreeMap::from([(id, BasicNode::default())]);
-            raft.initialize(members).await.map_err(|error| failed(error.to_string()))?;
-        }
-        let wait = raft.wait(Some(OPENING_PATIENCE));
-        wait.metrics(
-            |metrics| {
-                metrics.current_leader == Some(id)
-                    && metrics.last_applied.map(|applied| applied.index) >= last
-                    && metrics.last_applied.map(|applied| applied.index) == metrics.last_log_index
-            },
-            "the single voter leads and has applied its log",
-        )
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-        let store = RaftStore { raft, images, edits: Arc::default() };
+        let raft = Raft::new(id, raft_config(limits)?, NoPeers, log.clone(), machine).await;
+        let raft = raft.map_err(|error| open::of_raft(&home, &error))?;
+        lead(&raft, &home, id, last).await?;
+        let store = RaftStore { queue: Queue::new(raft, log, home.clone()), images };
         if store.image().cluster_id.is_zero() {
             let command = Command::Bootstrap { cluster_id: env.random_uuid() };
-            store.propose(command).await.map_err(|error| failed(error.to_string()))?;
+            store.propose(command).await.map_err(|error| open::of_raft(&home, &error))?;
         }
+        home.enter(Phase::Serving);
         Ok(store)
     }
-
-    /// Queues edits and sees to it that they are proposed together with what else has arrived.
-    async fn merged(&self, edits: Vec<ChainEdit>) -> Result<CommandResult, ProposeError> {
-        let (answer, receiver) = oneshot::channel();
-        let start = {
-            let mut merging = self.edits.lock();
-            merging.waiting.push((edits, answer));
-            !std::mem::replace(&mut merging.running, true)
-        };
-        if start {
-            tokio::spawn(propose_merged(self.raft.clone(), self.edits.clone()));
-        }
-        receiver.await.unwrap_or_else(|_| Err(ProposeError::Unavailable("it was shut down".to_owned())))
-    }
 }
 
-/// Proposes waiting edits, entry by entry, until none wait.
-async fn propose_merged(raft: Raft<TypeConfig>, merging: Arc<Mutex<Merging>>) {
-    loop {
-        let batch = {
-            let mut merging = merging.lock();
-            let count = merging.waiting.len().min(EDITS_MERGED_MAX);
-            let batch: Vec<_> = merging.waiting.drain(..count).collect();
-            merging.running = !batch.is_empty();
-            batch
-        };
-        if batch.is_empty() {
-            return;
-        }
-        let (edits, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let counts: Vec<usize> = edits.iter().map(Vec::len).collect();
-        let result = write(&raft, Command::Edit(edits.into_iter().flatten().collect())).await;
-        let mut chains = match result {
-            Ok(CommandResult::Chains(chains)) => chains.into_iter(),
-            other => {
-                for answer in answers {
-                    // Who asked may have gone away; then nobody wants the answer.
-                    let _ = answer.send(other.clone());
-                }
-                continue;
-            }
-        };
-        for (answer, count) in answers.into_iter().zip(counts) {
-            let _ = answer.send(Ok(CommandResult::Chains(chains.by_ref().take(count).collect())));
-        }
-    }
+fn raft_config(limits: Limits) -> Result<Arc<openraft::Config>, MetadataOpenError> {
+    let config = openraft::Config {
+        cluster_name: "vltava".to_owned(),
+        enable_tick: false,
+        enable_heartbeat: false,
+        enable_elect: false,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_entries),
+        // Nobody follows the log, so what a snapshot covers is not needed.
+        max_in_snapshot_log_to_keep: 0,
+        ..openraft::Config::default()
+    };
+    config.validate().map(Arc::new).map_err(|error| MetadataOpenError::Raft(error.to_string()))
 }
 
-async fn write(raft: &Raft<TypeConfig>, command: Command) -> Result<CommandResult, ProposeError> {
-    match raft.client_write(command).await {
-        Ok(response) => Ok(response.data),
-        Err(error) => Err(ProposeError::Unavailable(error.to_string())),
+/// Makes the single voter lead and waits until it has applied its log, up to `last` at least.
+async fn lead(
+    raft: &Raft<TypeConfig>,
+    home: &Home,
+    id: u64,
+    last: Option<u64>,
+) -> Result<(), MetadataOpenError> {
+    if raft.is_initialized().await.map_err(|error| open::of_raft(home, &error))? {
+        raft.trigger().elect().await.map_err(|error| open::of_raft(home, &error))?;
+    } else {
+        let members = BTreeMap::from([(id, BasicNode::default())]);
+        raft.initialize(members).await.map_err(|error| open::of_raft(home, &error))?;
     }
+    let wait = raft.wait(Some(OPENING_PATIENCE));
+    let leads = wait.metrics(
+        |metrics| {
+            let applied = metrics.last_applied.map(|applied| applied.index);
+            metrics.current_leader == Some(id) && applied >= last && applied == metrics.last_log_index
+        },
+        "the single voter leads and has applied its log",
+    );
+    leads.await.map(drop).map_err(|error| open::of_raft(home, &error))
 }
 
 impl MetadataStore for RaftStore {
@@ -222,16 +154,11 @@ impl MetadataStore for RaftStore {
     }
 
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<CommandResult, ProposeError>> {
+        let encoded = encode_command(&command);
+        let receiver = check_length(&encoded).and_then(|()| self.queue.push(encoded));
         Box::pin(async move {
-            match command {
-                Command::Edit(edits) => self.merged(edits).await,
-                command => {
-                    // A task of its own: the command is applied even if the caller goes away.
-                    let raft = self.raft.clone();
-                    let task = tokio::spawn(async move { write(&raft, command).await });
-                    task.await.unwrap_or_else(|error| Err(ProposeError::Unavailable(error.to_string())))
-                }
-            }
+            let gone = |_| Err(ProposeError::Unavailable("it was shut down".to_owned()));
+            receiver?.await.unwrap_or_else(gone)
         })
     }
 
@@ -240,37 +167,25 @@ impl MetadataStore for RaftStore {
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
+        let Queue { raft, log, home, .. } = &self.queue;
         Box::pin(async move {
-            if let Err(error) = self.raft.shutdown().await {
+            home.enter(Phase::Ending);
+            if let Err(error) = raft.shutdown().await {
                 tracing::warn!(%error, "the metadata log did not end cleanly");
+            }
+            drop(home.building.lock().await);
+            if home.failure().is_none()
+                && let Err(error) = log.finish().await
+            {
+                tracing::warn!(%error, "the metadata log's end is not marked as clean");
             }
         })
     }
 }
 
-fn check_format(env: &Env, dir: &Path) -> Result<(), MetadataOpenError> {
-    let fail = |source| MetadataOpenError::Io { dir: dir.to_owned(), source };
-    env.disk.create_dir_all(dir).map_err(fail)?;
-    let path = dir.join("format");
-    if env.disk.exists(&path) {
-        let found = env.disk.read(&path, SMALL_FILE_BYTES_MAX).map_err(fail)?;
-        if found != FORMAT {
-            let found = String::from_utf8_lossy(&found).trim().chars().take(80).collect();
-            return Err(MetadataOpenError::Format { dir: dir.to_owned(), found });
-        }
-        return Ok(());
-    }
-    if env.disk.read_dir(dir).map_err(fail)?.iter().any(|entry| entry.name.ends_with(".log")) {
-        let found = "no format file".to_owned();
-        return Err(MetadataOpenError::Format { dir: dir.to_owned(), found });
-    }
-    env.disk.replace(&path, FORMAT).map_err(fail)
-}
-
-fn open_error(dir: &Path, error: JournalError) -> MetadataOpenError {
-    match error {
-        JournalError::Io { source, .. } => MetadataOpenError::Io { dir: dir.to_owned(), source },
-        damaged => MetadataOpenError::Damaged { dir: dir.to_owned(), what: damaged.to_string() },
+impl Drop for RaftStore {
+    fn drop(&mut self) {
+        self.queue.home.enter(Phase::Ending);
     }
 }
 
@@ -315,8 +230,10 @@ mod no_peers {
             &mut self,
             _: InstallSnapshotRequest<TypeConfig>,
             _: RPCOption,
-        ) -> Result<InstallSnapshotResponse<u64>, RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>>
-        {
+        ) -> Result<
+            InstallSnapshotResponse<u64>,
+            RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>,
+        > {
             Err(RPCError::Unreachable(unreachable()))
         }
 
@@ -327,5 +244,31 @@ mod no_peers {
         ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
             Err(RPCError::Unreachable(unreachable()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::env::sim::Sim;
+
+    use super::*;
+
+    #[test]
+    fn a_command_of_a_later_version_stops_the_store_and_says_which_to_start() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let sim = Sim::new(1);
+            let open = || RaftStore::open(sim.env.clone(), PathBuf::from("/metadata"), BrokerId(1));
+            let store = open().await.unwrap();
+            // Field 1000: a kind of command that is not known.
+            let answer = store.queue.push(vec![0xc2, 0x3e, 0]).unwrap().await.unwrap();
+            let said = answer.unwrap_err().to_string();
+            assert!(said.contains("cannot be applied") && said.contains("start the version"), "{said}");
+            store.shutdown().await;
+            drop(store);
+            sim.disk.kill();
+            let said = open().await.err().unwrap().to_string();
+            assert!(said.contains("entry") && said.contains("start the version that wrote it"), "{said}");
+        });
     }
 }

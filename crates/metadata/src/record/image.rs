@@ -113,8 +113,7 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, RecordError> {
             internal: topic.internal,
             partitions: partitions.collect::<Result<_, _>>()?,
         };
-        image.names.insert(read.name.clone(), read.id);
-        image.topics.insert(read.id, Arc::new(read));
+        image.insert_topic(read);
     }
     for configured in record.configs {
         let resource = required(configured.resource, "resource")?.read()?;

@@ -1,0 +1,121 @@
+//! One queue before the log: commands of any kind that wait ride together in the next entry.
+//!
+//! Invariants: one entry is under way at a time, so that what arrives during its fsync shares the next
+//! one; commands are applied in the order in which they were proposed; one that was taken in is applied
+//! even if nobody waits for its answer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use openraft::Raft;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::TypeConfig;
+use super::entry::Batch;
+use super::home::{Home, Phase};
+use super::log_store::LogStore;
+use crate::command::CommandResult;
+use crate::store::{COMMAND_BYTES_MAX, ProposeError};
+
+/// Commands that ride in one entry at most.
+const COMMANDS_PER_ENTRY_MAX: usize = 20_000;
+/// Commands that may wait, bytes: what proposers can make us hold.
+const WAITING_BYTES_MAX: usize = 4 * COMMAND_BYTES_MAX;
+
+type Answer = oneshot::Sender<Result<CommandResult, ProposeError>>;
+
+/// See the module's head. Clones share it.
+#[derive(Clone)]
+pub(super) struct Queue {
+    pub(super) raft: Raft<TypeConfig>,
+    pub(super) log: LogStore,
+    pub(super) home: Arc<Home>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    commands: VecDeque<(Vec<u8>, Answer)>,
+    bytes: usize,
+    /// Whether a task proposes.
+    running: bool,
+}
+
+impl Queue {
+    pub(super) fn new(raft: Raft<TypeConfig>, log: LogStore, home: Arc<Home>) -> Queue {
+        Queue { raft, log, home, waiting: Arc::default() }
+    }
+
+    /// Takes an encoded command in; its result comes through the receiver.
+    pub(super) fn push(
+        &self,
+        command: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Result<CommandResult, ProposeError>>, ProposeError> {
+        if self.home.phase() == Phase::Ending {
+            return Err(ProposeError::Unavailable("it was shut down".to_owned()));
+        }
+        let (answer, receiver) = oneshot::channel();
+        let start = {
+            let mut waiting = self.waiting.lock();
+            if waiting.bytes + command.len() > WAITING_BYTES_MAX {
+                return Err(ProposeError::Busy);
+            }
+            waiting.bytes += command.len();
+            waiting.commands.push_back((command, answer));
+            !std::mem::replace(&mut waiting.running, true)
+        };
+        if start {
+            tokio::spawn(self.clone().run());
+        }
+        Ok(receiver)
+    }
+
+    /// Proposes what waits, entry by entry, until nothing does.
+    async fn run(self) {
+        loop {
+            let (commands, answers) = self.waiting.lock().take_batch();
+            if answers.is_empty() {
+                return;
+            }
+            match self.raft.client_write(Batch(Arc::new(commands))).await {
+                Ok(response) => {
+                    for (answer, result) in answers.into_iter().zip(response.data) {
+                        // Who asked may have gone away; then nobody wants the answer.
+                        let _ = answer.send(Ok(result));
+                    }
+                }
+                Err(error) => {
+                    let why = self.home.failure().map_or_else(|| error.to_string(), |failure| failure.text);
+                    for answer in answers {
+                        let _ = answer.send(Err(ProposeError::Unavailable(why.clone())));
+                    }
+                }
+            }
+            if self.log.bytes() >= self.home.limits.snapshot_log_bytes {
+                // Ignored while one is built; fails only when the store has stopped, which the next write tells.
+                let _ = self.raft.trigger().snapshot().await;
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// What fits one entry: at least one command if any waits.
+    fn take_batch(&mut self) -> (Vec<Vec<u8>>, Vec<Answer>) {
+        let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some((command, _)) = self.commands.front() {
+            bytes += command.len();
+            if !commands.is_empty() && (bytes > COMMAND_BYTES_MAX || commands.len() == COMMANDS_PER_ENTRY_MAX)
+            {
+                break;
+            }
+            let (command, answer) = self.commands.pop_front().expect("there is a front");
+            self.bytes -= command.len();
+            commands.push(command);
+            answers.push(answer);
+        }
+        self.running = !answers.is_empty();
+        (commands, answers)
+    }
+}

@@ -1,0 +1,74 @@
+//! Stored forms: mutated bytes are refused or read as something else, never a panic.
+
+use base::chain::Seal;
+use base::env::sim::SimRandom;
+use base::ids::{LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid};
+
+use super::commands::{Draw, member, sealed_entry, storages};
+use crate::command::{ChainEdit, Command};
+use crate::control::apply;
+use crate::image::Image;
+use crate::record::{decode_command, decode_image, encode_command, encode_image};
+
+#[test]
+fn every_field_at_its_bounds_comes_back() {
+    let partition = TopicPartition { topic_id: Uuid([255; 16]), partition: PartitionId(i32::MIN) };
+    let seal = Seal {
+        segment: SegmentId(u64::MAX),
+        leader_epoch: LeaderEpoch(i32::MIN),
+        end: i64::MIN,
+        crc: u32::MAX,
+        bytes: u64::MAX,
+        holders: storages(1),
+    };
+    let edits = vec![
+        ChainEdit::Trim { partition, start: i64::MIN },
+        ChainEdit::SealAndOpen {
+            partition,
+            seal,
+            ensemble: vec![member(i32::MAX, i64::MAX), member(-1, i64::MIN)],
+        },
+        ChainEdit::Replace {
+            partition,
+            old: vec![(SegmentId(0), base::ids::Generation(u32::MAX))],
+            new: sealed_entry(),
+        },
+    ];
+    for command in
+        [Command::Edit(edits), Command::Edit(Vec::new()), Command::AllocateProducerIds { count: i64::MIN }]
+    {
+        assert_eq!(decode_command(&encode_command(&command)).as_ref(), Ok(&command));
+    }
+}
+
+#[test]
+fn mutated_bytes_never_panic() {
+    let random = SimRandom::new(11);
+    let draw = Draw(SimRandom::new(12));
+    let mut image = Image::default();
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..3_000 {
+        let command = draw.command(&image);
+        for original in [encode_command(&command), encode_image(&image)] {
+            let mut bytes = original;
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len() as u64 + 1) as usize;
+                match random.below(4) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, random.below(256) as u8),
+                    2 if at < bytes.len() => bytes[at] = [0, 0x7f, 0x80, 0xff][random.below(4) as usize],
+                    _ if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+                    _ => {}
+                }
+            }
+            for is_read in [decode_command(&bytes).is_ok(), decode_image(&bytes).is_ok()] {
+                if is_read { read += 1 } else { refused += 1 }
+            }
+        }
+        apply(&mut image, command);
+        if image.version % 300 == 0 {
+            image = Image::default();
+        }
+    }
+    assert!(read > 500 && refused > 500, "{read} {refused}");
+}

@@ -1,0 +1,246 @@
+//! One conformance suite for every metadata store: what callers may rely on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::chain::{ChainError, Seal, SegmentState};
+use base::env::sim::Sim;
+use base::error::ErrorCode;
+use base::ids::{BrokerId, Incarnation, LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid};
+
+use super::commands::{member, placements, registration, storages, topic};
+use super::simulated;
+use crate::command::{ChainEdit, Command, CommandResult, EditError, Refusal, Resource};
+use crate::memory::MemoryStore;
+use crate::raft::RaftStore;
+use crate::store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};
+use crate::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_PARTITIONS_MAX};
+
+async fn on_each<F: Future<Output = ()>>(suite: impl Fn(Arc<dyn MetadataStore>) -> F) {
+    suite(Arc::new(MemoryStore::default())).await;
+    let sim = Sim::new(1);
+    let opened = RaftStore::open(sim.env.clone(), PathBuf::from("/data/metadata"), BrokerId(1)).await;
+    let store = Arc::new(opened.unwrap());
+    suite(store.clone()).await;
+    store.shutdown().await;
+    let refused = store.propose(Command::ElectAll { leader: BrokerId(1) }).await;
+    assert!(matches!(refused, Err(ProposeError::Unavailable(_))));
+}
+
+async fn items(store: &dyn MetadataStore, command: Command) -> Vec<Result<(), ErrorCode>> {
+    match store.propose(command).await.unwrap() {
+        CommandResult::Items(items) => {
+            items.into_iter().map(|item| item.map_err(|Refusal { code, .. }| code)).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn register(store: &dyn MetadataStore, broker: i32) -> Incarnation {
+    match store.propose(Command::RegisterBroker(registration(broker))).await.unwrap() {
+        CommandResult::Registered(incarnation) => incarnation,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn edit(
+    store: &dyn MetadataStore,
+    edit: ChainEdit,
+) -> Result<Arc<base::chain::PartitionState>, EditError> {
+    match store.propose(Command::Edit(vec![edit])).await.unwrap() {
+        CommandResult::Chains(mut chains) => chains.pop().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn topics_are_created_read_back_grown_and_deleted() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let incarnation = register(store, 1).await;
+        let one = |name| topic(name, 2, member(1, incarnation.0));
+        let mut bad_member = one("bad");
+        bad_member.placements[0].ensemble[0].incarnation.0 += 1;
+        let topics = vec![
+            one("a.b"),
+            one("a_b"),
+            one(".."),
+            one("c"),
+            one("c"),
+            topic("none", 0, member(1, 1)),
+            bad_member,
+        ];
+        let results = items(store, Command::CreateTopics(topics)).await;
+        use ErrorCode::{
+            InvalidPartitions, InvalidReplicaAssignment, InvalidTopicException, TopicAlreadyExists,
+        };
+        let invalid = Err(InvalidTopicException);
+        // The second "c" has the id of the first: the same topic, asked for again.
+        let expected =
+            [Ok(()), invalid, invalid, Ok(()), Ok(()), Err(InvalidPartitions), Err(InvalidReplicaAssignment)];
+        assert_eq!(results, expected);
+        let names: Vec<String> = store.image().topics().map(|topic| topic.name.to_string()).collect();
+        assert_eq!(names, ["a.b", "c"]);
+        assert_eq!(items(store, Command::CreateTopics(vec![one("a.b")])).await, [Ok(())]);
+        let other = crate::NewTopic { id: Uuid([9; 16]), ..one("a.b") };
+        assert_eq!(items(store, Command::CreateTopics(vec![other])).await, [Err(TopicAlreadyExists)]);
+
+        let id = one("c").id;
+        let grow = |present, count| Command::CreatePartitions {
+            topic_id: id,
+            present,
+            placements: placements(count, member(1, incarnation.0)),
+        };
+        assert_eq!(items(store, grow(2, 3)).await, [Ok(())]);
+        for (present, count) in [(2, 3), (-1, 1), (5, TOPIC_PARTITIONS_MAX), (5, 0)] {
+            assert_eq!(items(store, grow(present, count)).await, [Err(InvalidPartitions)]);
+        }
+        assert_eq!(store.image().topic("c").unwrap().partitions.len(), 5);
+        let none = TopicPartition { topic_id: id, partition: PartitionId(-1) };
+        assert!(store.image().partition(&none).is_none());
+
+        let delete = Command::DeleteTopics(vec![one("a.b").id, Uuid([8; 16])]);
+        assert_eq!(items(store, delete).await, [Ok(()), Err(ErrorCode::UnknownTopicId)]);
+        assert_eq!(items(store, Command::CreateTopics(vec![one("a_b")])).await, [Ok(())]);
+    }));
+}
+
+#[test]
+fn configs_are_set_and_deleted_and_go_with_their_topic() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let incarnation = register(store, 1).await;
+        let new = topic("t", 1, member(1, incarnation.0));
+        items(store, Command::CreateTopics(vec![new.clone()])).await;
+        let resource = Resource::Topic("t".to_owned());
+        let alter = |resource: &Resource, key: &str, value: Option<&str>| Command::AlterConfigs {
+            resource: resource.clone(),
+            changes: vec![(key.to_owned(), value.map(str::to_owned))],
+        };
+        assert_eq!(items(store, alter(&resource, "a", Some("1"))).await, [Ok(())]);
+        assert_eq!(store.image().configs(&resource).get("a").map(String::as_str), Some("1"));
+        assert_eq!(items(store, alter(&resource, "a", None)).await, [Ok(())]);
+        assert_eq!(store.image().configured().count(), 0);
+        let nobody = Resource::Topic("nobody".to_owned());
+        assert_eq!(
+            items(store, alter(&nobody, "a", Some("1"))).await,
+            [Err(ErrorCode::UnknownTopicOrPartition)]
+        );
+        items(store, alter(&resource, "a", Some("1"))).await;
+        items(store, alter(&Resource::AllBrokers, "b", Some("2"))).await;
+        items(store, Command::DeleteTopics(vec![new.id])).await;
+        assert_eq!(
+            store.image().configured().map(|(resource, _)| resource.clone()).collect::<Vec<_>>(),
+            [Resource::AllBrokers]
+        );
+    }));
+}
+
+#[test]
+fn producer_ids_are_given_once_and_in_bounds() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let mut next = 0;
+        for count in [1, 1_000, PRODUCER_IDS_PER_COMMAND_MAX, 5] {
+            let result = store.propose(Command::AllocateProducerIds { count }).await.unwrap();
+            assert_eq!(result, CommandResult::FirstId(next));
+            next += count;
+        }
+        for count in [0, -1, i64::MIN, i64::MAX, PRODUCER_IDS_PER_COMMAND_MAX + 1] {
+            let refused = items(&*store, Command::AllocateProducerIds { count }).await;
+            assert_eq!(refused, [Err(ErrorCode::InvalidRequest)]);
+        }
+        assert_eq!(
+            store.propose(Command::AllocateProducerIds { count: 1 }).await.unwrap(),
+            CommandResult::FirstId(next)
+        );
+    }));
+}
+
+#[test]
+fn chains_are_edited_by_the_present_leader_alone() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let first = register(store, 1).await;
+        let new = topic("t", 1, member(1, first.0));
+        items(store, Command::CreateTopics(vec![new.clone()])).await;
+        let partition = TopicPartition { topic_id: new.id, partition: PartitionId(0) };
+        let opened = store.image().partition(&partition).unwrap().last().id;
+        let now = register(store, 1).await;
+        assert_eq!(
+            store.propose(Command::ElectAll { leader: BrokerId(1) }).await.unwrap(),
+            CommandResult::Count(1)
+        );
+        let seal = |segment: SegmentId, epoch: i32, end: i64| Seal {
+            segment,
+            leader_epoch: LeaderEpoch(epoch),
+            end,
+            crc: 7,
+            bytes: end as u64,
+            holders: vec![storages(1)[0]],
+        };
+        let seal_and_open = |seal, member| ChainEdit::SealAndOpen { partition, seal, ensemble: vec![member] };
+        let refused = edit(store, seal_and_open(seal(opened, 0, 10), member(1, first.0))).await;
+        assert!(matches!(refused, Err(EditError::Chain(ChainError::StaleEpoch { .. }))));
+        let refused = edit(store, seal_and_open(seal(opened, 1, 10), member(1, first.0))).await;
+        assert_eq!(refused, Err(EditError::Chain(ChainError::ForeignMember(BrokerId(1)))));
+        let other = register(store, 2).await;
+        let refused = edit(store, seal_and_open(seal(opened, 1, 10), member(2, other.0))).await;
+        assert_eq!(refused, Err(EditError::Chain(ChainError::LeaderNotMember(BrokerId(1)))));
+
+        let good = seal_and_open(seal(opened, 1, 10), member(1, now.0));
+        let state = edit(store, good.clone()).await.unwrap();
+        assert_eq!((state.chain.len(), state.last().base), (2, 10));
+        assert_eq!(edit(store, good).await.unwrap(), state, "the answer was lost, the edit was made");
+        let differs = Seal { crc: 8, ..seal(opened, 1, 10) };
+        let refused = edit(store, seal_and_open(differs, member(1, now.0))).await;
+        assert_eq!(refused, Err(EditError::Chain(ChainError::StaleSegment(opened))));
+
+        let mut rewrite = state.chain[0].clone();
+        let old = vec![(rewrite.id, rewrite.generation)];
+        let replace = |new| ChainEdit::Replace { partition, old: old.clone(), new };
+        for (id, generation) in [(rewrite.id, 0), (SegmentId(1_000), 1), (state.last().id, 0)] {
+            rewrite.generation.0 = generation;
+            let named = base::chain::SegmentEntry { id, ..rewrite.clone() };
+            let refused = edit(store, replace(named)).await;
+            assert_eq!(refused, Err(EditError::Chain(ChainError::StaleSegment(id))));
+        }
+        rewrite.generation.0 = 1;
+        rewrite.state = SegmentState::Sealed { end: 10, crc: 1, bytes: 2, replicas: vec![storages(1)[0]] };
+        let replaced = edit(store, replace(rewrite.clone())).await.unwrap();
+        assert_eq!(replaced.chain[0], rewrite);
+        assert_eq!(edit(store, replace(rewrite)).await.unwrap(), replaced);
+
+        let trimmed = edit(store, ChainEdit::Trim { partition, start: 10 }).await.unwrap();
+        assert_eq!((trimmed.chain.len(), trimmed.log_start), (1, 10));
+        let nowhere = TopicPartition { partition: PartitionId(1), ..partition };
+        let refused = edit(store, ChainEdit::Trim { partition: nowhere, start: 1 }).await;
+        assert_eq!(refused, Err(EditError::UnknownPartition));
+    }));
+}
+
+#[test]
+fn what_is_proposed_is_applied_in_order_though_nobody_waits_and_subscribers_see_it() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let mut images = store.subscribe();
+        let before = store.image().version;
+        for _ in 0..50 {
+            drop(store.propose(Command::AllocateProducerIds { count: 10 }));
+        }
+        let result = store.propose(Command::AllocateProducerIds { count: 1 }).await.unwrap();
+        assert_eq!(result, CommandResult::FirstId(500));
+        assert_eq!(store.image().version, before + 51);
+        assert_eq!(images.borrow_and_update().version, before + 51);
+    }));
+}
+
+#[test]
+fn a_command_that_is_too_long_is_refused() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let before = store.image();
+        let value = Some("x".repeat(COMMAND_BYTES_MAX));
+        let command =
+            Command::AlterConfigs { resource: Resource::AllBrokers, changes: vec![("a".to_owned(), value)] };
+        assert!(matches!(store.propose(command).await, Err(ProposeError::TooLarge { .. })));
+        assert_eq!(*before, *store.image());
+    }));
+}
