@@ -112,7 +112,8 @@ pub(super) struct Home {
     failure: Mutex<Option<Failure>>,
     /// Held while a snapshot is written.
     pub(super) building: tokio::sync::Mutex<()>,
-    _lock: Box<dyn Send + Sync>,
+    /// Keeps other processes out, until the store has ended.
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl Home {
@@ -120,7 +121,12 @@ impl Home {
     pub(super) fn new(env: Env, dir: PathBuf, limits: Limits, lock: Box<dyn Send + Sync>) -> Home {
         let phase = watch::Sender::new(Phase::Opening);
         let building = tokio::sync::Mutex::new(());
-        Home { env, dir, limits, phase, failure: Mutex::default(), building, _lock: lock }
+        Home { env, dir, limits, phase, failure: Mutex::default(), building, lock: Mutex::new(Some(lock)) }
+    }
+
+    /// Lets others open the directory: nothing is written any more.
+    pub(super) fn unlock(&self) {
+        self.lock.lock().take();
     }
 
     pub(super) fn phase(&self) -> Phase {

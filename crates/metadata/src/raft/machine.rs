@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::TypeConfig;
 use super::entry::{Meta, decode_snapshot, encode_snapshot, snapshot_id};
-use super::home::{self, FileError, Home, Kind};
+use super::home::{self, FileError, Home, Kind, Phase};
 use crate::command::CommandResult;
 use crate::control;
 use crate::image::Image;
@@ -177,6 +177,9 @@ pub(super) struct Builder {
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, Failure> {
         let _building = self.home.building.lock().await;
+        if self.home.phase() == Phase::Ending {
+            return Err(fault(ErrorVerb::Write, std::io::Error::other("the store was shut down")));
+        }
         let (disk, path) = (self.home.env.disk.clone(), self.home.dir.join(SNAPSHOT));
         let (image, meta) = (self.image.clone(), self.meta.clone());
         let write = move || {

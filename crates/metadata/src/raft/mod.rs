@@ -173,12 +173,14 @@ impl MetadataStore for RaftStore {
             if let Err(error) = raft.shutdown().await {
                 tracing::warn!(%error, "the metadata log did not end cleanly");
             }
+            // A snapshot under way is finished; none begins after this.
             drop(home.building.lock().await);
             if home.failure().is_none()
                 && let Err(error) = log.finish().await
             {
                 tracing::warn!(%error, "the metadata log's end is not marked as clean");
             }
+            home.unlock();
         })
     }
 }

@@ -25,6 +25,9 @@ async fn on_each<F: Future<Output = ()>>(suite: impl Fn(Arc<dyn MetadataStore>) 
     store.shutdown().await;
     let refused = store.propose(Command::ElectAll { leader: BrokerId(1) }).await;
     assert!(matches!(refused, Err(ProposeError::Unavailable(_))));
+    // What ended lets go of its directory, though its handle lives on.
+    let again = RaftStore::open(sim.env.clone(), PathBuf::from("/data/metadata"), BrokerId(1)).await.unwrap();
+    assert_eq!(*again.image(), *store.image());
 }
 
 async fn items(store: &dyn MetadataStore, command: Command) -> Vec<Result<(), ErrorCode>> {
