@@ -25,7 +25,9 @@ use replication::{ChainStore, Storage};
 use crate::chain_store::MetadataChains;
 use crate::dispatch::Dispatcher;
 use crate::groups::Groups;
-use crate::net::{BindError, DrainSignal, DrainTrigger, Limits, MemoryBudget, Server, ServerOptions, drain_channel};
+use crate::net::{
+    BindError, DrainSignal, DrainTrigger, Limits, MemoryBudget, Server, ServerOptions, drain_channel,
+};
 use crate::partition::Partition;
 use crate::partitions::{Opening, Partitions};
 use crate::producer_ids::ProducerIds;
@@ -105,20 +107,15 @@ impl Broker {
         let member = Member { broker: id, storage: first, incarnation };
         let storages = Arc::new(storages);
         let store: Arc<dyn ChainStore> = Arc::new(MetadataChains(metadata.clone()));
-        let opening = Opening {
-            env: env.clone(),
-            metrics: metrics.clone(),
-            member,
-            storages: storages.clone(),
-            store,
-        };
+        let opening =
+            Opening { env: env.clone(), metrics: metrics.clone(), member, storages: storages.clone(), store };
         let (trigger, drain) = drain_channel();
         let broker = Arc::new(Broker {
             id,
             incarnation,
             partitions: Partitions::new(opening),
             producer_ids: ProducerIds::new(metadata.clone()),
-            sessions: FetchSessions::new(env.clone(), fetch_session_slots(&config)),
+            sessions: FetchSessions::new(env.clone(), fetch_session_slots(&config), metrics.node().clone()),
             groups: Groups::new(env.clone(), &config),
             drain,
             config: ArcSwap::new(config.clone()),
@@ -175,7 +172,10 @@ impl Broker {
         if let Some(server) = self.server.get() {
             let left = server.drained(DRAIN_PATIENCE).await;
             if left > 0 {
-                tracing::warn!(connections = left, "connections were cut: their requests did not finish in time");
+                tracing::warn!(
+                    connections = left,
+                    "connections were cut: their requests did not finish in time"
+                );
             }
         }
         for partition in self.partitions.all() {
@@ -216,7 +216,11 @@ impl Broker {
     ///
     /// # Errors
     /// `UNKNOWN_TOPIC_ID`, `UNKNOWN_TOPIC_OR_PARTITION`, or `KAFKA_STORAGE_ERROR` for one that is offline.
-    pub(crate) fn partition_by_id(&self, topic: TopicId, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+    pub(crate) fn partition_by_id(
+        &self,
+        topic: TopicId,
+        partition: i32,
+    ) -> Result<Arc<Partition>, ErrorCode> {
         if self.image().topic_by_id(topic).is_none() {
             return Err(ErrorCode::UnknownTopicId);
         }

@@ -14,7 +14,11 @@ pub(crate) struct MetadataChains(pub(crate) Arc<dyn MetadataStore>);
 impl MetadataChains {
     async fn edit(&self, edit: ChainEdit) -> Result<Arc<PartitionState>, ChainStoreError> {
         let unavailable = |what: String| ChainStoreError::Unavailable(what);
-        let result = self.0.propose(Command::Edit(vec![edit])).await.map_err(|error| unavailable(error.to_string()))?;
+        let result = self
+            .0
+            .propose(Command::Edit(vec![edit]))
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
         let CommandResult::Chains(mut results) = result else {
             return Err(unavailable("the answer is of another kind".to_owned()));
         };

@@ -43,7 +43,13 @@ impl Broker {
                 Ok(0) => {}
                 Ok(segments) => {
                     let log_start = partition.log.log_start();
-                    tracing::info!(topic = &*partition.topic, partition = partition.id().partition.0, segments, log_start, "old segments were deleted");
+                    tracing::info!(
+                        topic = &*partition.topic,
+                        partition = partition.id().partition.0,
+                        segments,
+                        log_start,
+                        "old segments were deleted"
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(topic = &*partition.topic, partition = partition.id().partition.0, %error, "retention is put off");

@@ -20,6 +20,7 @@ use std::time::Duration;
 use base::env::Env;
 use base::error::ErrorCode;
 use base::ids::{Offset, TopicId, Uuid};
+use base::metrics::NodeMetrics;
 use parking_lot::Mutex;
 use wire::message::fetch_request::{FetchTopic, ForgottenTopic};
 use wire::message::fetch_response::PartitionData;
@@ -66,17 +67,6 @@ pub(crate) struct FetchPartition {
     pub(crate) last_fetched_epoch: i32,
 }
 
-/// Sessions at the moment, and what happened to earlier ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SessionCounts {
-    /// Sessions open.
-    pub(crate) sessions: usize,
-    /// Partitions in them.
-    pub(crate) partitions: usize,
-    /// Sessions that had to make room for others.
-    pub(crate) evictions: u64,
-}
-
 /// The sessions of a broker.
 #[derive(Debug)]
 pub(crate) struct FetchSessions {
@@ -89,7 +79,7 @@ struct Cache {
     slots: usize,
     sessions: HashMap<i32, Entry>,
     partitions: usize,
-    evictions: u64,
+    metrics: NodeMetrics,
 }
 
 #[derive(Debug)]
@@ -144,17 +134,11 @@ enum Kind {
 }
 
 impl FetchSessions {
-    /// No sessions; at most `slots` of them at once (`max.incremental.fetch.session.cache.slots`).
-    pub(crate) fn new(env: Env, slots: usize) -> FetchSessions {
-        let cache = Cache { slots, sessions: HashMap::new(), partitions: 0, evictions: 0 };
+    /// No sessions; at most `slots` of them at once (`max.incremental.fetch.session.cache.slots`), counted in
+    /// `metrics`.
+    pub(crate) fn new(env: Env, slots: usize, metrics: NodeMetrics) -> FetchSessions {
+        let cache = Cache { slots, sessions: HashMap::new(), partitions: 0, metrics };
         FetchSessions { env, cache: Mutex::new(cache) }
-    }
-
-    /// How many there are.
-    pub(crate) fn counts(&self) -> SessionCounts {
-        let cache = self.cache.lock();
-        let sessions = cache.sessions.len();
-        SessionCounts { sessions, partitions: cache.partitions, evictions: cache.evictions }
     }
 
     /// Begins to answer a request: finds out which partitions it asks for.
@@ -291,6 +275,7 @@ impl FetchSessions {
         cache.partitions += partitions;
         let session = Arc::new(Mutex::new(session));
         cache.sessions.insert(id, Entry { session, created_at: now, used_at: now, partitions });
+        cache.metrics.fetch_sessions.set(cache.sessions.len() as i64);
         id
     }
 }
@@ -299,6 +284,7 @@ impl Cache {
     fn remove(&mut self, id: i32) {
         if let Some(entry) = self.sessions.remove(&id) {
             self.partitions -= entry.partitions;
+            self.metrics.fetch_sessions.set(self.sessions.len() as i64);
         }
     }
 
@@ -318,7 +304,6 @@ impl Cache {
         };
         let Some(evicted) = unused.or_else(smallest) else { return false };
         self.remove(evicted);
-        self.evictions += 1;
         true
     }
 }
@@ -339,11 +324,9 @@ impl Session {
             let place = self.places.get(&(partition.topic.clone(), partition.partition));
             match place.and_then(|place| self.order.get_mut(place)) {
                 Some(cached) => cached.request = partition.clone(),
-                None => self.add(Cached {
-                    request: partition.clone(),
-                    high_watermark: -1,
-                    log_start_offset: -1,
-                }),
+                None => {
+                    self.add(Cached { request: partition.clone(), high_watermark: -1, log_start_offset: -1 })
+                }
             }
         }
         for topic in forgotten {

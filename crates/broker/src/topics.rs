@@ -100,7 +100,8 @@ impl Broker {
         let present = topic.partitions.len();
         let added = usize::try_from(total).unwrap_or(0).saturating_sub(present);
         if added == 0 {
-            let message = format!("The topic currently has {present} partition(s); {total} would not be an increase.");
+            let message =
+                format!("The topic currently has {present} partition(s); {total} would not be an increase.");
             return Err(Refused::new(ErrorCode::InvalidPartitions, message));
         }
         if added > PARTITIONS_PER_REQUEST_MAX {
@@ -109,7 +110,8 @@ impl Broker {
         }
         if let Some(assignments) = &assignments {
             if assignments.len() != added {
-                let message = format!("{added} partitions are added, but {} assignments given.", assignments.len());
+                let message =
+                    format!("{added} partitions are added, but {} assignments given.", assignments.len());
                 return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
             }
             self.check_assignments(assignments)?;
@@ -119,8 +121,7 @@ impl Broker {
         }
         let id = topic.id;
         let present = i32::try_from(present).unwrap_or(i32::MAX);
-        let command =
-            Command::CreatePartitions { topic_id: id, present, placements: self.place(added)? };
+        let command = Command::CreatePartitions { topic_id: id, present, placements: self.place(added)? };
         match self.metadata.propose(command).await {
             Ok(CommandResult::Items(mut results)) => {
                 results.pop().unwrap_or_else(|| Err(unavailable()))?;
@@ -166,7 +167,8 @@ impl Broker {
         }
         *budget -= count;
         for (key, value) in &spec.configs {
-            check_topic_value(key, value).map_err(|error| Refused::new(ErrorCode::InvalidConfig, error.to_string()))?;
+            check_topic_value(key, value)
+                .map_err(|error| Refused::new(ErrorCode::InvalidConfig, error.to_string()))?;
         }
         Ok(NewTopic {
             id: self.env.random_uuid(),
@@ -216,7 +218,8 @@ impl Broker {
     fn check_assignments(&self, assignments: &[Vec<i32>]) -> Result<(), Refused> {
         let fits = |brokers: &Vec<i32>| brokers == &[self.id.0];
         if assignments.is_empty() || !assignments.iter().all(fits) {
-            let message = format!("Each partition is assigned to exactly broker {}, the only one alive.", self.id);
+            let message =
+                format!("Each partition is assigned to exactly broker {}, the only one alive.", self.id);
             return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
         }
         Ok(())
@@ -270,11 +273,13 @@ fn created(topic: &NewTopic, validated: bool) -> CreatedTopic {
 }
 
 fn unavailable() -> Refused {
-    Refused::new(ErrorCode::RequestTimedOut, "The metadata store did not answer; the change may have been made.")
+    Refused::new(
+        ErrorCode::RequestTimedOut,
+        "The metadata store did not answer; the change may have been made.",
+    )
 }
 
 /// The refusal for a name nobody has.
 pub(crate) fn unknown_topic(name: &str) -> Refused {
     Refused::new(ErrorCode::UnknownTopicOrPartition, format!("There is no topic '{name}'."))
 }
-

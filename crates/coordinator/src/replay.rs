@@ -70,7 +70,7 @@ impl GroupShard {
                 rebalance::prepare_rebalance(&mut self.context, group, reason);
             }
         }
-        tracing::info!(groups = self.groups.len(), "loaded the groups of a partition");
+        tracing::debug!(groups = self.groups.len(), "loaded the groups of a partition");
         self.finish()
     }
 }

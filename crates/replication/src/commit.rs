@@ -60,7 +60,11 @@ pub(crate) struct CommitPoint {
 
 impl CommitPoint {
     pub(crate) fn new(high_watermark: Offset) -> CommitPoint {
-        CommitPoint { high_watermark: AtomicI64::new(high_watermark), waiting: Mutex::default(), synced: Notify::new() }
+        CommitPoint {
+            high_watermark: AtomicI64::new(high_watermark),
+            waiting: Mutex::default(),
+            synced: Notify::new(),
+        }
     }
 
     /// Everything below is committed.

@@ -156,9 +156,11 @@ pub struct Log<S> {
     pub(crate) rolling: AtomicBool,
 }
 
-
 impl LogSpec {
-    pub(crate) fn storage_of(&self, ids: impl Iterator<Item = StorageId>) -> Result<Arc<Storage>, StorageError> {
+    pub(crate) fn storage_of(
+        &self,
+        ids: impl Iterator<Item = StorageId>,
+    ) -> Result<Arc<Storage>, StorageError> {
         let mut asked = Vec::new();
         for id in ids {
             if let Some(storage) = self.storages.iter().find(|storage| storage.id() == id) {

@@ -42,7 +42,8 @@ pub fn expired_head(
             break;
         }
         let age_ms = now_ms.saturating_sub(segment.max_timestamp_ms);
-        let by_time = segment.max_timestamp_ms >= 0 && limits.retention_ms.is_some_and(|limit| age_ms > limit);
+        let by_time =
+            segment.max_timestamp_ms >= 0 && limits.retention_ms.is_some_and(|limit| age_ms > limit);
         let rest = total - segment.bytes;
         let by_size = limits.retention_bytes.is_some_and(|limit| rest >= limit);
         if !by_time && !by_size {

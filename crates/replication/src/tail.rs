@@ -277,11 +277,7 @@ impl<S: Derived> Log<S> {
         }
     }
 
-    async fn seal_and_open(
-        self: &Arc<Self>,
-        segment: &Held,
-        snapshot: Bytes,
-    ) -> Result<Held, AppendError> {
+    async fn seal_and_open(self: &Arc<Self>, segment: &Held, snapshot: Bytes) -> Result<Held, AppendError> {
         let id = segment.name().id;
         let known = self.spec.store.partition(self.partition());
         let known = known.ok_or(AppendError::Chain(ChainStoreError::UnknownPartition))?;
@@ -302,7 +298,11 @@ impl<S: Derived> Log<S> {
                 holders: vec![self.spec.member.storage],
             };
             let ensemble = vec![self.spec.member];
-            self.spec.store.seal_and_open(self.partition(), seal, ensemble).await.map_err(AppendError::Chain)?
+            self.spec
+                .store
+                .seal_and_open(self.partition(), seal, ensemble)
+                .await
+                .map_err(AppendError::Chain)?
         };
         self.open_file(state, snapshot).await
     }

@@ -5,11 +5,9 @@ use std::io;
 use base::env::Stream;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wire::message::produce_request::{PartitionProduceData, TopicProduceData};
-use wire::message::{
-    CreatableTopic, CreateTopicsRequest, FetchRequest, ProduceRequest, ResponseHeader,
-};
 use wire::message::fetch_request::{FetchPartition, FetchTopic};
+use wire::message::produce_request::{PartitionProduceData, TopicProduceData};
+use wire::message::{CreatableTopic, CreateTopicsRequest, FetchRequest, ProduceRequest, ResponseHeader};
 use wire::{Reader, RequestMessage, ResponseMessage, request_frame};
 
 use crate::world::World;
@@ -38,7 +36,8 @@ impl Connection {
     /// When the connection ends, or the answer is none.
     pub async fn ask<'a, R: RequestMessage<'a>>(&mut self, version: i16, body: &R) -> io::Result<Bytes> {
         self.correlation_id += 1;
-        let frame = request_frame(self.correlation_id, Some("sim"), version, body).map_err(io::Error::other)?;
+        let frame =
+            request_frame(self.correlation_id, Some("sim"), version, body).map_err(io::Error::other)?;
         for run in frame {
             self.stream.write_all(&run).await?;
         }
@@ -86,7 +85,8 @@ impl Connection {
         const VERSION: i16 = 9;
         let data = PartitionProduceData { index: partition, records: Some(batch) };
         let topic = TopicProduceData { name: topic.into(), partition_data: vec![data], ..Default::default() };
-        let request = ProduceRequest { acks: -1, timeout_ms: 60_000, topic_data: vec![topic], ..Default::default() };
+        let request =
+            ProduceRequest { acks: -1, timeout_ms: 60_000, topic_data: vec![topic], ..Default::default() };
         let body = self.ask(VERSION, &request).await?;
         let response = decode::<wire::message::ProduceResponse<'_>>(&body, VERSION)?;
         let answer = response.responses.first().and_then(|topic| topic.partition_responses.first());

@@ -53,7 +53,10 @@ impl Journal {
             for record in batch.records(&mut buffer).map_err(|error| error.to_string())? {
                 let record = record.map_err(|error| error.to_string())?;
                 if record.offset != expected_offset {
-                    return Err(format!("partition {partition}: offset {} after {expected_offset}", record.offset));
+                    return Err(format!(
+                        "partition {partition}: offset {} after {expected_offset}",
+                        record.offset
+                    ));
                 }
                 expected_offset += 1;
                 found.insert(record.offset, record.value.unwrap_or_default().to_vec());
@@ -62,8 +65,12 @@ impl Journal {
         for ((_, offset), value) in self.acknowledged.range((partition, 0)..(partition + 1, 0)) {
             match found.remove(offset) {
                 Some(read) if read == *value => {}
-                Some(read) => return Err(format!("partition {partition} offset {offset}: {read:?}, not {value:?}")),
-                None => return Err(format!("partition {partition} offset {offset} was acknowledged and is gone")),
+                Some(read) => {
+                    return Err(format!("partition {partition} offset {offset}: {read:?}, not {value:?}"));
+                }
+                None => {
+                    return Err(format!("partition {partition} offset {offset} was acknowledged and is gone"));
+                }
             }
         }
         for (offset, value) in found {

@@ -55,9 +55,9 @@ impl World {
     /// What kept it from starting, as text.
     pub async fn start(&self) -> Result<Life, String> {
         let env = self.sim.env.clone();
-        let assignments: Result<Vec<_>, _> =
-            self.settings.iter().map(|text| Assignment::from_argument(text)).collect();
-        let assignments = assignments.map_err(|error| format!("{error:?}"))?;
+        let assignments = self.settings.iter().map(|text| Assignment::from_argument(text));
+        let assignments: Vec<_> =
+            assignments.collect::<Option<_>>().ok_or("a setting is not of the form key=value")?;
         let config = BrokerConfig::load(&assignments, UnknownKeys::Refuse);
         let config = Arc::new(config.map_err(|errors| format!("{errors:?}"))?.config);
         let metadata = RaftStore::open(env.clone(), PathBuf::from("/data/metadata"), BrokerId(1));

@@ -115,7 +115,8 @@ async fn lives(seed: u64) -> usize {
             _ => {
                 run.world.sim.disk.cut_power_after(run.draw(400));
                 run.produce(200).await;
-                let policy = [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random][run.draw(3) as usize];
+                let policy =
+                    [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random][run.draw(3) as usize];
                 run.world.sim.disk.crash(policy);
                 life.bury().await;
             }

@@ -39,7 +39,11 @@ const COMMANDS: &[Command] = &[
         usage: "docs [--check]      write the documents generated from the code, or fail if one is stale",
         run: docs::run,
     },
-    Command { name: "readme", usage: "readme [TEXT]       run the command blocks of README.md", run: readme::run },
+    Command {
+        name: "readme",
+        usage: "readme [TEXT]       run the command blocks of README.md",
+        run: readme::run,
+    },
     Command { name: "fix", usage: "fix                 format, and write what is generated", run: ci::fix },
 ];
 

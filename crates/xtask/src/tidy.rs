@@ -147,7 +147,10 @@ fn judge_source(name: &str, text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
     if !lines.first().is_some_and(|line| line.starts_with("//!")) && !name.contains("/fuzz/") {
-        found.push((format!("{name} head"), format!("{name}: begin with a `//!` comment that says what it is")));
+        found.push((
+            format!("{name} head"),
+            format!("{name}: begin with a `//!` comment that says what it is"),
+        ));
     }
     if lines.len() > FILE_LINES_MAX {
         let finding = format!("{name}: {} lines, at most {FILE_LINES_MAX}", lines.len());
@@ -161,7 +164,8 @@ fn judge_source(name: &str, text: &str) -> Vec<(String, String)> {
         }
     }
     for (function, length) in long_functions(&lines) {
-        let finding = format!("{name}: function `{function}` has {length} lines, at most {FUNCTION_LINES_MAX}");
+        let finding =
+            format!("{name}: function `{function}` has {length} lines, at most {FUNCTION_LINES_MAX}");
         found.push((format!("{name} {function}"), finding));
     }
     found
@@ -175,12 +179,13 @@ fn long_functions(lines: &[&str]) -> Vec<(String, usize)> {
         let indent = line.len() - line.trim_start().len();
         let closes = |candidate: &&str| {
             candidate.trim_end() == format!("{}}}", " ".repeat(indent))
-                || (candidate.len() - candidate.trim_start().len() == indent && candidate.trim_end().ends_with(';'))
+                || (candidate.len() - candidate.trim_start().len() == indent
+                    && candidate.trim_end().ends_with(';'))
         };
         if line.trim_end().ends_with(['}', ';']) {
             continue;
         }
-        if let Some(length) = lines[start + 1..].iter().position(|candidate| closes(&candidate)) {
+        if let Some(length) = lines[start + 1..].iter().position(closes) {
             let length = length + 2;
             if length > FUNCTION_LINES_MAX {
                 found.push((name.to_owned(), length));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,15 @@ def _kcat(folder: Path) -> Prepared:
     packages.need("python3")
     paths = {"PYTHONPATH": str(HERE / "lib" / "python"), "PYTHONDONTWRITEBYTECODE": "1"}
     return Prepared(["python3", "-u", str(SUITES / "kcat" / "suite.py")], paths)
+
+
+def _cli(folder: Path) -> Prepared:
+    binary = os.environ.get("VLTAVA", "")
+    if not Path(binary).exists():
+        raise packages.MissingRuntime(f"the vltava binary ({binary})")
+    packages.need("python3")
+    paths = {"PYTHONPATH": str(HERE / "lib" / "python"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Prepared(["python3", "-u", str(SUITES / "cli" / "suite.py")], paths)
 
 
 def _node(name: str) -> Callable[[Path], Prepared]:
@@ -104,4 +114,5 @@ ALL = [
     Suite("platformatic", "@platformatic/kafka", _node("platformatic")),
     # kcat cannot create topics: those it creates by producing need several partitions for the group cases.
     Suite("kcat", "kcat as Debian packages it (old librdkafka)", _kcat, settings={"num.partitions": "4"}),
+    Suite("cli", "the tools of vltava itself", _cli),
 ]

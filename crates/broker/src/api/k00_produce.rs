@@ -187,4 +187,3 @@ fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse<'static> {
         ..PartitionProduceResponse::default()
     }
 }
-

@@ -174,7 +174,7 @@ fn divergence(partition: &Partition, asked: &FetchPartition) -> Result<Option<Ep
     let end = partition.log.epoch_end(LeaderEpoch(asked.last_fetched_epoch));
     let (epoch, end_offset) = end.ok_or(ErrorCode::OffsetOutOfRange)?;
     let parted = epoch.0 < asked.last_fetched_epoch || end_offset < asked.fetch_offset;
-    Ok(parted.then(|| EpochEndOffset { epoch: epoch.0, end_offset, ..EpochEndOffset::default() }))
+    Ok(parted.then_some(EpochEndOffset { epoch: epoch.0, end_offset }))
 }
 
 fn refused(code: ErrorCode) -> PartitionData {

@@ -6,7 +6,6 @@
 //! A search by time finds the first record, inside compressed batches too, with at least the
 //! timestamp asked for; none is offset -1, not an error.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use base::error::ErrorCode;
@@ -26,6 +25,9 @@ const MAX_TIMESTAMP: TimestampMs = -3;
 const EARLIEST_LOCAL: TimestampMs = -4;
 const LATEST_TIERED: TimestampMs = -5;
 const EARLIEST_PENDING_UPLOAD: TimestampMs = -6;
+
+/// Version from which answers tell the epoch of the record found.
+const LEADER_EPOCH_VERSION: i16 = 4;
 
 /// Special timestamps and the version that brought each.
 const SPECIAL_SINCE: [(TimestampMs, i16); 4] =
@@ -52,7 +54,7 @@ pub(crate) async fn handle<'a>(
 
 async fn look_up(
     context: &RequestContext<'_>,
-    topic: &Cow<'_, str>,
+    topic: &str,
     asked: &ListOffsetsPartition,
 ) -> ListOffsetsPartitionResponse {
     let mut response = ListOffsetsPartitionResponse {
@@ -67,7 +69,9 @@ async fn look_up(
         Ok((partition, Some((offset, timestamp)))) => {
             response.offset = offset;
             response.timestamp = timestamp;
-            response.leader_epoch = epoch_of(&partition, offset).0;
+            if context.api_version >= LEADER_EPOCH_VERSION {
+                response.leader_epoch = epoch_of(&partition, offset).0;
+            }
         }
         Err(code) => response.error_code = code.code(),
     }

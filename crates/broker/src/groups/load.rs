@@ -67,7 +67,7 @@ mod tests {
         let (mut key, mut value) = (Writer::new(), Writer::new());
         key.i16(1);
         let of = OffsetCommitKey { group: "g".into(), topic: "t".into(), partition: 0 };
-        of.encode(&mut key, 1).unwrap();
+        of.encode(&mut key, 0).unwrap();
         value.i16(3);
         OffsetCommitValue { offset, ..Default::default() }.encode(&mut value, 3).unwrap();
         (key.to_vec(), value.to_vec())

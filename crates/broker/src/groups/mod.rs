@@ -28,7 +28,7 @@ use base::error::ErrorCode;
 use base::ids::{PartitionId, TopicId, TopicPartition};
 use base::metrics::{GroupOffset, GroupSample};
 use bytes::Bytes;
-use coordinator::{Answer, GroupConfig, Request, ShardSize, partition_for};
+use coordinator::{Answer, GroupConfig, Request, partition_for};
 use futures::StreamExt;
 use parking_lot::RwLock;
 
@@ -89,7 +89,10 @@ impl Groups {
     /// Begins to fill the shards from the topic, if there is one; waits for them for a moment.
     pub(crate) async fn load(&self, broker: &Arc<Broker>) {
         let broker = broker.clone();
-        let loading = tokio::spawn(async move { broker.groups.open(&broker).await });
+        let loading = tokio::spawn(async move {
+            let _opening = broker.groups.opening.lock().await;
+            broker.groups.open(&broker).await;
+        });
         tokio::select! {
             _ = loading => {}
             () = self.env.clock.sleep(LOAD_PATIENCE) => tracing::info!("groups are still being loaded"),
@@ -104,6 +107,8 @@ impl Groups {
         if self.shards.read().count > 0 {
             return Ok(());
         }
+        // One creates and opens, the others wait: the topic is in the image before its logs are open.
+        let _opening = self.opening.lock().await;
         if broker.image().topic(OFFSETS_TOPIC).is_none() {
             let created = broker.create_topics(vec![offsets_topic(&broker.config())], false).await;
             for refused in created.into_iter().filter_map(Result::err) {
@@ -117,9 +122,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Opens the shards of the topic and fills them.
+    /// Opens the shards of the topic and fills them. The caller holds `opening`.
     async fn open(&self, broker: &Arc<Broker>) {
-        let _opening = self.opening.lock().await;
         let image = broker.image();
         let Some(topic) = image.topic(OFFSETS_TOPIC) else { return };
         let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
@@ -255,17 +259,6 @@ impl Groups {
         }
     }
 
-    /// Groups and offsets over all shards.
-    pub(crate) fn size(&self) -> ShardSize {
-        self.active().iter().map(|shard| shard.size()).fold(ShardSize::default(), |sum, size| ShardSize {
-            empty_groups: sum.empty_groups + size.empty_groups,
-            preparing_groups: sum.preparing_groups + size.preparing_groups,
-            completing_groups: sum.completing_groups + size.completing_groups,
-            stable_groups: sum.stable_groups + size.stable_groups,
-            offsets: sum.offsets + size.offsets,
-        })
-    }
-
     /// Visits every group with its committed offsets and the ends of their partitions.
     pub(crate) fn sample(&self, broker: &Broker, visit: &mut dyn FnMut(GroupSample<'_>)) {
         for group in self.active().iter().flat_map(|shard| shard.summaries()) {
@@ -320,6 +313,8 @@ fn offsets_topic(config: &BrokerConfig) -> TopicSpec {
         ("cleanup.policy", "compact"),
         ("compression.type", "producer"),
         ("segment.bytes", segment_bytes.as_str()),
+        // A commit that is acknowledged survives power loss whatever other topics do.
+        ("vltava.durability", "fsync"),
     ];
     TopicSpec {
         name: OFFSETS_TOPIC.to_owned(),

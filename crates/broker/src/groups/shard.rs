@@ -16,9 +16,7 @@ use base::error::ErrorCode;
 use base::ids::{TimestampMs, TopicId};
 use base::metrics::NodeMetrics;
 use bytes::Bytes;
-use coordinator::{
-    Answer, AppendId, Counters, Effect, GroupShard, GroupSummary, KeyValue, Request, ShardSize, Token,
-};
+use coordinator::{Answer, AppendId, Counters, Effect, GroupShard, GroupSummary, KeyValue, Request, Token};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -113,11 +111,6 @@ impl Shard {
             state.waiting.clear();
             self.timer_moved.notify_one();
         }
-    }
-
-    /// What it holds.
-    pub(super) fn size(&self) -> ShardSize {
-        self.state.lock().machine.as_ref().map(GroupShard::size).unwrap_or_default()
     }
 
     /// Its groups with their committed offsets.

@@ -144,7 +144,7 @@ async fn a_commit_is_answered_and_seen_once_it_is_in_the_log() {
     assert_eq!(committed_code(&answer.await.unwrap()), ErrorCode::None);
     assert_eq!(offset(&world).await, 5);
     assert_eq!(world.metrics.node().offset_commits.get(), 1);
-    assert_eq!(world.shard.size().offsets, 1);
+    assert_eq!(world.shard.summaries()[0].offsets.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

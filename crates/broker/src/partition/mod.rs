@@ -60,8 +60,10 @@ impl AppendFailure {
 /// What a client hears when an append or its commit fails.
 pub(crate) fn append_code(error: &AppendError) -> ErrorCode {
     match error {
-        AppendError::Storage(StorageError::SegmentFull { .. }) => ErrorCode::NotLeaderOrFollower,
-        AppendError::Storage(_) | AppendError::Commit(CommitError::Storage(_)) => ErrorCode::KafkaStorageError,
+        AppendError::Storage(StorageError::SegmentFull) => ErrorCode::NotLeaderOrFollower,
+        AppendError::Storage(_) | AppendError::Commit(CommitError::Storage(_)) => {
+            ErrorCode::KafkaStorageError
+        }
         // Retriable: the next attempt edits the chain again, or finds the topic gone.
         AppendError::Chain(_) | AppendError::Closed | AppendError::Commit(CommitError::Closed) => {
             ErrorCode::NotLeaderOrFollower
@@ -136,17 +138,6 @@ impl Partition {
         receiver
     }
 
-    /// Appends a batch this broker wrote itself and waits until it is committed; its base offset.
-    pub(crate) async fn append_committed(self: &Arc<Self>, batch: Prepared) -> Result<Offset, AppendFailure> {
-        let answer = self.append(batch, true).await;
-        let appended = answer.unwrap_or(Err(AppendFailure::Log(AppendError::Closed)))?;
-        if let Some(committed) = appended.committed {
-            let result = committed.await.unwrap_or(Err(CommitError::Closed));
-            result.map_err(|error| AppendFailure::Log(AppendError::Commit(error)))?;
-        }
-        Ok(appended.base_offset)
-    }
-
     /// Works as the owner until the queue is empty. Where the chain must be edited first, a task of its
     /// own goes on as the owner, so that a client that hangs up leaves no queue without one.
     fn own(self: &Arc<Self>) {
@@ -210,7 +201,8 @@ impl Partition {
                         let committed = entry.wait.then(|| self.log.committed(old.last_offset + 1));
                         let log_append_time_ms = entry.batch.log_append_time_ms;
                         let base_offset = old.base_offset();
-                        let _ = entry.answer.send(Ok(Appended { base_offset, log_append_time_ms, committed }));
+                        let _ =
+                            entry.answer.send(Ok(Appended { base_offset, log_append_time_ms, committed }));
                         continue;
                     }
                     Ok(Verdict::New) => {

@@ -326,7 +326,10 @@ mod tests {
     fn a_gap_is_refused_and_the_first_sequence_is_free() {
         let (mut producers, mut end) = (Producers::default(), 0);
         assert_eq!(write(&mut producers, batch(0, 55, 1), &mut end), Ok(0));
-        assert_eq!(write(&mut producers, batch(0, 57, 1), &mut end), Err(ErrorCode::OutOfOrderSequenceNumber));
+        assert_eq!(
+            write(&mut producers, batch(0, 57, 1), &mut end),
+            Err(ErrorCode::OutOfOrderSequenceNumber)
+        );
         assert_eq!(write(&mut producers, batch(0, 56, 1), &mut end), Ok(1));
     }
 
@@ -379,7 +382,9 @@ mod tests {
         }
         let restored = Producers::from_snapshot(&producers.to_snapshot()).unwrap();
         assert_eq!(restored, producers);
-        assert!(matches!(restored.judge(&batch(1, 4, 1)), Ok(Verdict::Duplicate(old)) if old.last_offset == 4));
+        assert!(
+            matches!(restored.judge(&batch(1, 4, 1)), Ok(Verdict::Duplicate(old)) if old.last_offset == 4)
+        );
     }
 
     #[test]

@@ -1,3 +1,6 @@
+//! Tests of fetch sessions.
+
+use base::metrics::Metrics;
 use bytes::Bytes;
 use wire::Payload;
 use wire::message::fetch_request;
@@ -14,7 +17,8 @@ struct World {
 impl World {
     fn new(slots: usize) -> World {
         let env = Env::sim(3);
-        World { sessions: FetchSessions::new(env.clone(), slots), env }
+        let metrics = Metrics::default().node().clone();
+        World { sessions: FetchSessions::new(env.clone(), slots, metrics), env }
     }
 
     /// Sends a request and answers every partition by `result`.
@@ -28,6 +32,13 @@ impl World {
         round.finish(&self.sessions, results)
     }
 
+    /// Sessions open and the partitions in them.
+    fn counts(&self) -> (usize, usize) {
+        let cache = self.sessions.cache.lock();
+        assert_eq!(cache.metrics.fetch_sessions.get(), cache.sessions.len() as i64);
+        (cache.sessions.len(), cache.partitions)
+    }
+
     async fn pass(&self, seconds: u64) {
         self.env.clock.sleep(Duration::from_secs(seconds)).await;
     }
@@ -35,7 +46,11 @@ impl World {
 
 fn topic(name: &'static str, partitions: impl IntoIterator<Item = i32>) -> FetchTopic<'static> {
     let wanted = |partition| fetch_request::FetchPartition { partition, ..Default::default() };
-    FetchTopic { topic: name.into(), partitions: partitions.into_iter().map(wanted).collect(), ..Default::default() }
+    FetchTopic {
+        topic: name.into(),
+        partitions: partitions.into_iter().map(wanted).collect(),
+        ..Default::default()
+    }
 }
 
 fn request(session_id: i32, session_epoch: i32, topics: Vec<FetchTopic<'static>>) -> FetchRequest<'static> {
@@ -77,8 +92,7 @@ async fn an_empty_request_stands_for_all_partitions_and_only_news_come_back() {
         ..empty(partition)
     });
     assert_eq!(shown(&trimmed), "b-7");
-    let counts = world.sessions.counts();
-    assert_eq!((counts.sessions, counts.partitions), (1, 3));
+    assert_eq!(world.counts(), (1, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,15 +135,19 @@ async fn partitions_are_added_changed_and_forgotten() {
     let offsets: Vec<_> =
         round.partitions().iter().map(|partition| (partition.partition, partition.fetch_offset)).collect();
     assert_eq!(offsets, [(1, 42), (2, 0), (0, 0)]);
-    assert_eq!(shown(&round.finish(&world.sessions, vec![empty(&change_dummy()); 3])), "b-0", "new ones are news");
-    assert_eq!(world.sessions.counts().partitions, 3);
+    assert_eq!(
+        shown(&round.finish(&world.sessions, vec![empty(&change_dummy()); 3])),
+        "b-0",
+        "new ones are news"
+    );
+    assert_eq!(world.counts().1, 3);
     let mut last = request(id, 2, vec![]);
     last.forgotten_topics_data = vec![
         ForgottenTopic { topic: "a".into(), partitions: vec![1, 2], ..Default::default() },
         ForgottenTopic { topic: "b".into(), partitions: vec![0], ..Default::default() },
     ];
     assert_eq!(world.fetch(&last, empty).session_id, 0, "a session without partitions is closed");
-    assert_eq!(world.sessions.counts(), SessionCounts::default());
+    assert_eq!(world.counts(), (0, 0));
 }
 
 fn change_dummy() -> FetchPartition {
@@ -186,10 +204,10 @@ async fn full_requests_close_the_session_they_name() {
     let first = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).session_id;
     let second = world.fetch(&request(first, 0, vec![topic("a", [0])]), empty).session_id;
     assert_ne!(first, second);
-    assert_eq!(world.sessions.counts().sessions, 1);
+    assert_eq!(world.counts().0, 1);
     let none = world.fetch(&request(second, -1, vec![topic("a", [0])]), empty);
     assert_eq!((none.session_id, shown(&none).as_str()), (0, "a-0"));
-    assert_eq!(world.sessions.counts(), SessionCounts::default());
+    assert_eq!(world.counts(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,7 +233,7 @@ async fn when_it_is_full_only_old_and_small_sessions_make_room() {
     world.pass(121).await;
     assert!(touch(large, 3));
     assert!(open(1) > 0, "the other is unused");
-    assert_eq!(world.sessions.counts(), SessionCounts { sessions: 2, partitions: 6, evictions: 2 });
+    assert_eq!(world.counts(), (2, 6));
     let none = World::new(0);
     assert_eq!(none.fetch(&request(0, 0, vec![topic("a", [0])]), empty).session_id, 0);
 }
@@ -228,5 +246,5 @@ async fn too_many_partitions_get_no_session() {
     assert_eq!(world.fetch(&request(0, 0, vec![topic("b", 0..300_000)]), empty).session_id, 0);
     let grown = world.sessions.begin(BY_NAME, &request(id, 1, vec![topic("b", 0..300_000)]));
     assert_eq!(grown.map(|_| ()).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
-    assert_eq!(world.sessions.counts().partitions, 0);
+    assert_eq!(world.counts().1, 0);
 }

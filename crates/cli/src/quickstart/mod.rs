@@ -36,10 +36,13 @@ pub(crate) struct QuickstartArguments {
 pub(crate) async fn run(arguments: QuickstartArguments) -> Outcome {
     let env = Env::os();
     let mut signals = EndSignals::listen()?;
+    // What is to be sent is looked at first: a slip in its name must not start anything.
+    let source = round_trip::source(&env, arguments.file.as_deref()).await?;
     let node = start_node(&env, arguments.data.clone()).await?;
     let work = async {
         let client = Client::connect(&env, ClientConfig::new([bootstrap(&node)?])).await?;
-        round_trip(&client, arguments.file.as_deref(), &arguments.topic).await
+        let durability = node.broker.config().durability();
+        round_trip(&client, source, &arguments.topic, durability).await
     };
     let result = tokio::select! {
         result = work => result,

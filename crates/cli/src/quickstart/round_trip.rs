@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use base::env::Env;
+use base::config::Durability;
+use base::env::{Env, OpenMode};
 use client::admin::NewTopic;
 use client::{Client, GroupConfig, GroupConsumer, Producer, ProducerConfig, ProducerRecord};
 use indicatif::ProgressBar;
@@ -24,9 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LATENCY_PROBES: usize = 51;
 
 /// Creates the topic, sends, reads back, compares, and tells how it went. A difference is a failure.
-pub(super) async fn round_trip(client: &Client, file: Option<&str>, topic: &str) -> Outcome {
+/// `durability` is what acknowledgements promise, without which a latency says nothing.
+pub(super) async fn round_trip(
+    client: &Client,
+    source: Source,
+    topic: &str,
+    durability: Durability,
+) -> Outcome {
     let env = client.env();
-    let source = source(env, file).await?;
     let began = env.clock.now();
     create(client, topic).await?;
     eprintln!("topic {topic} created in {}", duration(env.clock.now() - began));
@@ -39,17 +45,26 @@ pub(super) async fn round_trip(client: &Client, file: Option<&str>, topic: &str)
     let (records, size) = (count(sent.records), bytes(sent.bytes));
     output::line(&format!("produced   {records} records, {size}, {}", rate(sent.records, sent.took)))?;
     output::line(&format!("consumed   {records} records in a group, {}", rate(sent.records, took)))?;
-    output::line(&format!("latency    {} from send to acknowledgement (median)", duration(latency)))?;
+    output::line(&format!(
+        "latency    {} median from send to acknowledgement ({})",
+        duration(latency),
+        durability.name()
+    ))?;
     output::line(&format!("compared   {records} records, all bytes are equal"))
 }
 
-/// What is sent: read twice, so standard input is kept.
-async fn source(env: &Env, file: Option<&str>) -> Outcome<Source> {
+/// What is sent. It is read twice, so standard input is kept; a file must be readable.
+pub(super) async fn source(env: &Env, file: Option<&str>) -> Outcome<Source> {
     match file.map(Source::from_argument) {
         Some(Source::Stdin) => {
             let reading = env.clone();
             let bytes = env.blocking(move || read_whole(&reading, "-", STDIN_BYTES_MAX)).await?;
             Ok(Source::Memory(bytes.into()))
+        }
+        Some(Source::File(path)) => {
+            let opened = env.disk.open(&path, OpenMode::Read);
+            opened.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+            Ok(Source::File(path))
         }
         Some(source) => Ok(source),
         None => {

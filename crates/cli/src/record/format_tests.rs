@@ -1,3 +1,5 @@
+//! Tests of the format strings.
+
 use base::batch::TimestampType;
 use bytes::Bytes;
 

@@ -1,9 +1,11 @@
 //! `vltava topic create`.
 
+use std::time::Duration;
+
 use base::error::ErrorCode;
 use clap::Args;
-use client::Client;
 use client::admin::NewTopic;
+use client::{Client, TopicMetadata, Topics};
 use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
@@ -31,6 +33,11 @@ pub(crate) struct CreateArguments {
     #[arg(long)]
     dry_run: bool,
 }
+
+/// How long to wait until a new topic is known everywhere.
+const SPREAD_PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two looks.
+const SPREAD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Reads `key=value`.
 pub(super) fn parse_config(text: &str) -> Result<(String, String), String> {
@@ -67,6 +74,9 @@ pub(crate) async fn run(client: &Client, arguments: &CreateArguments, form: Form
             Err(error) => eprintln!("{}", Failure::from(error)),
         }
     }
+    if !arguments.dry_run {
+        wait_for_leaders(client, &arguments.topics).await?;
+    }
     match form {
         Form::Json => output::json(&created)?,
         Form::Table => {
@@ -74,6 +84,26 @@ pub(crate) async fn run(client: &Client, arguments: &CreateArguments, form: Form
         }
     }
     first_failure.map_or(Ok(()), Err)
+}
+
+/// Waits until the broker asked knows the topics and their leaders, so that the next command can use them:
+/// brokers answer before the news has spread. Gives up quietly, because the topics are there.
+async fn wait_for_leaders(client: &Client, names: &[String]) -> Outcome {
+    let clock = client.env().clock.clone();
+    let deadline = clock.now() + SPREAD_PATIENCE;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    loop {
+        let metadata = client.metadata(Topics::Named(&names)).await?;
+        let led = |topic: &TopicMetadata| {
+            !topic.partitions.is_empty()
+                && topic.partitions.values().all(|partition| partition.leader.is_some())
+        };
+        let spread = names.iter().all(|name| metadata.topics.get(*name).is_some_and(led));
+        if spread || clock.now() >= deadline {
+            return Ok(());
+        }
+        clock.sleep(SPREAD_PAUSE).await;
+    }
 }
 
 fn sentence(topic: &serde_json::Value, dry_run: bool) -> String {

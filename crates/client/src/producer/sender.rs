@@ -369,7 +369,11 @@ impl PartitionSender {
 
 /// Asks for a producer id that nobody has used.
 async fn new_identity(client: &Client) -> Result<Identity> {
-    let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: i32::MAX,
+        ..Default::default()
+    };
     let mut backoff = client.backoff();
     loop {
         let attempt = async {

@@ -6,7 +6,7 @@ import uuid
 from proof.connection import Session
 from proof.records import BASE_TIME, Record, batch
 
-from .helpers import STRANGE, create, produced, values
+from .helpers import STRANGE, create, produced, until, values
 
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 8, 16, 32
 
@@ -53,61 +53,76 @@ def unanswered(session: Session, version: int, topic: str | uuid.UUID) -> None:
         connection.close()
 
 
+# Versions in which batches are checked: the oldest, the first with zstd, the first with record errors, the last by name.
+_BATCH_VERSIONS = [3, 7, 8, 12]
+
+
 def refused_batches(session: Session) -> None:
-    create(session, "batches")
-    create(session, "batches-compact", cleanup_policy="compact")
-    create(session, "batches-small", max_message_bytes="2000")
-    create(session, "batches-zstd", compression_type="zstd")
-    now = int(time.time() * 1000)
-    two = values(1) + values(1)
-    cases = [
-        ("no bytes", b"", "batches"), ("cut short", values(3)[:-5], "batches"),
-        ("header alone", values(3)[:61], "batches"), ("garbage", b"\xff" * 100, "batches"),
-        ("bad checksum", batch([b"x"], crc=1), "batches"), ("two batches", two, "batches"),
-        ("magic 0", batch([b"x"], magic=0), "batches"), ("magic 1", batch([b"x"], magic=1), "batches"),
-        ("magic 3", batch([b"x"], magic=3), "batches"), ("no records", batch([]), "batches"),
-        ("count too high", batch([b"x"], count=5), "batches"), ("count too low", batch([b"x", b"y"], count=1), "batches"),
-        ("count negative", batch([b"x"], count=-1), "batches"),
-        ("last delta wrong", batch([b"x", b"y"], last_delta=7), "batches"),
-        ("last delta negative", batch([b"x"], last_delta=-1), "batches"),
-        ("offsets with a gap", batch([Record(b"x"), Record(b"y", offset=5)], last_delta=5), "batches"),
-        ("offsets backwards", batch([Record(b"x", offset=1), Record(b"y", offset=0)]), "batches"),
-        ("base offset set", batch([b"x"], base_offset=77), "batches"),
-        ("leader epoch set", batch([b"x"], leader_epoch=5), "batches"),
-        ("control", batch([b"\0\0\0\0"], attributes=CONTROL), "batches"),
-        ("unknown codec", batch([b"x"], attributes=7), "batches"),
-        ("claims gzip, is not", batch([b"x"], attributes=1), "batches"),
-        ("claims append time", batch([b"x"], attributes=LOG_APPEND_TIME), "batches"),
-        ("unused attribute", batch([b"x"], attributes=0x100), "batches"),
-        ("no timestamp", batch([b"x"], base_time=-1), "batches"),
-        ("max timestamp too small", batch([Record(b"x", time=100)], max_time=BASE_TIME), "batches"),
-        ("max timestamp missing", batch([Record(b"x", time=100)], max_time=-1), "batches"),
-        ("two hours ahead", batch([b"x"], base_time=now + 7_200_000), "batches"),
-        ("of the last century", batch([b"x"], base_time=900_000_000_000), "batches"),
-        ("length too long", batch([b"x"], length=500), "batches"),
-        ("length too short", batch([b"x"], length=20), "batches"),
-        ("trailing byte", batch([b"x"]) + b"\0", "batches"),
-        ("null key, compacted", batch([Record(b"x")]), "batches-compact"),
-        ("some null keys, compacted", batch([Record(b"x", key=b"k"), Record(b"y")]), "batches-compact"),
-        ("keys, compacted", batch([Record(b"x", key=b"k")]), "batches-compact"),
-        ("too large", batch([b"x" * 3000]), "batches-small"), ("largest", batch([b"x" * 1900]), "batches-small"),
-        ("to a zstd topic", batch([b"x" * 200]), "batches-zstd"),
-        ("negative producer epoch", batch([b"x"], producer=5, epoch=-1, sequence=0), "batches"),
-        ("sequence without producer", batch([b"x"], sequence=5), "batches"),
-    ]
-    for version in [3, 7, 8, 12]:
-        for step, data, name in cases:
-            session.call(step, "Produce", version, acks=-1, timeoutMs=10000, topicData=[produced(name, data)])
+    cases = _batches()
+    # Every case has partitions of its own, so that one that only one broker takes does not shift the others.
+    create(session, "batches", len(cases) * len(_BATCH_VERSIONS))
+    for number, (step, data) in enumerate(cases):
+        for turn, version in enumerate(_BATCH_VERSIONS):
+            partition = number * len(_BATCH_VERSIONS) + turn
+            session.call(step, "Produce", version, acks=-1, timeoutMs=10000,
+                         topicData=[produced("batches", data, partition)])
+            session.call(f"stored: {step}", "Fetch", 12, maxWaitMs=0, minBytes=0, topics=[
+                {"topic": "batches", "partitions": [
+                    {"partition": partition, "fetchOffset": 0, "partitionMaxBytes": 1_000_000}]}])
     # Apache Kafka never answers this one; no use in waiting long.
     connection = session.connect()
     connection.send("Produce", 9, {"acks": -1, "timeoutMs": 1000, "topicData": [produced("batches", None)]})
     session.record("null", "Produce", 9, connection.receive(timeout_s=2))
     connection.close()
-    for version in [3, 6, 7]:
-        session.call("zstd by version", "Produce", version, acks=-1, timeoutMs=10000,
-                     topicData=[produced("batches", batch([b"x"], attributes=4))])
-    session.call("what came of it", "Fetch", 12, maxWaitMs=0, minBytes=0, topics=[{"topic": "batches", "partitions": [
-        {"partition": 0, "fetchOffset": 0, "partitionMaxBytes": 1_000_000}]}])
+
+
+def _batches() -> list[tuple[str, bytes]]:
+    """Batches that are wrong, or nearly so, with the name of what is wrong."""
+    two_hours_on = int(time.time() * 1000) + 7_200_000
+    return [
+        ("no bytes", b""), ("cut short", values(3)[:-5]), ("header alone", values(3)[:61]),
+        ("half a header", values(3)[:30]), ("garbage", b"\xff" * 100), ("bad checksum", batch([b"x"], crc=1)),
+        ("two batches", values(1) + values(1)), ("magic 0", batch([b"x"], magic=0)),
+        ("magic 1", batch([b"x"], magic=1)), ("magic 3", batch([b"x"], magic=3)), ("no records", batch([])),
+        ("count too high", batch([b"x"], count=5)), ("count too low", batch([b"x", b"y"], count=1)),
+        ("count negative", batch([b"x"], count=-1)), ("last delta wrong", batch([b"x", b"y"], last_delta=7)),
+        ("last delta negative", batch([b"x"], last_delta=-1)),
+        ("offsets with a gap", batch([Record(b"x"), Record(b"y", offset=5)], last_delta=5)),
+        ("offsets backwards", batch([Record(b"x", offset=1), Record(b"y", offset=0)])),
+        ("base offset set", batch([b"x"], base_offset=77)), ("leader epoch set", batch([b"x"], leader_epoch=5)),
+        ("control", batch([b"\0\0\0\0"], attributes=CONTROL)), ("unknown codec", batch([b"x"], attributes=7)),
+        ("zstd that is not", batch([b"x"], attributes=4)), ("gzip that is not", batch([b"x"], attributes=1)),
+        ("append time claimed", batch([b"x"], attributes=LOG_APPEND_TIME)),
+        ("unused attribute", batch([b"x"], attributes=0x100)), ("no timestamp", batch([b"x"], base_time=-1)),
+        ("max timestamp too small", batch([Record(b"x", time=100)], max_time=BASE_TIME)),
+        ("max timestamp missing", batch([Record(b"x", time=100)], max_time=-1)),
+        ("two hours ahead", batch([b"x"], base_time=two_hours_on)),
+        ("of the last century", batch([b"x"], base_time=900_000_000_000)),
+        ("length too long", batch([b"x"], length=500)), ("length too short", batch([b"x"], length=20)),
+        ("trailing byte", batch([b"x"]) + b"\0"),
+        ("negative producer epoch", batch([b"x"], producer=5, epoch=-1, sequence=0)),
+        ("sequence without producer", batch([b"x"], sequence=5)),
+    ]
+
+
+def topic_rules(session: Session) -> None:
+    """Batches that only some topics refuse or change."""
+    create(session, "rules-compact", cleanup_policy="compact")
+    create(session, "rules-small", max_message_bytes="2000")
+    create(session, "rules-zstd", compression_type="zstd")
+    create(session, "rules-gzip", compression_type="gzip")
+    create(session, "rules-uncompressed", compression_type="uncompressed")
+    cases = [
+        ("null key", batch([Record(b"x")]), "rules-compact"),
+        ("some null keys", batch([Record(b"x", key=b"k"), Record(b"y")]), "rules-compact"),
+        ("keys", batch([Record(b"x", key=b"k")]), "rules-compact"),
+        ("too large", batch([b"x" * 3000]), "rules-small"), ("large enough", batch([b"x" * 1900]), "rules-small"),
+        ("plain to zstd", batch([b"x" * 200]), "rules-zstd"), ("plain to gzip", batch([b"x" * 200]), "rules-gzip"),
+        ("gzip to plain", batch([b"x" * 200], gzip=True), "rules-uncompressed"),
+    ]
+    for version in _BATCH_VERSIONS:
+        for step, data, name in cases:
+            session.call(step, "Produce", version, acks=-1, timeoutMs=10000, topicData=[produced(name, data)])
 
 
 def append_time(session: Session) -> None:
@@ -124,6 +139,9 @@ def append_time(session: Session) -> None:
 
 def idempotence(session: Session) -> None:
     create(session, "idempotent")
+    # Right after its start Apache Kafka has no ids to give yet.
+    until(session, lambda: session.ask("InitProducerId", 4, transactionalId=None, transactionTimeoutMs=60000)[
+        "errorCode"] == 0, "producer ids")
     for version in session.each("InitProducerId"):
         session.call("plain", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=60000)
         session.call("odd timeout", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=-5)
@@ -162,6 +180,6 @@ def idempotence(session: Session) -> None:
 
 
 SCENARIOS = [
-    ("produce", produce), ("refused-batches", refused_batches), ("append-time", append_time),
-    ("idempotence", idempotence),
+    ("produce", produce), ("refused-batches", refused_batches), ("topic-rules", topic_rules),
+    ("append-time", append_time), ("idempotence", idempotence),
 ]

@@ -552,8 +552,8 @@ def commits():
     client.close()
     client = consumer(group, on_commit=lambda error, _: done.set() if error is None else None)
     client.assign([TopicPartition(topic, 0, 0)])
-    take(client, 7)
-    client.commit(asynchronous=True)
+    # The message is named: without it the offset is taken when the commit is sent, after further polls.
+    client.commit(message=take(client, 7)[-1], asynchronous=True)
     wait_until(lambda: client.poll(0) is None and done.is_set() or done.is_set(), "the asynchronous commit")
     equal(client.committed([TopicPartition(topic, 0)], timeout=10)[0].offset, 7, "committed")
     client.close()

@@ -1,0 +1,383 @@
+"""The tools of the binary `vltava` itself: what people and scripts see of them.
+
+They speak the Kafka protocol alone, so every case runs against Apache Kafka too. Data must stand on standard
+output and all else on standard error; the exit status must tell success from failure.
+"""
+
+import json
+import os
+import subprocess
+import time
+
+import harness
+from harness import BOOTSTRAP, SCRATCH, case, check, equal, unique, wait_until
+
+BINARY = os.environ["VLTAVA"]
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+
+
+class Done:
+    """A command that has ended."""
+
+    def __init__(self, arguments: tuple, status: int, out: bytes, err: bytes):
+        self.command = " ".join(arguments)
+        self.status = status
+        self.raw = out
+        self.out = out.decode(errors="replace")
+        self.err = err.decode(errors="replace")
+
+    def ok(self) -> "Done":
+        """The same, if it succeeded."""
+        check(self.status == 0, f"`{self.command}` ended with {self.status}: {self.err.strip()[-400:]}")
+        check("\x1b" not in self.err, f"`{self.command}` colours what is no terminal")
+        return self
+
+    def refused(self, *words: str) -> "Done":
+        """The same, if it failed with an error that has these words."""
+        check(self.status == 1, f"`{self.command}` ended with {self.status}, not 1")
+        check(self.err.startswith("error: "), f"`{self.command}` said {self.err!r}")
+        for word in words:
+            check(word in self.err, f"`{self.command}` does not say {word!r}: {self.err!r}")
+        return self
+
+    def lines(self) -> list:
+        """Standard output by lines."""
+        return self.out.splitlines()
+
+    def json(self):
+        """Standard output as JSON."""
+        return json.loads(self.out)
+
+
+def run(*arguments: str, data: bytes = b"", timeout: float = 60) -> Done:
+    """Runs the binary to its end. No broker is named: that is the caller's."""
+    done = subprocess.run([BINARY, *arguments], input=data, capture_output=True, timeout=timeout, check=False)
+    return Done(arguments, done.returncode, done.stdout, done.stderr)
+
+
+def tool(noun: str, *arguments: str, data: bytes = b"") -> Done:
+    """Runs a tool against the broker under test."""
+    return run(noun, "-b", BOOTSTRAP, *arguments, data=data)
+
+
+def create(prefix: str, partitions: int = 1) -> str:
+    """A new topic."""
+    topic = unique(prefix)
+    tool("topic", "create", topic, "-p", str(partitions)).ok()
+    return topic
+
+
+def produce(topic: str, lines: list, *options: str) -> None:
+    """Writes lines."""
+    tool("topic", "produce", topic, *options, data="".join(f"{line}\n" for line in lines).encode()).ok()
+
+
+def consume(topic: str, *options: str) -> list:
+    """Reads to the end."""
+    return tool("topic", "consume", topic, "-e", *options).ok().lines()
+
+
+# ---------------------------------------------------------------- topics
+
+@case
+def topic_life():
+    topic = unique("life")
+    created = tool("topic", "create", topic, "-p", "3", "-c", "retention.ms=3600000", "-o", "json").ok().json()
+    equal([(row["topic"], row["partitions"], row["created"]) for row in created], [(topic, 3, True)], "created")
+    tool("topic", "create", topic).refused("already exists", "help: ")
+    check("exists already" in tool("topic", "create", topic, "--if-not-exists").ok().out, "it says that it exists")
+    listed = {row["topic"]: row for row in tool("topic", "list", "-o", "json").ok().json()}
+    equal(listed[topic]["partitions"], 3, "partitions listed")
+    described = tool("topic", "describe", topic, "-o", "json").ok().json()[0]
+    equal(described["configs"].get("retention.ms"), "3600000", "config")
+    equal([p["end_offset"] for p in described["partitions"]], [0, 0, 0], "ends")
+    table = tool("topic", "describe", topic).ok().out
+    check(f"topic    {topic}" in table and "\x1b" not in table, "the table has a head and no colours")
+    preview = tool("topic", "delete", topic).ok()
+    check("nothing was deleted" in preview.err and topic in preview.out, "a preview first")
+    tool("topic", "describe", topic).ok()
+    tool("topic", "delete", topic, "--yes").ok()
+    wait_until(lambda: tool("topic", "describe", topic).status == 1, "the topic is gone")
+    tool("topic", "describe", topic).refused("UNKNOWN_TOPIC_OR_PARTITION", "help: ")
+
+
+@case
+def dry_run_creates_nothing():
+    topic = unique("dry")
+    tool("topic", "create", topic, "--dry-run").ok()
+    tool("topic", "describe", topic).refused(topic)
+    tool("topic", "create", topic, "-c", "no.such.key=1").refused("no.such.key")
+
+
+@case
+def topic_configs():
+    topic = create("config")
+    tool("topic", "config", topic, "--set", "retention.ms=1000", "--set", "cleanup.policy=compact").ok()
+    tool("topic", "config", topic, "--append", "cleanup.policy=delete", "--reset", "retention.ms").ok()
+
+    def entries(*options: str) -> dict:
+        rows = tool("topic", "config", topic, "-o", "json", *options).ok().json()
+        return {row["name"]: row for row in rows}
+
+    wait_until(lambda: entries().get("cleanup.policy", {}).get("value") == "compact,delete", "the policy")
+    check("retention.ms" not in entries(), "a reset config is no longer shown")
+    check(entries("--all")["retention.ms"]["default"], "with --all it is, as the default")
+    tool("topic", "config", topic, "--set", "retention.ms=soon").refused("retention.ms")
+
+
+@case
+def offsets_and_trim():
+    topic = create("trim")
+    before = int(time.time() * 1000) - 60_000
+    produce(topic, [f"line {n}" for n in range(100)])
+    row = tool("topic", "offsets", topic, "--at", str(before), "-o", "json").ok().json()[0]
+    equal((row["first_offset"], row["end_offset"], row["offset_at_time"]), (0, 100, 0), "offsets")
+    preview = tool("topic", "trim", topic, "--before-offset", "40").ok()
+    check("nothing was deleted" in preview.err, "a preview first")
+    equal(len(consume(topic)), 100, "records after the preview")
+    done = tool("topic", "trim", topic, "--before-offset", "40", "--yes", "-o", "json").ok().json()[0]
+    equal((done["first_offset_after"], done["deleted"]), (40, True), "trimmed")
+    equal(consume(topic), [f"line {n}" for n in range(40, 100)], "what is left")
+    tool("topic", "trim", topic, "--all", "--yes").ok()
+    equal(consume(topic), [], "nothing is left")
+
+
+# ---------------------------------------------------------------- records
+
+def round_trip(codec: str, acks: str):
+    def body():
+        topic = create(f"trip-{codec}")
+        lines = [f"line {n} " + "abcdefghij" * 20 for n in range(500)]
+        produce(topic, lines, "-z", codec, "--acks", acks)
+        equal(consume(topic), lines, "values")
+        equal(consume(topic, "-f", "%o\\n"), [str(n) for n in range(500)], "offsets")
+
+    return body
+
+
+for _codec in CODECS:
+    for _acks in ["none", "leader", "all"]:
+        harness.add(f"produce-{_codec}-acks-{_acks}", round_trip(_codec, _acks))
+
+
+@case
+def keys_nulls_and_headers():
+    topic = create("keys")
+    produce(topic, ["k:v", "gone:", ":only value", "plain"], "-K", ":", "-Z", "-H", "a=1", "-H", "b")
+    rows = [json.loads(line) for line in consume(topic, "-o", "json")]
+    equal([(row["key"], row["value"]) for row in rows],
+          [("k", "v"), ("gone", None), (None, "only value"), (None, "plain")], "keys and values")
+    equal(rows[0]["headers"], [{"name": "a", "value": "1"}, {"name": "b", "value": None}], "headers")
+    now = time.time() * 1000
+    check(all(abs(now - row["timestamp"]) < 60_000 for row in rows), "timestamps are of now")
+
+
+@case
+def bytes_come_back_unchanged():
+    topic = create("bytes")
+    path = os.path.join(SCRATCH, topic)
+    noise = bytes(n * 7919 >> 3 & 0xff for n in range(200_000)).replace(b"\n", b"\r") + b"\n\n\xff\xfe\n"
+    with open(path, "wb") as file:
+        file.write(noise)
+    tool("topic", "produce", topic, path, "-z", "zstd").ok()
+    equal(tool("topic", "consume", topic, "-e").ok().raw, noise, "bytes")
+
+
+@case
+def equal_keys_share_a_partition():
+    topic = create("spread", partitions=4)
+    produce(topic, [f"key-{n % 10}:{n}" for n in range(200)], "-K", ":")
+    rows = [json.loads(line) for line in consume(topic, "-o", "json")]
+    equal(len(rows), 200, "records")
+    for key in {row["key"] for row in rows}:
+        own = [row for row in rows if row["key"] == key]
+        equal(len({row["partition"] for row in own}), 1, f"partitions of {key}")
+        values = [int(row["value"]) for row in own]
+        equal(values, sorted(values), f"order of {key}")
+
+
+@case
+def positions():
+    topic = create("positions")
+    produce(topic, [str(n) for n in range(50)])
+    equal(consume(topic, "--from", "47"), ["47", "48", "49"], "from an offset")
+    equal(consume(topic, "--from", "-2"), ["48", "49"], "before the end")
+    equal(consume(topic, "--from", "end"), [], "from the end")
+    equal(consume(topic, "--from", "@1h")[:1], ["0"], "from a time")
+    equal(consume(topic, "-n", "3"), ["0", "1", "2"], "a count")
+    tool("topic", "consume", topic, "-p", "9", "-e").refused("no partition 9")
+    tool("topic", "consume", topic, "--from", "soon").refused("no position", "help: ")
+
+
+@case
+def a_reader_that_goes_away_ends_the_command():
+    topic = create("pipe")
+    produce(topic, ["x" * 1000] * 2000)
+    command = [BINARY, "topic", "-b", BOOTSTRAP, "consume", topic]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        equal((process.wait(30), process.stderr.read()), (0, b""), "status and words")
+
+
+@case(exclusive=True)
+def a_killed_broker_loses_and_doubles_nothing():
+    topic = create("killed")
+    command = [BINARY, "topic", "-b", BOOTSTRAP, "--timeout", "60", "produce", topic]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for number in range(3000):
+            process.stdin.write(b"%d\n" % number)
+            if number in (999, 1999):
+                process.stdin.flush()
+                wait_until(lambda: len(consume(topic)) > number // 2, "the first records")
+                harness.stop("KILL")
+                # These are sent while nobody is there.
+                process.stdin.write(b"%d\n" % (number + 10_000))
+                process.stdin.flush()
+                time.sleep(2)
+                harness.start()
+        process.stdin.close()
+        equal(process.wait(80), 0, "status")
+    wanted = [*range(1000), 10_999, *range(1000, 2000), 11_999, *range(2000, 3000)]
+    equal(consume(topic), [str(n) for n in wanted], "each record once, in order")
+
+
+# ---------------------------------------------------------------- groups
+
+@case
+def group_life():
+    topic, group = create("group"), unique("readers")
+    produce(topic, [str(n) for n in range(10)])
+    equal(consume(topic, "-g", group, "-n", "4"), ["0", "1", "2", "3"], "the first four")
+    listed = {row["group"]: row for row in tool("group", "list", "-o", "json").ok().json()}
+    check(group in listed, "the group is listed")
+    described = tool("group", "describe", group, "-o", "json").ok().json()[0]
+    equal((described["state"], described["lag"]), ("Empty", 6), "state and lag")
+    check("6" in tool("group", "describe", group).ok().out, "the table shows the lag")
+    equal(consume(topic, "-g", group), [str(n) for n in range(4, 10)], "the rest")
+    tool("group", "reset", group, "--topic", topic, "--to", "beginning").ok()
+    equal(tool("group", "describe", group, "-o", "json").ok().json()[0]["lag"], 0, "lag after a preview")
+    moved = tool("group", "reset", group, "--all-topics", "--shift", "-3", "--yes", "-o", "json").ok().json()[0]
+    equal((moved["offset_before"], moved["offset_after"], moved["moved"]), (10, 7, True), "moved")
+    equal(consume(topic, "-g", group), ["7", "8", "9"], "what was read again")
+    tool("group", "delete", group).ok()
+    tool("group", "describe", group).ok()
+    tool("group", "delete", group, "--yes").ok()
+    tool("group", "describe", group).refused("GROUP_ID_NOT_FOUND", "help: ")
+
+
+@case
+def a_group_with_members_is_not_reset():
+    topic, group = create("busy"), unique("busy")
+    produce(topic, ["a"])
+    command = [BINARY, "topic", "-b", BOOTSTRAP, "consume", topic, "-g", group]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            equal(process.stdout.readline(), b"a\n", "the record")
+            described = tool("group", "describe", group, "-o", "json").ok().json()[0]
+            equal((described["state"], len(described["members"])), ("Stable", 1), "state and members")
+            tool("group", "reset", group, "--topic", topic, "--to", "end", "--yes").refused("members", "help: ")
+            tool("group", "delete", group, "--yes").refused("help: ")
+        finally:
+            process.terminate()
+        equal(process.wait(30), 0, "it leaves when it is told to end")
+    described = tool("group", "describe", group, "-o", "json").ok().json()[0]
+    equal((described["state"], described["lag"]), ("Empty", 0), "left, and its position is committed")
+
+
+@case
+def reset_of_a_new_group_and_its_offsets_deleted():
+    topic, group = create("fresh", partitions=2), unique("fresh")
+    produce(topic, [str(n) for n in range(10)], "-p", "1")
+    tool("group", "reset", group, "--topic", f"{topic}:1", "--to", "-4", "--yes").ok()
+    equal(consume(topic, "-g", group), ["6", "7", "8", "9"], "records from there")
+    tool("group", "delete", group, "--topic", topic, "--yes").ok()
+    described = tool("group", "describe", group, "-o", "json")
+    if described.status == 0:
+        equal(described.json()[0]["offsets"], [], "offsets that are left")
+    equal(tool("group", "reset", group, "--to", "end").status, 2, "status without a scope")
+
+
+# ---------------------------------------------------------------- cat
+
+@case
+def cat_round_trip():
+    topic = create("cat", partitions=2)
+    tool("cat", "-P", "-t", topic, "-p", "1", "-K", "=", "-H", "h=1", "-z", "lz4", data=b"a=1\nb=2\nc=3\n").ok()
+    read = tool("cat", "-C", "-t", topic, "-p", "1", "-e", "-f", "%t|%p|%o|%K|%k|%S|%s|%h\\n").ok()
+    equal(read.lines(), [f"{topic}|1|{n}|1|{k}|1|{n + 1}|h=1" for n, k in enumerate("abc")], "records")
+    check(f"Reached end of topic {topic} [1] at offset 3: exiting" in read.err, "it tells the end")
+    equal(tool("cat", "-C", "-t", topic, "-o", "-2", "-e", "-q").ok().lines(), ["2", "3"], "the last two")
+    equal(tool("cat", "-C", "-t", topic, "-p", "1", "-c", "1", "-D", ";").ok().out, "1;", "count and delimiter")
+    row = json.loads(tool("cat", "-C", "-t", topic, "-p", "1", "-c", "1", "-J").ok().out)
+    equal((row["key"], row["payload"], row["tstype"], row["headers"]), ("a", "1", "create", ["h", "1"]), "JSON")
+
+
+@case
+def cat_lists_and_queries():
+    topic = create("list", partitions=2)
+    produce(topic, ["a", "b"], "-p", "0")
+    listing = tool("cat", "-L", "-t", topic).ok().out
+    check(f'topic "{topic}" with 2 partitions' in listing and "partition 1, leader " in listing, listing)
+    metadata = json.loads(tool("cat", "-L", "-J", "-t", topic).ok().out)
+    equal([broker["name"] for broker in metadata["brokers"]], [BOOTSTRAP], "brokers")
+    equal([p["partition"] for p in metadata["topics"][0]["partitions"]], [0, 1], "partitions")
+    equal(tool("cat", "-Q", "-t", f"{topic}:0:0").ok().lines(), [f"{topic} [0] offset 0"], "by time")
+    equal(tool("cat", "-Q", "-t", f"{topic}:0:-1").ok().lines(), [f"{topic} [0] offset 2"], "the end")
+
+
+@case
+def cat_in_a_group():
+    topic, group = create("catgroup"), unique("cat")
+    produce(topic, [str(n) for n in range(6)])
+    first = tool("cat", "-G", group, "-X", "auto.offset.reset=earliest", "-c", "2", topic).ok()
+    equal(first.lines(), ["0", "1"], "the first two")
+    equal(tool("cat", "-G", group, "-e", topic).ok().lines(), ["2", "3", "4", "5"], "the rest")
+    tool("cat", "-L", "-X", "no.such=1").refused("no.such", "help: ")
+
+
+# ---------------------------------------------------------------- everything else
+
+@case
+def cluster_info():
+    info = tool("cluster", "info", "--versions", "-o", "json").ok().json()
+    equal([f"{broker['host']}:{broker['port']}" for broker in info["brokers"]], [BOOTSTRAP], "brokers")
+    check(len(info["cluster_id"]) == 22, "the cluster has an id")
+    served = {row["api"]: row["max_version"] for row in info["versions"]}
+    check(served["Produce"] >= 8 and served["Fetch"] >= 11, "versions")
+    check(BOOTSTRAP in tool("cluster", "info").ok().out, "the table names the broker")
+
+
+@case
+def nobody_answers():
+    run("topic", "-b", "127.0.0.1:1", "list").refused("no broker answers at 127.0.0.1:1", "vltava serve")
+    run("topic", "-b", "SSL://a:1", "list").refused("plain", "help: ")
+
+
+@case
+def generated_texts():
+    for part in ["config", "metrics", "compat"]:
+        text = run("docs", part).ok().out
+        check(text.startswith("<!-- ") and "cargo xtask fix" in text.splitlines()[0], f"the head of {part}")
+        check(text.count("\n|") > 20, f"{part} has a table")
+    script = run("completion", "bash").ok().raw
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, check=False)
+    equal((done.returncode, done.stderr), (0, b""), "bash reads its completion")
+    for shell in ["zsh", "fish", "powershell", "elvish"]:
+        check(len(run("completion", shell).ok().out) > 1000, f"completion for {shell}")
+
+
+@case
+def quickstart():
+    done = run("quickstart", "--exit").ok()
+    check("all bytes are equal" in done.out, done.out)
+    path = os.path.join(SCRATCH, "lines")
+    with open(path, "wb") as file:
+        file.write(b"".join(b"%d\x00\xff\r\n" % n for n in range(20_000)) + b"no newline")
+    check("20,001 records" in run("quickstart", path, "--exit").ok().out, "every line is a record")
+    check("0 records" in run("quickstart", "-", "--exit").ok().out, "an empty input ends")
+    run("quickstart", os.path.join(SCRATCH, "nothing"), "--exit").refused("nothing")
+
+
+if __name__ == "__main__":
+    harness.main()
