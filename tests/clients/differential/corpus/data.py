@@ -59,19 +59,19 @@ _BATCH_VERSIONS = [3, 7, 8, 12]
 
 def refused_batches(session: Session) -> None:
     cases = _batches()
-    # Every case has partitions of its own, so that one that only one broker takes does not shift the others.
-    create(session, "batches", len(cases) * len(_BATCH_VERSIONS))
-    for number, (step, data) in enumerate(cases):
-        for turn, version in enumerate(_BATCH_VERSIONS):
-            partition = number * len(_BATCH_VERSIONS) + turn
+    for version in _BATCH_VERSIONS:
+        # Every case has a partition of its own, so that one that only one broker takes does not shift the others.
+        name = f"batches-v{version}"
+        create(session, name, len(cases))
+        for partition, (step, data) in enumerate(cases):
             session.call(step, "Produce", version, acks=-1, timeoutMs=10000,
-                         topicData=[produced("batches", data, partition)])
+                         topicData=[produced(name, data, partition)])
             session.call(f"stored: {step}", "Fetch", 12, maxWaitMs=0, minBytes=0, topics=[
-                {"topic": "batches", "partitions": [
+                {"topic": name, "partitions": [
                     {"partition": partition, "fetchOffset": 0, "partitionMaxBytes": 1_000_000}]}])
     # Apache Kafka never answers this one; no use in waiting long.
     connection = session.connect()
-    connection.send("Produce", 9, {"acks": -1, "timeoutMs": 1000, "topicData": [produced("batches", None)]})
+    connection.send("Produce", 9, {"acks": -1, "timeoutMs": 1000, "topicData": [produced("batches-v3", None)]})
     session.record("null", "Produce", 9, connection.receive(timeout_s=2))
     connection.close()
 

@@ -50,12 +50,16 @@ class Expected:
             (f"{difference.scenario}/{difference.step}", self.where), (difference.api, self.api),
             (difference.path, self.path), (difference.left, self.left), (difference.right, self.right),
         ]
-        return all(fnmatch.fnmatchcase(value, _pattern(pattern)) for value, pattern in pairs)
+        return all(_fits(value, pattern) for value, pattern in pairs)
 
 
-def _pattern(text: str) -> str:
+def _fits(value: str, pattern: str) -> bool:
+    """Whether a value fits a pattern with `*` for anything and `{a,b}` for one of several."""
+    choice = re.search(r"\{([^{}']*,[^{}']*)\}", pattern)
+    if choice:
+        return any(_fits(value, pattern[:choice.start()] + one + pattern[choice.end():]) for one in choice[1].split(","))
     # Paths hold brackets, which are not meant as character classes.
-    return text.replace("[", "[[]")
+    return fnmatch.fnmatchcase(value, pattern.replace("[", "[[]"))
 
 
 def read_expected(path: Path) -> list[Expected]:

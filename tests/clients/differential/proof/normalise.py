@@ -1,7 +1,7 @@
 """Takes out of an answer what must differ between two brokers: ids, addresses, times, free text and order.
 
-Topic ids are replaced by the topic's name, other ids by the order in which they first appear (`member-2`), so that
-two answers still differ if one broker confuses two topics or members. Lists whose order means nothing are sorted by their elements' key.
+Topic ids are replaced by the topic's name, producer ids by where they were first seen, other ids by the order in which
+they first appear (`member-2`), so that two answers still differ if one broker confuses two topics or members. Lists whose order means nothing are sorted by their elements' key.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Normaliser:
     def __init__(self, topic_ids: dict[uuid.UUID, str]):
         self._topic_ids = topic_ids
         self._names: dict[str, dict[Any, str]] = {}
+        self._place = ""
 
     def _name(self, kind: str, value: Any) -> str:
         names = self._names.setdefault(kind, {})
@@ -39,6 +40,7 @@ class Normaliser:
 
     def exchange(self, exchange: Exchange) -> Any:
         """The answer of one exchange without what must differ."""
+        self._place = f"{exchange.scenario}/{exchange.step} v{exchange.version}"
         return self._value(exchange.answer, "", exchange.api)
 
     def _value(self, value: Any, name: str, api: str) -> Any:
@@ -78,7 +80,9 @@ class Normaliser:
         if name in ("memberId", "leader") and isinstance(value, str):
             return self._name("member", value) if value else value
         if name == "producerId":
-            return self._name("producer", value) if value >= 0 else value
+            # Named by where it was first seen: one that only one broker gives does not shift the others.
+            producers = self._names.setdefault("producer", {})
+            return producers.setdefault(value, f"producer of {self._place}") if value >= 0 else value
         if name == "sessionId" and api == "Fetch":
             return self._name("session", value) if value > 0 else value
         if name in _TIMES and abs(time.time() * 1000 - value) < _RECENT_MS:
