@@ -1,6 +1,7 @@
 //! `vltava serve`: a broker with its storages, its metadata and its console in one process.
 
 mod console;
+mod ephemeral;
 mod greeting;
 mod node;
 mod place;

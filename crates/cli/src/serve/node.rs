@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base::config::{BrokerConfig, HostPort, keys};
 use base::env::Env;
@@ -29,41 +29,45 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens everything and serves.
+    /// Opens everything and serves. The console comes first, so that whoever asks hears of a long start.
     pub(crate) async fn start(env: &Env, config: BrokerConfig, place: Place) -> Outcome<Node> {
-        let storages = open_storages(env, &config).await?;
-        let metadata = open_metadata(env, &config, &place).await?;
+        let config = Arc::new(config);
         let metrics = Metrics::default();
         let place_text = place.text(&config);
-        let config = Arc::new(config);
+        let serving = Arc::new(OnceLock::new());
+        let shown = Shown {
+            env: env.clone(),
+            began: env.clock.now(),
+            broker: serving.clone(),
+            metrics: metrics.clone(),
+            data: place_text.clone(),
+        };
+        let console = match config.http_listener() {
+            Some(address) => Some(start_console(env, &address, shown).await?),
+            None => None,
+        };
+        let storages = open_storages(env, &config).await?;
+        let metadata = open_metadata(env, &config, &place).await?;
         let parts = BrokerParts {
             env: env.clone(),
-            config: config.clone(),
+            config,
             metadata: metadata.clone(),
             storages: storages.clone(),
-            metrics: metrics.clone(),
+            metrics,
         };
-        let broker = match Broker::start(parts).await {
-            Ok(broker) => broker,
+        match Broker::start(parts).await {
+            Ok(broker) => {
+                // The cell was made here and is empty.
+                let _ = serving.set(broker.clone());
+                let env = env.clone();
+                Ok(Node { broker, env, metadata, storages, console, place_text, _place: place })
+            }
             Err(error) => {
                 // What was opened is closed in order, so that the next start need not recover.
                 let _ = close(env, &storages, &*metadata).await;
-                return Err(start_failure(error));
-            }
-        };
-        let shown = Shown { broker: broker.clone(), metrics, data: place_text.clone() };
-        let mut node =
-            Node { broker, env: env.clone(), metadata, storages, console: None, place_text, _place: place };
-        if let Some(address) = config.http_listener() {
-            match start_console(env, &address, shown).await {
-                Ok(server) => node.console = Some(server),
-                Err(failure) => {
-                    let _ = node.shutdown().await;
-                    return Err(failure);
-                }
+                Err(start_failure(error))
             }
         }
-        Ok(node)
     }
 
     /// Where HTTP is served, if it is.

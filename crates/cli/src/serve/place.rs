@@ -1,11 +1,11 @@
 //! Where a node keeps what it knows: a directory, or a temporary one that is gone afterwards.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use base::config::{Assignment, BrokerConfig, Origin};
 use base::env::Env;
 
+use super::ephemeral::Ephemeral;
 use crate::failure::{Failure, Outcome};
 
 /// The data directory when none is named.
@@ -26,39 +26,34 @@ pub(crate) enum Wanted {
 
 /// A chosen place. A temporary one is removed when this is dropped.
 pub(crate) struct Place {
-    env: Env,
     data: PathBuf,
     kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// `--data`.
     Named,
     /// No word about it.
     Usual,
-    Temporary,
+    Temporary(Ephemeral),
 }
 
 impl Place {
     /// Chooses the place; makes the directory when it is a temporary one.
     pub(crate) fn choose(env: &Env, wanted: Wanted) -> Outcome<Place> {
-        let place = |data: PathBuf, kind| Place { env: env.clone(), data, kind };
         match wanted {
-            Wanted::Directory(Some(data)) => Ok(place(data.into(), Kind::Named)),
-            Wanted::Directory(None) => Ok(place(USUAL_DIRECTORY.into(), Kind::Usual)),
+            Wanted::Directory(Some(data)) => Ok(Place { data: data.into(), kind: Kind::Named }),
+            Wanted::Directory(None) => Ok(Place { data: USUAL_DIRECTORY.into(), kind: Kind::Usual }),
             Wanted::Memory => {
-                let data = std::env::temp_dir().join(format!("vltava-{}", env.random_uuid()));
-                let made = env.disk.create_dir_all(&data);
-                made.map_err(|error| Failure::new(format!("{}: {error}", data.display())))?;
-                Ok(place(data, Kind::Temporary))
+                let ephemeral = Ephemeral::make(env)?;
+                Ok(Place { data: ephemeral.path().to_owned(), kind: Kind::Temporary(ephemeral) })
             }
         }
     }
 
     /// True for a place that is gone afterwards.
     pub(crate) fn is_temporary(&self) -> bool {
-        self.kind == Kind::Temporary
+        matches!(self.kind, Kind::Temporary(_))
     }
 
     /// Adds what follows from the place to the user's assignments, in front, so that the user's count.
@@ -93,8 +88,8 @@ impl Place {
     pub(crate) fn metadata_dir(&self, config: &BrokerConfig) -> Option<PathBuf> {
         let own_log_dir = self.data.join(LOG_DIRECTORY);
         let first = config.log_dirs().first().map(Path::new);
-        match self.kind {
-            Kind::Temporary => None,
+        match &self.kind {
+            Kind::Temporary(_) => None,
             Kind::Named => Some(self.data.join(METADATA_DIRECTORY)),
             Kind::Usual if first == Some(&own_log_dir) => Some(self.data.join(METADATA_DIRECTORY)),
             // Beside the records, wherever those are.
@@ -109,26 +104,13 @@ impl Place {
             // A path people can paste anywhere.
             std::path::absolute(data).unwrap_or_else(|_| data.to_owned()).display().to_string()
         };
-        match self.kind {
-            Kind::Temporary => format!("{} (removed at the end; metadata in memory)", self.data.display()),
+        match &self.kind {
+            Kind::Temporary(ephemeral) => {
+                let what = if ephemeral.in_memory() { "in memory" } else { "temporary" };
+                format!("{}, {what}: gone at the end", self.data.display())
+            }
             Kind::Usual if !dirs.starts_with(&*self.data.display().to_string()) => dirs,
             _ => whole(&self.data),
-        }
-    }
-}
-
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, self.data.display())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.is_temporary()
-            && let Err(error) = self.env.disk.remove_dir_all(&self.data)
-        {
-            tracing::warn!(%error, "{} could not be removed", self.data.display());
         }
     }
 }
