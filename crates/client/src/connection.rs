@@ -214,6 +214,11 @@ impl Connection {
         self.queue(Outgoing { frame, waiting: None }).await
     }
 
+    /// Waits until the broker has read every request sent so far, of which some may have no answer.
+    pub(crate) async fn round_trip(self: &Arc<Self>) -> Result<()> {
+        self.ask_versions().await.map(drop)
+    }
+
     async fn start_version<'a, R: RequestMessage<'a>>(
         self: &Arc<Self>,
         request: &R,

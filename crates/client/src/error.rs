@@ -156,6 +156,7 @@ impl ClientError {
     pub fn retriable(&self) -> bool {
         match self {
             ClientError::Connect { .. } | ClientError::Closed { .. } | ClientError::Timeout { .. } => true,
+            ClientError::Bootstrap { tried } => tried.iter().all(ClientError::retriable),
             ClientError::Broker { code, .. } => code.retriable(),
             _ => false,
         }

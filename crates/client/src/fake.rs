@@ -11,6 +11,7 @@ use base::error::ErrorCode;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 use wire::message::fetch_response::PartitionData;
 use wire::message::{
     ApiVersion, ApiVersionsResponse, FetchRequest, FetchResponse, FetchableTopicResponse,
@@ -41,6 +42,7 @@ pub(crate) enum Fault {
 pub(crate) struct Fake {
     pub(crate) address: String,
     pub(crate) state: Arc<Mutex<State>>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// What it knows and how it behaves.
@@ -127,22 +129,35 @@ impl Log {
 impl Fake {
     /// A broker with an empty topic.
     pub(crate) async fn start(env: &Env, partitions: usize) -> Fake {
-        let mut listener = env.network.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.local_address().unwrap().to_string();
         let state = State {
             logs: (0..partitions).map(|_| Log::default()).collect(),
             api_versions_max: ApiKey::ApiVersions.versions().max,
             next_producer_id: 100,
             ..State::default()
         };
-        let fake = Fake { address, state: Arc::new(Mutex::new(state)) };
-        let (serving, env) = (fake.clone(), env.clone());
-        tokio::spawn(async move {
+        let address = "127.0.0.1:0".to_owned();
+        let mut fake = Fake { address, state: Arc::new(Mutex::new(state)), tasks: Arc::default() };
+        fake.start_again(env).await;
+        fake
+    }
+
+    /// Listens where it did before, with what it knew.
+    pub(crate) async fn start_again(&mut self, env: &Env) {
+        let mut listener = env.network.listen(self.address.parse().unwrap()).await.unwrap();
+        self.address = listener.local_address().unwrap().to_string();
+        let (serving, env) = (self.clone(), env.clone());
+        self.tasks.lock().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().serve(env.clone(), stream));
+                let connection = serving.clone().serve(env.clone(), stream);
+                serving.tasks.lock().spawn(connection);
             }
         });
-        fake
+    }
+
+    /// Cuts its connections and listens no more.
+    pub(crate) async fn stop(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
     }
 
     /// Values of one partition.

@@ -261,8 +261,7 @@ fn acks_none_waits_for_nothing() {
         let client = connect(&env, &fake.address).await;
         let producer = Producer::new(&client, ProducerConfig { acks: Acks::None, ..small_batches() });
         assert!(send_numbers(&producer, 100).await.into_iter().all(|outcome| outcome.unwrap().is_none()));
-        // A question over the same connection is answered after everything before it was read.
-        client.metadata(Topics::None).await.unwrap();
+        producer.flush().await.unwrap();
         assert_eq!(fake.values(0), numbers(100));
     });
 }
@@ -322,6 +321,24 @@ fn records_without_a_key_reach_every_partition_and_keys_stay_together() {
         let nowhere = ProducerRecord { partition: Some(4), ..ProducerRecord::value(TOPIC, b"") };
         let error = producer.send(nowhere).await.unwrap_err();
         assert_eq!(error.code(), Some(ErrorCode::UnknownTopicOrPartition));
+    });
+}
+
+#[test]
+fn a_broker_that_was_away_for_a_while_costs_no_record() {
+    run(async {
+        let env = Env::sim(1);
+        let mut fake = Fake::start(&env, 1).await;
+        let client = connect(&env, &fake.address).await;
+        let producer = Producer::new(&client, small_batches());
+        assert!(send_numbers(&producer, 10).await.iter().all(Result::is_ok));
+        fake.stop().await;
+        let (outcomes, ()) = tokio::join!(send_numbers(&producer, 50), async {
+            env.clock.sleep(10 * SECOND).await;
+            fake.start_again(&env).await;
+        });
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        assert_eq!(fake.values(0), [numbers(10), numbers(50)].concat());
     });
 }
 

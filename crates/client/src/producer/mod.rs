@@ -28,7 +28,7 @@ pub use queue::{Delivery, Placed};
 use queue::{PartitionQueue, Ripeness};
 use sender::{Identity, PartitionSender};
 
-use crate::{Client, ClientError, PartitionName, Result};
+use crate::{Client, ClientError, Connection, PartitionName, Result};
 
 /// How much the broker must have done before it acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ struct Shared {
     /// Calls of `flush` that are waiting: while there are any, nothing lingers.
     flushing: AtomicUsize,
     first_failure: Mutex<Option<ClientError>>,
+    /// Connections over which batches went that nobody will acknowledge.
+    unanswered: Mutex<Vec<Arc<Connection>>>,
     identity: OnceCell<Identity>,
 }
 
@@ -140,6 +142,13 @@ impl Shared {
         let flushing = self.flushing.load(Ordering::Acquire) > 0;
         let linger = if flushing { Duration::ZERO } else { self.config.linger };
         Ripeness { batch_bytes: self.config.batch_bytes, linger }
+    }
+
+    fn note_unanswered(&self, connection: &Arc<Connection>) {
+        let mut unanswered = self.unanswered.lock();
+        if !unanswered.iter().any(|other| Arc::ptr_eq(other, connection)) {
+            unanswered.push(connection.clone());
+        }
     }
 
     fn in_flight_max(&self) -> usize {
@@ -176,6 +185,7 @@ impl Producer {
             config,
             flushing: AtomicUsize::new(0),
             first_failure: Mutex::new(None),
+            unanswered: Mutex::default(),
             identity: OnceCell::new(),
         };
         Producer { shared: Arc::new(shared), topics: Mutex::default(), senders: Mutex::default() }
@@ -227,8 +237,9 @@ impl Producer {
         Ok(())
     }
 
-    /// Waits until everything sent so far is acknowledged or given up; `send` waits as long. Tells the
-    /// first failure since the last call.
+    /// Waits until everything sent so far is acknowledged or given up; `send` waits as long. With
+    /// [`Acks::None`] it waits until the brokers have read everything. Tells the first failure since the
+    /// last call.
     pub async fn flush(&self) -> Result<()> {
         struct Flushing<'a>(&'a AtomicUsize);
         impl Drop for Flushing<'_> {
@@ -244,6 +255,12 @@ impl Producer {
         // All room is free once nothing waits for its acknowledgement.
         let all = u32::try_from(self.shared.config.buffer_bytes).expect("the buffer's size fits");
         drop(self.shared.room.acquire_many(all).await.map_err(|_| ClientError::Ended("producer"))?);
+        let unanswered = std::mem::take(&mut *self.shared.unanswered.lock());
+        for connection in unanswered {
+            if let Err(error) = connection.round_trip().await {
+                self.shared.first_failure.lock().get_or_insert(error);
+            }
+        }
         self.shared.first_failure.lock().take().map_or(Ok(()), Err)
     }
 

@@ -225,6 +225,7 @@ impl PartitionSender {
         };
         if acks == Acks::None {
             connection.send(&request).await?;
+            self.shared.note_unanswered(connection);
             return Ok(Box::pin(std::future::ready(Ok(None))));
         }
         let pending = connection.start(&request, PRODUCE_WAIT).await?;

@@ -70,7 +70,8 @@ fn two_members_share_and_one_takes_over() {
                 && first.union(&second).cloned().collect::<BTreeSet<_>>() == all
         };
         while !shared(&first, &second) {
-            let (a, b) = tokio::join!(first.poll(SECOND), second.poll(SECOND));
+            // The one that is in already must hear of the other while that one waits to be let in.
+            let (a, b) = tokio::join!(first.poll(4 * SECOND), second.poll(SECOND));
             assert!(a.unwrap().is_empty() && b.unwrap().is_empty(), "what was read stays read");
         }
         machine.fill("a", 4, 3).await;
@@ -83,7 +84,7 @@ fn two_members_share_and_one_takes_over() {
         // One that dies without a word is missed after its session timeout.
         let mut third = member(&machine.client);
         while owned(&third).len() != 2 {
-            let (a, b) = tokio::join!(first.poll(SECOND), third.poll(SECOND));
+            let (a, b) = tokio::join!(first.poll(4 * SECOND), third.poll(SECOND));
             assert!(a.unwrap().is_empty() && b.unwrap().is_empty());
         }
         drop(third);
