@@ -1,4 +1,5 @@
-//! What a broker does by itself: retention, rolls by age, forgetting idle producers.
+//! What a broker does by itself: retention, rolls by age, checkpoints of slow logs, forgetting idle
+//! producers.
 //!
 //! One task, woken by the clock. It works through partitions one after the other and yields between
 //! them; deletions go to the disk's own workers.
@@ -30,6 +31,7 @@ impl Broker {
         for partition in self.partitions.all() {
             if let TailState::Ready(mut tail) = partition.log.tail() {
                 tail.derived().expire(now_ms, expiration_ms);
+                tail.checkpoint_slow();
                 tail.release();
             }
             tokio::task::yield_now().await;

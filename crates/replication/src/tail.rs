@@ -37,6 +37,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 /// What recovery may have to scan of a segment: a checkpoint is taken whenever as much was appended.
 const CHECKPOINT_BYTES: u64 = 1 << 20;
 
+/// What may stay without a checkpoint between two sweeps.
+const SLOW_CHECKPOINT_BYTES: u64 = 64 << 10;
+
 /// An edit in flight; every append that waits for it holds a copy.
 type Edit = Shared<oneshot::Receiver<Result<(), AppendError>>>;
 
@@ -138,6 +141,16 @@ impl<'a, S: Derived> TailGuard<'a, S> {
             segment.request_sync();
         }
         Ok(commits)
+    }
+
+    /// Takes a checkpoint if more than a little was appended since the last: for logs that grow slowly, so
+    /// that many of them together leave recovery little to scan.
+    pub fn checkpoint_slow(&self) {
+        if let Writable::Yes(segment) = &self.tail.writable
+            && segment.bytes_since_checkpoint() > SLOW_CHECKPOINT_BYTES
+        {
+            segment.checkpoint(self.tail.derived.snapshot());
+        }
     }
 
     /// Gives the tail up after looking whether a checkpoint or a roll is due. The caller has brought

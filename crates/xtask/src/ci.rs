@@ -1,30 +1,44 @@
-//! `ci`: every check that needs no running server, then the tests; `test`: the tests alone.
+//! `check`: everything that needs no test run; `test`: the tests; `ci`: both.
 //!
-//! Both only read the tree (build output aside). `fix` is the one that writes.
+//! They only read the tree (build output aside). `fix` is the one that writes.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::{codegen, docs, repository_root, tidy};
 
-/// All checks: format, lints, imports and sizes, generated code and documents, tests.
+/// Names Kafka's jars for the test that lets Kafka's dump tool read our segment files.
+const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
+
+/// All checks, then the tests.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    checks(&[])?;
+    test(arguments)
+}
+
+/// Format, lints, imports and sizes, generated code and documents.
+pub(crate) fn checks(_: &[String]) -> Result<()> {
     let root = repository_root();
     cargo(&root, &["fmt", "--all", "--check"])?;
     tidy::run(&[])?;
     codegen::run(&["--check".to_owned()])?;
     cargo(&root, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    docs::run(&["--check".to_owned()])?;
-    test(arguments)
+    docs::run(&["--check".to_owned()])
 }
 
 /// Workspace tests, then the suites of real clients against a release build. Arguments go to
 /// `tests/clients/run`; `--no-clients` leaves those suites out.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
-    cargo(&root, &["test", "--workspace", "--locked"])?;
+    let mut tests = cargo_command(&root, &["test", "--workspace", "--locked"]);
+    match kafka_libs(&root) {
+        Ok(libs) => drop(tests.env(KAFKA_LIBS, libs)),
+        Err(error) => println!("Kafka's dump tool is not at hand: {error:#}"),
+    }
+    check(tests, "cargo test")?;
     if arguments.iter().any(|argument| argument == "--no-clients") {
         return Ok(());
     }
@@ -42,11 +56,34 @@ pub(crate) fn fix(_: &[String]) -> Result<()> {
     docs::run(&[])
 }
 
+/// The folder of Kafka's jars: the one named, or one that Maven fills below `target`.
+fn kafka_libs(root: &Path) -> Result<OsString> {
+    if let Some(libs) = std::env::var_os(KAFKA_LIBS) {
+        return Ok(libs);
+    }
+    let libs = target_folder(root).join("kafka-libs");
+    let mut maven = Command::new("mvn");
+    maven
+        .args(["-q", "-B", "-f", "tests/clients/suites/java/pom.xml", "dependency:copy-dependencies"])
+        .arg(format!("-DoutputDirectory={}", libs.display()))
+        .current_dir(root);
+    check(maven, "mvn")?;
+    Ok(libs.into())
+}
+
+fn target_folder(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
+    check(cargo_command(root, arguments), &format!("cargo {}", arguments[0]))
+}
+
+fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
     println!("cargo {}", arguments.join(" "));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root);
-    check(command, &format!("cargo {}", arguments[0]))
+    command
 }
 
 fn check(mut command: Command, name: &str) -> Result<()> {

@@ -23,6 +23,11 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { name: "ci", usage: "ci                  every check, then the tests", run: ci::run },
     Command {
+        name: "check",
+        usage: "check               format, lints, tidy, and whether what is generated is current",
+        run: ci::checks,
+    },
+    Command {
         name: "test",
         usage: "test [ARGUMENT]...  workspace tests, then the suites of real clients (arguments go to tests/clients/run;\n\
                 \x20                     --no-clients leaves them out)",
