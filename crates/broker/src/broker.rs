@@ -87,6 +87,8 @@ pub struct Broker {
     pub(crate) storages: Arc<Vec<Arc<Storage>>>,
     /// Heard by requests that wait: the broker ends.
     pub(crate) drain: DrainSignal,
+    /// What connections hold, and so how large one more answer should be.
+    pub(crate) memory: Arc<MemoryBudget>,
     config: ArcSwap<BrokerConfig>,
     server: OnceLock<Server<Dispatcher>>,
     /// Taken and said when the broker ends.
@@ -118,6 +120,7 @@ impl Broker {
             sessions: FetchSessions::new(env.clone(), fetch_session_slots(&config), metrics.node().clone()),
             groups: Groups::new(env.clone(), &config),
             drain,
+            memory: MemoryBudget::new(Limits::from_config(&config).budget_bytes),
             config: ArcSwap::new(config.clone()),
             server: OnceLock::new(),
             trigger: Mutex::new(Some(trigger)),
@@ -126,6 +129,8 @@ impl Broker {
             metrics,
             env,
         });
+        broker.reload_config();
+        let config = broker.config();
         broker.partitions.open_all(&broker.image(), &config).await;
         broker.groups.load(&broker).await;
         broker.metrics.set_probe(BrokerProbe(Arc::downgrade(&broker)));
@@ -138,7 +143,7 @@ impl Broker {
         let limits = Limits::from_config(config);
         let options = ServerOptions {
             listeners: config.client_listeners().to_vec(),
-            budget: MemoryBudget::new(limits.budget_bytes),
+            budget: self.memory.clone(),
             limits,
             drain: self.drain.clone(),
             http_address: config.http_listener().map(|address| address.to_string()),

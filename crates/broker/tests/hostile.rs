@@ -1,29 +1,24 @@
 //! A whole broker against clients that send what they should not: no bug is found by them, no memory is
 //! wasted on them, others are served.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base::config::{Assignment, BrokerConfig, UnknownKeys};
 use base::env::sim::SimRandom;
 use base::env::{Env, Random, Stream};
-use base::metrics::Metrics;
-use broker::{Broker, BrokerParts};
 use futures::FutureExt;
-use metadata::{Command, MetadataStore, RaftStore};
-use replication::Storage;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::message::*;
 use wire::{ApiKey, Message, Reader, RequestMessage, Writer, request_frame};
 
 use crate::source::{Sample, Source};
+use crate::support::{Life, receive, send};
 
 #[path = "../../wire/tests/proof/samples.rs"]
 mod samples;
 #[path = "../../wire/tests/proof/source.rs"]
 #[allow(dead_code, reason = "the proofs of the codec use more of it")]
 mod source;
+mod support;
 
 /// Bugs met so far by any thread: a connection's task that panics is ended quietly by the runtime.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -37,9 +32,7 @@ fn run(seed: u64, test: impl AsyncFnOnce(World)) {
             usual(info);
         }));
     });
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async {
+    support::run(async {
         test(World::new(seed).await).await;
     });
     assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a request met a bug");
@@ -48,7 +41,7 @@ fn run(seed: u64, test: impl AsyncFnOnce(World)) {
 struct World {
     env: Env,
     random: SimRandom,
-    broker: Arc<Broker>,
+    life: Life,
     /// What ApiVersions tells: key and versions.
     served: Vec<(ApiKey, i16, i16)>,
 }
@@ -57,24 +50,8 @@ impl World {
     async fn new(seed: u64) -> World {
         let env = Env::sim(seed);
         let settings = ["listeners=PLAINTEXT://127.0.0.1:9092", "offsets.topic.num.partitions=3"];
-        let assignments: Vec<_> =
-            settings.iter().map(|text| Assignment::from_argument(text).expect("key=value")).collect();
-        let config = BrokerConfig::load(&assignments, UnknownKeys::Refuse).expect("good settings").config;
-        let node = base::ids::BrokerId(1);
-        let metadata = RaftStore::open(env.clone(), PathBuf::from("/metadata"), node).await.unwrap();
-        let metadata: Arc<dyn MetadataStore> = Arc::new(metadata);
-        metadata.propose(Command::Bootstrap { cluster_id: env.random_uuid() }).await.unwrap();
-        let storage = Storage::open(env.clone(), PathBuf::from("/log"), Default::default()).unwrap();
-        tokio::spawn(storage.clone().run());
-        let parts = BrokerParts {
-            env: env.clone(),
-            config: Arc::new(config),
-            metadata,
-            storages: vec![storage],
-            metrics: Metrics::default(),
-        };
-        let broker = Broker::start(parts).await.unwrap();
-        let mut world = World { env, random: SimRandom::new(seed), broker, served: Vec::new() };
+        let life = Life::start(&env, &settings).await;
+        let mut world = World { env, random: SimRandom::new(seed), life, served: Vec::new() };
         world.served = world.ask_versions().await;
         world
     }
@@ -112,20 +89,6 @@ impl World {
         self.random.fill(&mut choices);
         sample_request(key, version, &choices)
     }
-}
-
-async fn send(stream: &mut dyn Stream, bytes: &[u8]) {
-    // The broker may close while it is being written to.
-    let _ = stream.write_all(bytes).await;
-}
-
-/// The next frame, without its size; `None` at the end of the stream.
-async fn receive(stream: &mut dyn Stream) -> Option<Vec<u8>> {
-    let mut size = [0; 4];
-    stream.read_exact(&mut size).await.ok()?;
-    let mut frame = vec![0; i32::from_be_bytes(size) as usize];
-    stream.read_exact(&mut frame).await.expect("a whole frame");
-    Some(frame)
 }
 
 fn framed<'a, R: Sample + RequestMessage<'a>>(version: i16, choices: &[u8]) -> Vec<u8> {
@@ -328,7 +291,7 @@ fn the_end_of_a_broker_answers_those_who_wait() {
                 && fetching.read(&mut byte).now_or_never().is_none()
         );
         let began = world.env.clock.now();
-        world.broker.shutdown().await;
+        world.life.broker.shutdown().await;
         assert!((world.env.clock.now() - began).as_secs() < 5, "it did not wait for them");
         assert!(receive(&mut *stream).await.is_some() && receive(&mut *fetching).await.is_some());
         assert_eq!(receive(&mut *stream).await, None);

@@ -43,7 +43,7 @@ pub(crate) async fn handle(
     let wanted = round.partitions();
     let limit = usize::try_from(request.max_bytes.min(context.broker.config().get(keys::FETCH_MAX_BYTES)));
     let reader = Reader {
-        limit: limit.unwrap_or(0),
+        limit: limit.unwrap_or(0).min(context.broker.memory.allowance()),
         committed_only: request.isolation_level == READ_COMMITTED,
         partitions: wanted.iter().map(|asked| open(context, asked)).collect(),
     };

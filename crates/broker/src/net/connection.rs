@@ -61,6 +61,7 @@ pub(super) struct Connection<S: Service> {
     stream: Box<dyn Stream>,
     info: Arc<ConnectionInfo>,
     shared: Arc<Shared<S>>,
+    service: Arc<S>,
     activity: Arc<Activity>,
     account: Account,
     input: Input,
@@ -79,6 +80,7 @@ impl<S: Service> Connection<S> {
         stream: Box<dyn Stream>,
         info: Arc<ConnectionInfo>,
         shared: Arc<Shared<S>>,
+        service: Arc<S>,
         activity: Arc<Activity>,
     ) -> Connection<S> {
         let account = Account::new(shared.budget.clone(), info.id);
@@ -87,6 +89,7 @@ impl<S: Service> Connection<S> {
             stream,
             info,
             shared,
+            service,
             activity,
             account,
             input,
@@ -146,7 +149,7 @@ impl<S: Service> Connection<S> {
         let mut started = 0;
         while matches!(self.reading, Reading::Open) && self.output.unsent() < OUTPUT_BYTES {
             let pace = match self.input.peek() {
-                Ok(Some(frame)) => self.shared.service.pace(frame),
+                Ok(Some(frame)) => self.service.pace(frame),
                 Ok(None) => return false,
                 Err(bad) => {
                     self.reading = Reading::Ending(bad_size(bad));
@@ -162,7 +165,7 @@ impl<S: Service> Connection<S> {
             let Ok(Some(frame)) = self.input.take() else { return false };
             let bytes = frame.len();
             started += bytes.max(1);
-            let future = self.shared.service.start(&self.info, frame);
+            let future = self.service.start(&self.info, frame);
             self.window.start(pace, bytes, future, context);
             if let Some(reason) = self.window.flush(&mut self.output) {
                 self.reading = Reading::Ending(End::Refused(reason));

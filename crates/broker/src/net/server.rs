@@ -56,7 +56,8 @@ pub struct ServerOptions {
 /// What all connections of a server share.
 pub(super) struct Shared<S> {
     pub(super) env: Env,
-    pub(super) service: Arc<S>,
+    /// Handed to each new connection. Given up at the end of a drain: the service may own this server.
+    service: Mutex<Option<Arc<S>>>,
     pub(super) limits: ArcSwap<Limits>,
     pub(super) budget: Arc<MemoryBudget>,
     pub(super) drain: DrainSignal,
@@ -109,7 +110,7 @@ impl<S: Service> Server<S> {
         }
         let shared = Arc::new(Shared {
             env,
-            service,
+            service: Mutex::new(Some(service)),
             limits: ArcSwap::from_pointee(options.limits),
             budget: options.budget,
             drain: options.drain,
@@ -154,13 +155,16 @@ impl<S: Service> Server<S> {
     /// are cut off. Returns how many those were.
     pub async fn drained(&self, patience: Duration) -> usize {
         self.shared.drain.draining().await;
-        tokio::select! {
-            () = self.all_left() => return 0,
-            () = self.shared.env.clock.sleep(patience) => {}
-        }
-        let cut_off = self.connections();
-        self.shared.register.condemn_all(Verdict::Stopped);
-        self.all_left().await;
+        let cut_off = tokio::select! {
+            () = self.all_left() => 0,
+            () = self.shared.env.clock.sleep(patience) => {
+                let cut_off = self.connections();
+                self.shared.register.condemn_all(Verdict::Stopped);
+                self.all_left().await;
+                cut_off
+            }
+        };
+        self.shared.service.lock().take();
         cut_off
     }
 
@@ -289,6 +293,7 @@ impl<S: Service> Shared<S> {
             }
             return;
         };
+        let Some(service) = self.service.lock().clone() else { return };
         // An address that cannot be told means that the connection is gone; its first read will say so.
         let local = stream.local_address().map_or(peer, canonical);
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
@@ -297,7 +302,7 @@ impl<S: Service> Shared<S> {
         self.metrics.connections_accepted.inc();
         let registered = Registered::new(self, id);
         let activity = registered.activity.clone();
-        let connection = Connection::new(stream, info.clone(), self.clone(), activity);
+        let connection = Connection::new(stream, info.clone(), self.clone(), service, activity);
         tokio::spawn(async move {
             // Dropped at the end, also when the task panics.
             let _place = place;

@@ -498,6 +498,8 @@ async fn a_drain_answers_what_was_started_and_nothing_else() {
     world.service.release(0);
     assert_eq!(world.server.drained(Duration::from_secs(10)).await, 0);
     assert_eq!(rest(&mut *busy).await, framed(b"w1"));
+    world.settle().await;
+    assert_eq!(Arc::strong_count(&world.service), 1, "the service may own the server");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,163 @@
+//! What a client sees of a whole broker that no single part could promise.
+
+use std::borrow::Cow;
+
+use base::env::{Env, Stream};
+use bytes::Bytes;
+use wire::message::*;
+
+use crate::support::{Life, ask, receive, run, send};
+
+mod support;
+
+const GROUP: &str = "g";
+
+async fn connect(env: &Env, address: &str) -> Box<dyn Stream> {
+    env.network.connect(address).await.expect("the broker listens")
+}
+
+fn named(name: &str) -> MetadataRequest<'_> {
+    let topic = metadata_request::MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+    MetadataRequest { topics: Some(vec![topic]), ..Default::default() }
+}
+
+/// Host and port of the one broker there is.
+async fn told(stream: &mut dyn Stream) -> (String, i32) {
+    let of =
+        |response: MetadataResponse<'_>| (response.brokers[0].host.to_string(), response.brokers[0].port);
+    ask(stream, 12, &MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, of).await
+}
+
+#[test]
+fn clients_are_told_the_address_of_their_own_listener() {
+    run(async {
+        let env = Env::sim(1);
+        let settings = [
+            "listeners=PLAINTEXT://127.0.0.1:9092,OUTSIDE://127.0.0.1:9094,CONTROLLER://127.0.0.1:9093",
+            "advertised.listeners=OUTSIDE://kafka.example:19094",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.listener.names=CONTROLLER",
+        ];
+        let _life = Life::start(&env, &settings).await;
+        let mut inside = connect(&env, "127.0.0.1:9092").await;
+        assert_eq!(told(&mut *inside).await, ("127.0.0.1".to_owned(), 9092));
+        let mut outside = connect(&env, "127.0.0.1:9094").await;
+        assert_eq!(told(&mut *outside).await, ("kafka.example".to_owned(), 19094));
+        let find = FindCoordinatorRequest { key: GROUP.into(), ..Default::default() };
+        let host = |response: FindCoordinatorResponse<'_>| response.host.to_string();
+        assert_eq!(ask(&mut *outside, 3, &find, host).await, "kafka.example");
+        assert!(env.network.connect("127.0.0.1:9093").await.is_err(), "nothing listens for controllers");
+    });
+}
+
+fn batch(value: &[u8]) -> Bytes {
+    let mut batch = base::batch::BatchBuilder::new();
+    batch.append(1, None, Some(value));
+    Bytes::from(batch.finish().unwrap())
+}
+
+fn produce(records: &Bytes, acks: i16) -> ProduceRequest<'_> {
+    let data = produce_request::PartitionProduceData { index: 0, records: Some(records) };
+    let topic = produce_request::TopicProduceData {
+        name: "t".into(),
+        partition_data: vec![data],
+        ..Default::default()
+    };
+    ProduceRequest { acks, timeout_ms: 5_000, topic_data: vec![topic], ..Default::default() }
+}
+
+fn latest() -> ListOffsetsRequest<'static> {
+    let partition = list_offsets_request::ListOffsetsPartition { timestamp: -1, ..Default::default() };
+    let topic = list_offsets_request::ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
+    ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() }
+}
+
+#[test]
+fn a_request_sees_what_those_before_it_did() {
+    run(async {
+        let env = Env::sim(2);
+        let _life = Life::start(&env, &["listeners=PLAINTEXT://127.0.0.1:9092"]).await;
+        let mut stream = connect(&env, "127.0.0.1:9092").await;
+        let created = |response: MetadataResponse<'_>| response.topics[0].error_code;
+        assert_eq!(ask(&mut *stream, 9, &named("t"), created).await, 0, "it is there at once");
+        let batches: Vec<Bytes> = (0..20).map(|number| batch(&[number])).collect();
+        // All at once: ten that want an answer, ten that do not, and a question about the result.
+        let mut frames = Vec::new();
+        for (number, records) in batches.iter().enumerate() {
+            let acks = if number % 2 == 0 { -1 } else { 0 };
+            frames.extend(wire::request_frame(number as i32, None, 8, &produce(records, acks)).unwrap());
+        }
+        frames.extend(wire::request_frame(99, None, 3, &latest()).unwrap());
+        send(&mut *stream, &frames.concat()).await;
+        for number in (0..20).step_by(2) {
+            let answer = receive(&mut *stream).await.unwrap();
+            assert_eq!(answer[..4], i32::to_be_bytes(number));
+            let response = ProduceResponse::decode(&mut wire::Reader::new(&answer[4..]), 8).unwrap();
+            assert_eq!(response.responses[0].partition_responses[0].base_offset, i64::from(number));
+        }
+        let answer = receive(&mut *stream).await.unwrap();
+        let response = ListOffsetsResponse::decode(&mut wire::Reader::new(&answer[4..]), 3).unwrap();
+        assert_eq!(response.topics[0].partitions[0].offset, 20);
+    });
+}
+
+#[test]
+fn acks_0_that_fails_ends_the_connection() {
+    run(async {
+        let env = Env::sim(3);
+        let _life = Life::start(&env, &["listeners=PLAINTEXT://127.0.0.1:9092"]).await;
+        let mut stream = connect(&env, "127.0.0.1:9092").await;
+        let records = batch(b"lost");
+        send(&mut *stream, &wire::request_frame(1, None, 8, &produce(&records, 0)).unwrap().concat()).await;
+        assert_eq!(receive(&mut *stream).await, None, "there is no such topic, and no other way to say so");
+    });
+}
+
+fn set(value: &str) -> IncrementalAlterConfigsRequest<'_> {
+    use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let config = AlterableConfig {
+        name: "max.connections.per.ip".into(),
+        config_operation: 0,
+        value: Some(Cow::Borrowed(value)),
+    };
+    let resource =
+        AlterConfigsResource { resource_type: 4, resource_name: "1".into(), configs: vec![config] };
+    IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false }
+}
+
+fn commit() -> OffsetCommitRequest<'static> {
+    use offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+    let partition = OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() };
+    let topic =
+        OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+    OffsetCommitRequest { group_id: GROUP.into(), topics: vec![topic], ..Default::default() }
+}
+
+#[test]
+fn what_was_set_and_committed_counts_in_the_next_life() {
+    run(async {
+        let env = Env::sim(4);
+        let settings = ["listeners=PLAINTEXT://127.0.0.1:9092", "offsets.topic.num.partitions=3"];
+        let life = Life::start(&env, &settings).await;
+        let mut first = connect(&env, "127.0.0.1:9092").await;
+        ask(&mut *first, 9, &named("t"), |_| ()).await;
+        let find = FindCoordinatorRequest { key: GROUP.into(), ..Default::default() };
+        ask(&mut *first, 3, &find, |response| assert_eq!(response.error_code, 0)).await;
+        let code = |response: OffsetCommitResponse<'_>| response.topics[0].partitions[0].error_code;
+        assert_eq!(ask(&mut *first, 8, &commit(), code).await, 0);
+        let altered = |response: IncrementalAlterConfigsResponse<'_>| response.responses[0].error_code;
+        assert_eq!(ask(&mut *first, 1, &set("1"), altered).await, 0);
+        let mut second = connect(&env, "127.0.0.1:9092").await;
+        assert_eq!(receive(&mut *second).await, None, "it counts at once");
+        drop(first);
+        life.stop(&env).await;
+
+        let _life = Life::start(&env, &settings).await;
+        let mut first = connect(&env, "127.0.0.1:9092").await;
+        let fetch = OffsetFetchRequest { group_id: GROUP.into(), topics: None, ..Default::default() };
+        let offset = |response: OffsetFetchResponse<'_>| response.topics[0].partitions[0].committed_offset;
+        assert_eq!(ask(&mut *first, 7, &fetch, offset).await, 7);
+        let mut second = connect(&env, "127.0.0.1:9092").await;
+        assert_eq!(receive(&mut *second).await, None, "it still counts");
+    });
+}
