@@ -7,7 +7,7 @@ use crate::output::Form;
 
 /// A streaming platform that speaks the Kafka protocol: the server and its tools in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "vltava", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "vltava", version, max_term_width = 100)]
 pub(crate) struct Arguments {
     /// What to log, as in RUST_LOG: error, warn, info, debug, trace, or parts such as broker=debug
     #[arg(long, global = true, value_name = "FILTER")]
@@ -30,7 +30,6 @@ pub(crate) enum Command {
     /// The cluster itself
     Cluster(crate::cluster::ClusterArguments),
     /// Produce, consume and list with the letters and formats of kcat
-    #[command(disable_help_flag = false)]
     Cat(Box<crate::cat::CatArguments>),
     /// Print the completion script of a shell
     Completion {
@@ -85,8 +84,16 @@ pub(crate) struct Bootstrap {
 /// How results are printed, for tools that list things.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Output {
-    /// How to print: a table for people or JSON for programs
-    #[arg(short = 'o', long = "output", value_enum, default_value_t, global = true, value_name = "FORM")]
+    /// How to print: table for people, json for programs
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        default_value_t,
+        global = true,
+        value_name = "FORM",
+        hide_possible_values = true
+    )]
     pub(crate) form: Form,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::ids::{Offset, TimestampMs};
 use client::{Client, ConsumedRecord, Consumer, ConsumerConfig, GroupConfig, GroupConsumer, PartitionName};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::written;
 use crate::record::{Format, json_line, kcat_json_line};
 use crate::signals::EndSignals;
@@ -124,7 +124,13 @@ pub(crate) async fn read_in_group(
             break Ok(());
         }
     };
-    consumer.leave().await?;
+    tokio::select! {
+        left = consumer.leave() => left?,
+        signal = signals.next() => {
+            return Err(Failure::new(format!("{signal} came again: the group was not left in order"))
+                .help("the broker notices when the session times out"));
+        }
+    }
     if printer.stopped_short {
         client.commit_offsets(&group, &printer.next).await?;
     }

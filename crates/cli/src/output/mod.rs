@@ -20,10 +20,9 @@ use crate::failure::{Failure, Outcome};
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Form {
-    /// A table for people.
     #[default]
     Table,
-    /// JSON for programs; names and types in it keep their meaning.
+    // Names and types in it keep their meaning, because scripts rely on them.
     Json,
 }
 

@@ -1,5 +1,6 @@
 //! `vltava topic produce`.
 
+use std::io::IsTerminal;
 use std::str::FromStr;
 
 use base::batch::Compression;
@@ -92,6 +93,9 @@ pub(crate) async fn run(client: &Client, arguments: &ProduceArguments, form: For
     let sending = arguments.sending()?;
     let delimiter = unescape(&arguments.delimiter)?;
     existing(client, std::slice::from_ref(&arguments.topic)).await?;
+    if arguments.file == "-" && std::io::stdin().is_terminal() {
+        eprintln!("a record for each line; end with Ctrl-D");
+    }
     let mut pieces = Pieces::open(client.env(), Source::from_argument(&arguments.file), &delimiter)?;
     // Draws nothing when standard error is no terminal.
     let progress = ProgressBar::new_spinner().with_style(output::counting_style());
