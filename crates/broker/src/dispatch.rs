@@ -222,7 +222,7 @@ impl Dispatcher {
         let (Some(key), Some(version)) = (number_at(frame, 0), number_at(frame, 2)) else {
             return Err(self.unreadable("a request is too short for a header".to_owned()));
         };
-        let Ok(index) = SERVED.binary_search_by_key(&key, |served| served.key.code()) else {
+        let Some(index) = served(key) else {
             let name = ApiKey::from_code(key).map_or("unknown", ApiKey::name);
             return Err(Outcome::Close(format!("API {key} ({name}) is not served").into()));
         };
@@ -257,14 +257,18 @@ impl Dispatcher {
     }
 }
 
+/// Where an API stands in the table.
+fn served(key: i16) -> Option<usize> {
+    SERVED.binary_search_by_key(&key, |served| served.key.code()).ok()
+}
+
 fn number_at(frame: &[u8], at: usize) -> Option<i16> {
     frame.get(at..)?.first_chunk().copied().map(i16::from_be_bytes)
 }
 
 impl Service for Dispatcher {
     fn pace(&self, frame: &[u8]) -> Pace {
-        let key = number_at(frame, 0);
-        SERVED.iter().find(|served| Some(served.key.code()) == key).map_or(Pace::Alone, |served| served.pace)
+        number_at(frame, 0).and_then(served).map_or(Pace::Alone, |index| SERVED[index].pace)
     }
 
     fn start(&self, connection: &Arc<ConnectionInfo>, frame: Bytes) -> BoxFuture<'static, Outcome> {
@@ -295,4 +299,33 @@ pub fn compat_markdown() -> String {
         let _ = writeln!(text, "| {key} | {name} | {versions}{told} | {} |", served.note);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_tells_what_is_answered() {
+        assert!(SERVED.is_sorted_by_key(|served| served.key.code()));
+        for row in SERVED {
+            assert_eq!(served(row.key.code()).map(|index| SERVED[index].key), Some(row.key));
+            let told = row.advertised();
+            assert!(told.min_version <= row.versions.min && told.max_version == row.versions.max);
+        }
+    }
+
+    #[test]
+    fn only_produce_starts_behind_its_like() {
+        let pipelined = SERVED.iter().filter(|row| row.pace == Pace::Pipelined).map(|row| row.key);
+        assert_eq!(pipelined.collect::<Vec<_>>(), [ApiKey::Produce]);
+    }
+
+    #[test]
+    fn the_page_has_a_line_for_each() {
+        let page = compat_markdown();
+        assert_eq!(page.lines().count(), SERVED.len() + 2);
+        assert!(page.contains("| 0 | Produce | 3-13; ApiVersions tells 0-13 |"));
+        assert!(page.contains("| 18 | ApiVersions | 0-4 |"));
+    }
 }

@@ -18,6 +18,8 @@ use super::limits::{
 /// What a connection waits for. Times are those of the environment's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
+    /// Requests that are being answered.
+    pub(super) in_work: usize,
     /// It has nothing to do since then.
     pub(super) idle_since: Option<Duration>,
     /// The peer owes the rest of a frame.
@@ -163,14 +165,17 @@ impl Register {
         self.0.lock().remove(&connection);
     }
 
-    /// Ends every connection that stands still for too long.
-    pub(super) fn check(&self, now: Duration, idle_max: Option<Duration>, memory_is_spent: bool) {
+    /// Ends every connection that stands still for too long. Returns how many requests all of them have in work.
+    pub(super) fn check(&self, now: Duration, idle_max: Option<Duration>, memory_is_spent: bool) -> usize {
+        let mut in_work = 0;
         for activity in self.0.lock().values() {
             let standing = activity.note.lock().standing;
+            in_work += standing.in_work;
             if let Some(verdict) = standing.judge(now, idle_max, memory_is_spent) {
                 activity.condemn(verdict);
             }
         }
+        in_work
     }
 
     /// Wakes all, so that they see that the broker drains.

@@ -232,6 +232,7 @@ impl<S: Service> Connection<S> {
         let same_frame = old.frame.filter(|_| self.awaited_frame == self.input.frames());
         self.awaited_frame = self.input.frames();
         self.standing = Standing {
+            in_work: self.window.len(),
             idle_since: since(at_rest, old.idle_since, moved),
             frame: in_frame.then(|| match same_frame {
                 Some(frame) if read == 0 => frame,

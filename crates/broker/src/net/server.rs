@@ -212,7 +212,9 @@ async fn check_all<S: Service>(shared: Arc<Shared<S>>) {
             }
         }
         let limits = shared.limits.load();
-        shared.register.check(shared.env.clock.now(), limits.idle_max, shared.budget.is_spent());
+        let in_work =
+            shared.register.check(shared.env.clock.now(), limits.idle_max, shared.budget.is_spent());
+        shared.metrics.requests_waiting.set(in_work as i64);
         shared.metrics.request_bytes_queued.set(shared.budget.held() as i64);
     }
 }

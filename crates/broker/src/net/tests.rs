@@ -307,6 +307,7 @@ async fn idle_connections_are_closed_but_not_those_that_wait_for_us() {
     world.pass(12).await;
     assert_eq!(rest(&mut *idle).await, b"");
     world.pass(10_000).await;
+    assert_eq!(world.metrics.node().requests_waiting.get(), 1);
     world.service.release(0);
     expect(&mut *waiting, b"w2").await;
     world.pass(602).await;

@@ -37,6 +37,10 @@ impl Window {
         self.slots.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Bytes of the requests.
     pub(super) fn request_bytes(&self) -> usize {
         self.request_bytes
