@@ -28,6 +28,9 @@ pub(crate) fn lines(node: &Node) -> [String; 6] {
 }
 
 fn durability(node: &Node) -> &'static str {
+    if node.is_temporary() {
+        return "none: everything is gone at the end";
+    }
     match node.broker.config().durability() {
         Durability::Fsync => "fsync: what is acknowledged survives a power cut",
         Durability::PageCache => "page-cache: what is acknowledged survives the process, not a power cut",

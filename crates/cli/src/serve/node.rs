@@ -25,7 +25,7 @@ pub(crate) struct Node {
     console: Option<console::Server>,
     place_text: String,
     /// Last, so that a temporary place is removed when nothing uses it any more.
-    _place: Place,
+    place: Place,
 }
 
 impl Node {
@@ -60,7 +60,7 @@ impl Node {
                 // The cell was made here and is empty.
                 let _ = serving.set(broker.clone());
                 let env = env.clone();
-                Ok(Node { broker, env, metadata, storages, console, place_text, _place: place })
+                Ok(Node { broker, env, metadata, storages, console, place_text, place })
             }
             Err(error) => {
                 // What was opened is closed in order, so that the next start need not recover.
@@ -78,6 +78,11 @@ impl Node {
     /// Where the data is, for people.
     pub(crate) fn place_text(&self) -> &str {
         &self.place_text
+    }
+
+    /// Whether nothing outlives the node.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.place.is_temporary()
     }
 
     /// Ends the node: clients first, then what they wrote is closed.

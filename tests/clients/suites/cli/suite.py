@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import time
+import urllib.request
 
 import harness
 from harness import BOOTSTRAP, SCRATCH, case, check, equal, unique, wait_until
@@ -365,6 +366,44 @@ def generated_texts():
     equal((done.returncode, done.stderr), (0, b""), "bash reads its completion")
     for shell in ["zsh", "fish", "powershell", "elvish"]:
         check(len(run("completion", shell).ok().out) > 1000, f"completion for {shell}")
+
+
+@case
+def serve_greets_in_six_lines():
+    command = [BINARY, "serve", "--memory", "--set", "listeners=PLAINTEXT://127.0.0.1:0",
+               "--set", "vltava.http.listener=127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            greeting = [process.stderr.readline().decode() for _ in range(6)]
+            words = ["data: ", "bootstrap servers", "console", "durability", "vltava topic create", "vltava cat"]
+            for line, word in zip(greeting, words):
+                check(word in line, f"{word!r} is not in {line!r}")
+            data = greeting[0].split("data: ")[1].split(",")[0]
+            check(os.path.isdir(data), f"{data} is there")
+            url = greeting[2].split()[1]
+            with urllib.request.urlopen(url + "healthz", timeout=10) as answer:
+                equal(answer.read(), b"ok\n", "health")
+            with urllib.request.urlopen(url + "status", timeout=10) as answer:
+                equal(json.loads(answer.read())["state"], "serving", "state")
+            bootstrap = greeting[1].split()[2]
+            run("topic", "-b", bootstrap, "create", "hello").ok()
+        finally:
+            process.terminate()
+        equal(process.wait(30), 0, "status after SIGTERM")
+        rest = process.stderr.read().decode()
+        check("ERROR" not in rest and "WARN" not in rest, rest)
+    check(not os.path.exists(data), f"{data} is gone")
+
+
+@case
+def serve_refuses_what_it_cannot_read():
+    path = os.path.join(SCRATCH, "server.properties")
+    with open(path, "w") as file:
+        file.write("# Kafka's own\nnum.io.threads=8\nnum.partition=3\n")
+    run("serve", "--config", path).refused("line 3", "num.partition", "did you mean `num.partitions`")
+    run("serve", "--set", "node.id=x").refused("node.id")
+    run("serve", "--config", os.path.join(SCRATCH, "nothing")).refused("nothing")
+    equal(run("serve", "--memory", "--data", "x").status, 2, "status of a contradiction")
 
 
 @case
