@@ -38,8 +38,10 @@ pub(crate) struct Reading {
     pub(crate) limit: Option<u64>,
     /// Stop when everything there is was read.
     pub(crate) stop_at_end: bool,
-    /// Tell on standard error when the end of a partition is reached.
-    pub(crate) tell_ends: bool,
+    /// Tell on standard error when the end of a partition is reached and when a group is rebalanced.
+    pub(crate) tell: bool,
+    /// As a member of a group, commit what was printed.
+    pub(crate) commit: bool,
     /// Leave out a partition's records from the first one on that is as late as this.
     pub(crate) end_ms: Option<TimestampMs>,
 }
@@ -65,7 +67,7 @@ pub(crate) async fn read(mut consumer: Consumer, reading: &Reading) -> Outcome<u
         let (records, late) = before_end(records, reading.end_ms);
         printer.print(&records)?;
         late.iter().for_each(|partition| consumer.unassign(partition));
-        if reading.tell_ends {
+        if reading.tell {
             printer.tell_ends(&consumer.positions(), |partition| consumer.caught_up_with(partition));
         }
         let all_late = reading.end_ms.is_some() && consumer.assignment().next().is_none();
@@ -93,7 +95,7 @@ fn before_end(
     (kept.collect(), late)
 }
 
-/// The same as a member of a group. What was printed is committed, and nothing else.
+/// The same as a member of a group. What was printed is committed (if anything is), and nothing else.
 pub(crate) async fn read_in_group(
     client: &Client,
     mut config: GroupConfig,
@@ -104,21 +106,29 @@ pub(crate) async fn read_in_group(
     let mut consumer = GroupConsumer::new(client, config);
     let mut signals = EndSignals::listen()?;
     let mut printer = Printer::new(reading);
+    let mut generation = None;
     let result = loop {
         let records = tokio::select! {
             records = consumer.poll(POLL_WAIT) => records,
             _ = signals.next() => break Ok(()),
         };
+        if reading.tell && consumer.generation() != generation {
+            generation = consumer.generation();
+            tell_assignment(&group, &consumer);
+        }
         let step = async {
             printer.print(&records?)?;
             // A limit may end the reading in the middle of what was polled.
-            if !printer.stopped_short {
+            if reading.commit && !printer.stopped_short {
                 consumer.commit().await?;
             }
             Ok(())
         };
         if let Err(failure) = step.await {
             break Err(failure);
+        }
+        if reading.tell {
+            printer.tell_ends(&consumer.positions(), |partition| consumer.caught_up_with(partition));
         }
         if printer.is_full() || (reading.stop_at_end && consumer.caught_up()) {
             break Ok(());
@@ -131,10 +141,18 @@ pub(crate) async fn read_in_group(
                 .help("the broker notices when the session times out"));
         }
     }
-    if printer.stopped_short {
+    if reading.commit && printer.stopped_short {
         client.commit_offsets(&group, &printer.next).await?;
     }
     result.map(|()| printer.printed)
+}
+
+/// Says what a member reads from now on, in kcat's words.
+fn tell_assignment(group: &str, member: &GroupConsumer) {
+    let name = |partition: &PartitionName| format!("{} [{}]", partition.topic, partition.partition);
+    let partitions: Vec<String> = member.assignment().map(name).collect();
+    let (id, partitions) = (member.member_id(), partitions.join(", "));
+    eprintln!("% Group {group} rebalanced (memberid {id}): assigned: {partitions}");
 }
 
 /// Prints records up to a limit and remembers how far it came.

@@ -1,5 +1,6 @@
 //! Lines to a topic: the work of `topic produce`, `cat -P` and `quickstart`.
 
+use std::io::Write;
 use std::time::Duration;
 
 use base::batch::Header;
@@ -11,6 +12,7 @@ use indicatif::ProgressBar;
 
 use crate::failure::Outcome;
 use crate::input::Pieces;
+use crate::output::written;
 use crate::record::KeyRule;
 
 /// Lines between two looks at how the oldest watched record fares.
@@ -28,6 +30,8 @@ pub(crate) struct Sending {
     pub(crate) timestamp: Option<TimestampMs>,
     /// Stop after that many records.
     pub(crate) limit: Option<u64>,
+    /// Print what was read to standard output too, with this behind each piece.
+    pub(crate) tee: Option<Vec<u8>>,
     pub(crate) producer: ProducerConfig,
 }
 
@@ -41,6 +45,7 @@ impl Sending {
             headers: Vec::new(),
             timestamp: None,
             limit: None,
+            tee: None,
             producer: ProducerConfig::default(),
         }
     }
@@ -86,6 +91,12 @@ pub(crate) async fn send_all(
         let delivery = producer.send(record).await?;
         if sent.records.is_multiple_of(LOOK_EVERY) {
             watch.look(delivery)?;
+        }
+        if let Some(delimiter) = &sending.tee {
+            let mut out = std::io::stdout().lock();
+            written(
+                out.write_all(&piece).and_then(|()| out.write_all(delimiter)).and_then(|()| out.flush()),
+            )?;
         }
         sent.records += 1;
         sent.bytes +=

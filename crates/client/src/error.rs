@@ -100,6 +100,14 @@ pub enum ClientError {
         /// What was asked for.
         subject: String,
     },
+    /// A group has no position in a partition and may not begin anywhere else.
+    #[error("group `{group}` has committed nothing for {partition}")]
+    NothingCommitted {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: crate::PartitionName,
+    },
     /// A record larger than the producer's limit.
     #[error("a record of {size} bytes is larger than the limit of {limit}")]
     RecordTooLarge {

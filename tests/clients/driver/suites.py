@@ -61,6 +61,16 @@ def _cli(folder: Path) -> Prepared:
     return Prepared(["python3", "-u", str(SUITES / "cli" / "suite.py")], paths)
 
 
+def _cat(folder: Path) -> Prepared:
+    """The cases of kcat, with a kcat in the path that is our own."""
+    prepared = _cli(folder)
+    stand_in = folder / "kcat"
+    stand_in.write_text('#!/bin/sh\nexec "$VLTAVA" cat "$@"\n')
+    stand_in.chmod(0o755)
+    paths = {**prepared.environment, "PATH": f"{folder}:{os.environ['PATH']}", "STAND_IN": "1"}
+    return Prepared(["python3", "-u", str(SUITES / "kcat" / "suite.py")], paths)
+
+
 def _node(name: str) -> Callable[[Path], Prepared]:
     def prepare(folder: Path) -> Prepared:
         source = SUITES / name
@@ -115,4 +125,5 @@ ALL = [
     # kcat cannot create topics: those it creates by producing need several partitions for the group cases.
     Suite("kcat", "kcat as Debian packages it (old librdkafka)", _kcat, settings={"num.partitions": "4"}),
     Suite("cli", "the tools of vltava itself", _cli),
+    Suite("cat", "vltava cat in the place of kcat", _cat, settings={"num.partitions": "4"}),
 ]

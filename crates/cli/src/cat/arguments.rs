@@ -71,15 +71,33 @@ pub(crate) struct CatArguments {
     /// Take files apart into lines
     #[arg(short = 'l')]
     pub(super) lines: bool,
-    /// Do not tell when the end of a partition is reached
+    /// Print records that were sent, as tee does
+    #[arg(short = 'T')]
+    pub(super) tee: bool,
+    /// Print the offset and the key delimiter in front
+    #[arg(short = 'O', conflicts_with = "format")]
+    pub(super) offset: bool,
+    /// Do not tell when the end of a partition is reached or a group is rebalanced
     #[arg(short = 'q')]
     pub(super) quiet: bool,
-    /// Write at once: it always does
-    #[arg(short = 'u')]
-    pub(super) unbuffered: bool,
+    /// How long to try, seconds: another name of --timeout
+    #[arg(short = 'm', value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(super) metadata_timeout: Option<u32>,
+    /// Read properties from a file, each on its line as KEY=VALUE
+    #[arg(short = 'F', value_name = "FILE")]
+    pub(super) properties_file: Option<std::path::PathBuf>,
     /// A client property of librdkafka, as in acks=1
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     pub(super) properties: Vec<String>,
+    /// Write at once: it always does
+    #[arg(short = 'u', hide = true)]
+    pub(super) unbuffered: bool,
+    /// Go on after errors that may pass: it always does
+    #[arg(short = 'E', hide = true)]
+    pub(super) lenient: bool,
+    /// Say more: --log does
+    #[arg(short = 'v', hide = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
     /// Files to write, or with -G topics to read
     #[arg(value_name = "FILE|TOPIC")]
     pub(super) operands: Vec<String>,

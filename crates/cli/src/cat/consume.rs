@@ -20,7 +20,7 @@ struct Window {
 pub(super) async fn run(client: &Client, arguments: &CatArguments, properties: &Properties) -> Outcome {
     let topic = one_topic(arguments)?;
     let window = window(&arguments.offsets, client.env().clock.wall_ms())?;
-    let reading = reading(arguments)?;
+    let reading = reading(arguments, properties)?;
     let mut config = ConsumerConfig::default();
     reading.tune(&mut config);
     properties.lay_over_consumer(&mut config);
@@ -48,31 +48,37 @@ pub(super) async fn run_in_group(
         return Err(Failure::new("no topic is named").help("say -G GROUP TOPIC…"));
     }
     let topics = existing(client, &names).await?;
-    let reading = reading(arguments)?;
+    let reading = reading(arguments, properties)?;
     let mut config = GroupConfig::new(group, topics.keys());
     // As kcat has it, a new group begins at the end unless told otherwise.
-    config.start = Start::End;
+    config.start = Some(Start::End);
     reading.tune(&mut config.consumer);
     properties.lay_over_consumer(&mut config.consumer);
     properties.lay_over_group(&mut config);
     read_in_group(client, config, &reading).await.map(drop)
 }
 
-fn reading(arguments: &CatArguments) -> Outcome<Reading> {
+fn reading(arguments: &CatArguments, properties: &Properties) -> Outcome<Reading> {
     let shape = match &arguments.format {
         _ if arguments.json => Shape::KcatJson,
         Some(format) => Shape::Format(Format::parse(format, arguments.null)?),
         None => {
             let key_delimiter = arguments.key_delimiter.as_deref().map(unescape).transpose()?;
             let delimiter = unescape(&arguments.delimiter)?;
-            Shape::Format(Format::usual(key_delimiter.as_deref(), &delimiter, arguments.null))
+            let format = Format::usual(key_delimiter.as_deref(), &delimiter, arguments.null);
+            Shape::Format(if arguments.offset {
+                format.behind_offset(key_delimiter.as_deref())
+            } else {
+                format
+            })
         }
     };
     Ok(Reading {
         shape,
         limit: arguments.limit,
         stop_at_end: arguments.exit_at_end,
-        tell_ends: !arguments.quiet,
+        tell: !arguments.quiet,
+        commit: properties.commits.unwrap_or(true),
         end_ms: None,
     })
 }

@@ -14,6 +14,8 @@ pub(crate) use arguments::CatArguments;
 
 use std::io::IsTerminal;
 
+use base::env::Env;
+
 use crate::connect::connect;
 use crate::failure::{Failure, Outcome};
 use arguments::Mode;
@@ -21,7 +23,16 @@ use properties::Properties;
 
 /// Runs the command.
 pub(crate) async fn run(mut arguments: CatArguments) -> Outcome {
-    let properties = Properties::parse(&arguments.properties)?;
+    let env = Env::os();
+    let mut texts = match &arguments.properties_file {
+        Some(path) => properties::read_file(&env, path)?,
+        None => Vec::new(),
+    };
+    texts.append(&mut arguments.properties);
+    let properties = Properties::parse(&texts)?;
+    if let Some(seconds) = arguments.metadata_timeout {
+        arguments.bootstrap.timeout = seconds;
+    }
     if let Some(brokers) = &properties.bootstrap {
         arguments.bootstrap.brokers.clone_from(brokers);
     }
@@ -31,7 +42,7 @@ pub(crate) async fn run(mut arguments: CatArguments) -> Outcome {
     });
     let client = connect(&arguments.bootstrap).await?;
     match mode {
-        Mode::List => list::run(&client, &arguments).await,
+        Mode::List => list::run(&client, &arguments, &properties).await,
         Mode::Query => query::run(&client, &arguments).await,
         Mode::Produce => produce::run(&client, &arguments, &properties).await,
         Mode::Consume => consume::run(&client, &arguments, &properties).await,

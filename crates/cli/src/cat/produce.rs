@@ -44,6 +44,7 @@ fn sending(arguments: &CatArguments, properties: &Properties) -> Outcome<Sending
         keys,
         headers: arguments.headers.iter().map(|text| parse_header(text)).collect::<Outcome<_>>()?,
         limit: arguments.limit,
+        tee: if arguments.tee { Some(unescape(&arguments.delimiter)?) } else { None },
         ..Sending::lines_to(one_topic(arguments)?)
     };
     properties.lay_over_producer(&mut sending.producer);

@@ -2,6 +2,7 @@
 
 use client::admin::OffsetAt;
 use client::{Client, PartitionName};
+use serde_json::{Map, Value, json};
 
 use super::CatArguments;
 use crate::failure::{Failure, Outcome};
@@ -12,14 +13,22 @@ pub(super) async fn run(client: &Client, arguments: &CatArguments) -> Outcome {
     if arguments.topics.is_empty() {
         return Err(bad("nothing"));
     }
+    let mut object = Map::new();
     for text in &arguments.topics {
         let (partition, at) = parse(text).ok_or_else(|| bad(text))?;
         let found = offsets_at(client, std::slice::from_ref(&partition), at).await?;
         // As kcat has it, -1 is the end: no record is as late.
         let offset = found.get(&partition).copied().flatten().unwrap_or(-1);
-        output::line(&format!("{} [{}] offset {offset}", partition.topic, partition.partition))?;
+        let PartitionName { topic, partition } = partition;
+        if arguments.json {
+            let entry = object.entry(topic.to_string()).or_insert_with(|| json!({ "topic": *topic }));
+            entry[partition.to_string()] = json!({ "partition": partition, "offset": offset });
+        } else {
+            output::line(&format!("{topic} [{partition}] offset {offset}"))?;
+        }
     }
-    Ok(())
+    // One line, as kcat prints it.
+    if arguments.json { output::line(&Value::Object(object).to_string()) } else { Ok(()) }
 }
 
 fn parse(text: &str) -> Option<(PartitionName, OffsetAt)> {

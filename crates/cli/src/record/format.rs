@@ -75,6 +75,13 @@ impl Format {
         Format { parts, show_null }
     }
 
+    /// The same with the offset in front, and a delimiter between them (a tab unless named).
+    pub(crate) fn behind_offset(mut self, delimiter: Option<&[u8]>) -> Format {
+        let front = [Part::Offset, Part::Bytes(delimiter.unwrap_or(b"\t").to_vec())];
+        self.parts.splice(0..0, front);
+        self
+    }
+
     /// Appends a record to `out`.
     pub(crate) fn put(&self, record: &ConsumedRecord, out: &mut Vec<u8>) {
         for part in &self.parts {

@@ -60,5 +60,6 @@ fn without_a_format_values_are_lines() {
     let mut out = Vec::new();
     Format::usual(None, b"\n", false).put(&record(), &mut out);
     Format::usual(Some(b"="), b";", false).put(&record(), &mut out);
-    assert_eq!(String::from_utf8(out).expect("text"), "wörld\nkey=wörld;");
+    Format::usual(Some(b"="), b";", false).behind_offset(Some(b"=")).put(&record(), &mut out);
+    assert_eq!(String::from_utf8(out).expect("text"), "wörld\nkey=wörld;41=key=wörld;");
 }

@@ -61,7 +61,8 @@ impl ConsumeArguments {
             shape,
             limit: self.limit,
             stop_at_end: self.exit_at_end,
-            tell_ends: false,
+            tell: false,
+            commit: true,
             end_ms: None,
         })
     }
@@ -79,7 +80,7 @@ pub(crate) async fn run(client: &Client, arguments: &ConsumeArguments, form: For
     reading.tune(&mut config);
     if let Some(group) = &arguments.group {
         let mut member = GroupConfig::new(group, topics.keys());
-        (member.start, member.consumer) = (start, config);
+        (member.start, member.consumer) = (Some(start), config);
         return read_in_group(client, member, &reading).await.map(drop);
     }
     let mut assigned = Vec::new();

@@ -61,8 +61,8 @@ pub struct GroupConfig {
     pub heartbeat_interval: Duration,
     /// How often positions are committed by themselves; `None` for never.
     pub commit_interval: Option<Duration>,
-    /// Where to begin where nothing is committed.
-    pub start: Start,
+    /// Where to begin where nothing is committed; `None` makes that an error.
+    pub start: Option<Start>,
     /// How records are read; [`ConsumerConfig::reset`] falls back to `start`.
     pub consumer: ConsumerConfig,
 }
@@ -78,7 +78,7 @@ impl GroupConfig {
             rebalance_timeout: Duration::from_secs(60),
             heartbeat_interval: Duration::from_secs(3),
             commit_interval: Some(Duration::from_secs(5)),
-            start: Start::Beginning,
+            start: Some(Start::Beginning),
             consumer: ConsumerConfig::default(),
         }
     }
@@ -108,7 +108,7 @@ pub struct GroupConsumer {
 impl GroupConsumer {
     /// A consumer that joins its group at the first [`GroupConsumer::poll`].
     pub fn new(client: &Client, config: GroupConfig) -> GroupConsumer {
-        let reset = config.consumer.reset.or(Some(config.start));
+        let reset = config.consumer.reset.or(config.start);
         GroupConsumer {
             client: client.clone(),
             connections: Arc::new(Connections::new(client.env(), client.config().clone())),
@@ -134,6 +134,11 @@ impl GroupConsumer {
     /// The id the coordinator gave it; empty before it has joined.
     pub fn member_id(&self) -> &str {
         &self.member_id
+    }
+
+    /// Offsets of the next records, of the partitions where that is known.
+    pub fn positions(&self) -> BTreeMap<PartitionName, Offset> {
+        self.consumer.positions()
     }
 
     /// Whether it has joined and read everything there was when the brokers were last asked.
@@ -275,11 +280,15 @@ impl GroupConsumer {
     async fn join_once(&mut self) -> Result<()> {
         let (generation, assigned) = self.join_and_sync().await?;
         let committed = self.client.committed_offsets(&self.config.group, Some(&assigned)).await?;
-        let start = |partition: PartitionName| {
-            let start = committed.get(&partition).map(|committed| Start::Offset(committed.offset));
-            (partition, start.unwrap_or(self.config.start))
-        };
-        let starts: Vec<_> = assigned.into_iter().map(start).collect();
+        let mut starts = Vec::with_capacity(assigned.len());
+        for partition in assigned {
+            let left_off = committed.get(&partition).map(|committed| Start::Offset(committed.offset));
+            let Some(start) = left_off.or(self.config.start) else {
+                let group = self.config.group.clone();
+                return Err(ClientError::NothingCommitted { group, partition });
+            };
+            starts.push((partition, start));
+        }
         self.committed = committed.into_iter().map(|(partition, value)| (partition, value.offset)).collect();
         self.consumer.assign(starts);
         let heartbeat = Heartbeat::start(

@@ -1,9 +1,13 @@
 """kcat as Debian packages it, and so a librdkafka of 2022: what operators still have on their machines.
 
 kcat cannot create topics, so its broker is set to create them by itself, with four partitions.
+
+With STAND_IN set, what is called kcat is our own `vltava cat`: the same cases hold, but for errors in its own
+words and for an assignor it does not offer.
 """
 
 import json
+import os
 import queue
 import re
 import signal
@@ -15,6 +19,7 @@ import harness
 from harness import BOOTSTRAP, SESSION_MS, case, check, equal, unique, wait_until
 
 PARTITIONS = 4
+STAND_IN = bool(os.environ.get("STAND_IN"))
 # One line per record: partition, offset, timestamp, key length, key, value length, value, headers.
 FORMAT = "%p|%o|%T|%K|%k|%S|%s|%h\n"
 GROUP = ["-X", f"session.timeout.ms={SESSION_MS}", "-X", "heartbeat.interval.ms=500",
@@ -128,7 +133,8 @@ def large_record():
 def too_large_record():
     topic = create("too-large")
     error = kcat("-P", "-t", topic, "-p", "0", "-X", "message.max.bytes=4000000", data=b"x" * 2_000_000, fails=True)
-    check("Message size too large" in error, f"the broker's refusal, not: {error[-300:]}")
+    words = "MESSAGE_TOO_LARGE" if STAND_IN else "Message size too large"
+    check(words in error, f"the broker's refusal, not: {error[-300:]}")
 
 
 @case
@@ -174,7 +180,8 @@ def offset_reset():
         options = ["-G", unique("reset"), "-q", "-e", "-X", f"auto.offset.reset={policy}", topic]
         if policy == "error":
             error = kcat(*options, fails=True)
-            check("no previously committed offset" in error.lower(), f"why it failed: {error[-300:]}")
+            words = "has committed nothing" if STAND_IN else "no previously committed offset"
+            check(words in error.lower(), f"why it failed: {error[-300:]}")
         else:
             equal(kcat(*options).strip(), wanted, "first record")
 
@@ -263,7 +270,7 @@ def join_leave(strategy: str):
     return body
 
 
-for _strategy in ["range", "roundrobin"]:
+for _strategy in ["range"] if STAND_IN else ["range", "roundrobin"]:
     harness.add(f"group-join-and-leave-{_strategy}", join_leave(_strategy))
 
 
