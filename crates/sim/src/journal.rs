@@ -69,7 +69,9 @@ impl Journal {
                     return Err(format!("partition {partition} offset {offset}: {read:?}, not {value:?}"));
                 }
                 None => {
-                    return Err(format!("partition {partition} offset {offset} was acknowledged and is gone"));
+                    return Err(format!(
+                        "partition {partition} offset {offset} was acknowledged and is gone"
+                    ));
                 }
             }
         }

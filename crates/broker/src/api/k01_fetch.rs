@@ -183,6 +183,8 @@ fn refused(code: ErrorCode) -> PartitionData {
         high_watermark: -1,
         last_stable_offset: -1,
         log_start_offset: -1,
+        // Null unless the request reads committed records only, and an error never lists any.
+        aborted_transactions: None,
         records: Payload::empty(),
         ..PartitionData::default()
     }

@@ -110,6 +110,7 @@ fn succeeded(
         num_partitions: i32::try_from(created.partitions).unwrap_or(i32::MAX),
         replication_factor: i16::try_from(created.replication_factor).unwrap_or(i16::MAX),
         configs: Some(described.into_iter().map(config).collect()),
+        error_message: None,
         ..CreatableTopicResult::default()
     }
 }

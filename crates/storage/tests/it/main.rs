@@ -5,7 +5,6 @@ mod compaction;
 mod damage;
 mod full_disk;
 mod kafka_dump;
-mod limits;
 mod power_loss;
 mod reading;
 mod segments;

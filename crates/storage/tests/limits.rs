@@ -1,4 +1,5 @@
-//! Many segments on the real file system: handles, memory and time stay bounded.
+//! Many segments on the real file system: handles, memory and time stay bounded. A process of its own,
+//! because it measures the process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +7,11 @@ use std::sync::Arc;
 use base::env::Env;
 use storage::{Segment, Storage, StorageOptions};
 
-use crate::common::*;
+#[allow(dead_code, reason = "the other tests use the rest")]
+#[path = "it/common.rs"]
+mod common;
+
+use common::*;
 
 /// Enough to pass every limit set here; the full 20,000 are a matter of scale, not of kind, and run
 /// with `VLTAVA_SEGMENTS=20000`.
@@ -50,7 +55,6 @@ async fn k_3_12_many_segments_keep_handles_memory_and_time_bounded() {
     }
     let synced = env.clock.now();
     assert!(storage.open_files() <= 100);
-    // Other tests of this process open files too.
     assert!(open_handles(&env) < handles + 300);
     let per_segment = (resident_bytes(&env).saturating_sub(memory)) / made.len() as u64;
     println!(
