@@ -28,12 +28,14 @@ pub(super) struct Ephemeral {
 }
 
 impl Ephemeral {
-    /// Makes a directory and clears away those of dead processes.
-    pub(super) fn make(env: &Env) -> Outcome<Ephemeral> {
+    /// Makes a directory, in memory if that is wanted and possible, and clears away those of dead
+    /// processes.
+    pub(super) fn make(env: &Env, in_memory: bool) -> Outcome<Ephemeral> {
         let memory = Path::new(MEMORY_FILES);
-        let roomy = env.disk.space(memory).is_ok_and(|space| space.available >= MEMORY_BYTES_MIN);
-        let parent = if roomy { memory.to_owned() } else { std::env::temp_dir() };
-        Ephemeral::make_in(env, &parent, roomy)
+        let roomy = || env.disk.space(memory).is_ok_and(|space| space.available >= MEMORY_BYTES_MIN);
+        let in_memory = in_memory && roomy();
+        let parent = if in_memory { memory.to_owned() } else { std::env::temp_dir() };
+        Ephemeral::make_in(env, &parent, in_memory)
     }
 
     fn make_in(env: &Env, parent: &Path, in_memory: bool) -> Outcome<Ephemeral> {

@@ -22,7 +22,8 @@ const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 /// Arguments of `vltava serve`.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArguments {
-    /// Directory of metadata and records; made when it is not there [default: ./vltava-data]
+    /// Directory of metadata and records; made when it is not there, and counts more than the log.dirs of
+    /// a file [default: ./vltava-data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
     /// Forget everything at the end: data in a temporary directory, metadata in memory
@@ -46,7 +47,13 @@ pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
     let wanted = if arguments.memory { Wanted::Memory } else { Wanted::Directory(arguments.data.clone()) };
     let place = Place::choose(&env, wanted)?;
     let config = load_config(&env, &arguments, &place)?;
-    let node = Node::start(&env, config, place).await?;
+    let node = tokio::select! {
+        node = Node::start(&env, config, place) => node?,
+        signal = signals.next() => {
+            tracing::info!(signal, "ended while starting");
+            return Ok(());
+        }
+    };
     for line in greeting::lines(&node) {
         eprintln!("{line}");
     }

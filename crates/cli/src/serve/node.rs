@@ -117,7 +117,7 @@ async fn open_storages(env: &Env, config: &BrokerConfig) -> Outcome<Vec<Arc<Stor
         ..StorageOptions::default()
     };
     let mut storages = Vec::new();
-    let mut first_failure = None;
+    let mut failures = Vec::new();
     for dir in config.log_dirs() {
         let (opening, dir, options) = (env.clone(), PathBuf::from(dir), options.clone());
         match env.blocking(move || Storage::open(opening, dir, options)).await {
@@ -125,16 +125,16 @@ async fn open_storages(env: &Env, config: &BrokerConfig) -> Outcome<Vec<Arc<Stor
                 tokio::spawn(storage.clone().run());
                 storages.push(storage);
             }
-            Err(error) => {
-                tracing::error!(%error, "a log directory is left out");
-                first_failure.get_or_insert(error);
-            }
+            Err(error) => failures.push(error),
         }
     }
-    match (storages.is_empty(), first_failure) {
-        (true, Some(error)) => Err(storage_failure(&error)),
-        _ => Ok(storages),
+    if let (true, Some(error)) = (storages.is_empty(), failures.first()) {
+        return Err(storage_failure(error));
     }
+    for error in failures {
+        tracing::error!(%error, "a log directory is left out");
+    }
+    Ok(storages)
 }
 
 fn storage_failure(error: &StorageError) -> Failure {
@@ -148,7 +148,7 @@ fn storage_failure(error: &StorageError) -> Failure {
 }
 
 async fn open_metadata(env: &Env, config: &BrokerConfig, place: &Place) -> Outcome<Arc<dyn MetadataStore>> {
-    let Some(dir) = place.metadata_dir(config) else {
+    let Some(dir) = place.metadata_dir(env, config) else {
         return Ok(Arc::new(MemoryStore::default()));
     };
     let opened = RaftStore::open(env.clone(), dir, BrokerId(config.get(keys::NODE_ID))).await;

@@ -14,14 +14,20 @@ const USUAL_DIRECTORY: &str = "vltava-data";
 const LOG_DIRECTORY: &str = "log";
 /// Below the data directory, or the first of `log.dirs`: the metadata.
 const METADATA_DIRECTORY: &str = "metadata";
+/// The file by which a directory of metadata is known to be in use.
+const METADATA_FORMAT: &str = "format";
+/// The file by which a log directory of Apache Kafka is known.
+const KAFKA_PROPERTIES: &str = "meta.properties";
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// A directory, or the usual one.
     Directory(Option<String>),
-    /// Nothing that stays.
+    /// Nothing that stays, and in memory if possible.
     Memory,
+    /// Nothing that stays, but on a disk, so that durability costs what it costs.
+    Temporary,
 }
 
 /// A chosen place. A temporary one is removed when this is dropped.
@@ -41,14 +47,19 @@ enum Kind {
 impl Place {
     /// Chooses the place; makes the directory when it is a temporary one.
     pub(crate) fn choose(env: &Env, wanted: Wanted) -> Outcome<Place> {
-        match wanted {
-            Wanted::Directory(Some(data)) => Ok(Place { data: data.into(), kind: Kind::Named }),
-            Wanted::Directory(None) => Ok(Place { data: USUAL_DIRECTORY.into(), kind: Kind::Usual }),
-            Wanted::Memory => {
-                let ephemeral = Ephemeral::make(env)?;
-                Ok(Place { data: ephemeral.path().to_owned(), kind: Kind::Temporary(ephemeral) })
+        let (data, kind) = match wanted {
+            Wanted::Directory(Some(data)) => (PathBuf::from(data), Kind::Named),
+            Wanted::Directory(None) => (PathBuf::from(USUAL_DIRECTORY), Kind::Usual),
+            Wanted::Memory | Wanted::Temporary => {
+                let ephemeral = Ephemeral::make(env, wanted == Wanted::Memory)?;
+                (ephemeral.path().to_owned(), Kind::Temporary(ephemeral))
             }
+        };
+        if env.disk.exists(&data.join(KAFKA_PROPERTIES)) {
+            let message = format!("{} is a log directory of Apache Kafka", data.display());
+            return Err(Failure::new(message).help("name an empty directory with `--data DIR`"));
         }
+        Ok(Place { data, kind })
     }
 
     /// True for a place that is gone afterwards.
@@ -56,13 +67,23 @@ impl Place {
         matches!(self.kind, Kind::Temporary(_))
     }
 
-    /// Adds what follows from the place to the user's assignments, in front, so that the user's count.
-    pub(crate) fn complete(&self, assignments: Vec<Assignment>) -> Outcome<Vec<Assignment>> {
-        let names_dirs = assignments.iter().any(|it| matches!(it.key.as_str(), "log.dirs" | "log.dir"));
+    /// Adds what follows from the place to the user's assignments. `--data` counts more than a file's
+    /// `log.dirs`, and `--set log.dirs=…` more than `--data`, which then takes the metadata alone.
+    pub(crate) fn complete(&self, mut assignments: Vec<Assignment>) -> Outcome<Vec<Assignment>> {
+        let names_dirs = |it: &Assignment| matches!(it.key.as_str(), "log.dirs" | "log.dir");
+        let in_file = |it: &Assignment| names_dirs(it) && matches!(it.origin, Origin::Line(_));
+        if matches!(self.kind, Kind::Named | Kind::Temporary(_)) {
+            for overruled in assignments.extract_if(.., |it| in_file(it)) {
+                let Assignment { key, origin, .. } = overruled;
+                tracing::info!(
+                    "{origin}: `{key}` has no effect, because the command line says where the data is"
+                );
+            }
+        }
         let assign =
             |key: &str, value: String| Assignment { key: key.to_owned(), value, origin: Origin::CommandLine };
         let mut all = Vec::new();
-        match (names_dirs, self.is_temporary()) {
+        match (assignments.iter().any(names_dirs), self.is_temporary()) {
             (true, true) => {
                 return Err(Failure::new("log.dirs is set, but nothing is to be kept")
                     .help("leave out --memory, or log.dirs"));
@@ -76,7 +97,7 @@ impl Place {
                 all.push(assign("log.dirs", dir));
             }
         }
-        if self.is_temporary() {
+        if self.in_memory() {
             // A power cut ends the data anyway.
             all.push(assign("vltava.durability", "page-cache".to_owned()));
         }
@@ -84,16 +105,25 @@ impl Place {
         Ok(all)
     }
 
+    fn in_memory(&self) -> bool {
+        matches!(&self.kind, Kind::Temporary(ephemeral) if ephemeral.in_memory())
+    }
+
     /// The directory of the metadata; `None` keeps it in memory.
-    pub(crate) fn metadata_dir(&self, config: &BrokerConfig) -> Option<PathBuf> {
+    pub(crate) fn metadata_dir(&self, env: &Env, config: &BrokerConfig) -> Option<PathBuf> {
         let own_log_dir = self.data.join(LOG_DIRECTORY);
-        let first = config.log_dirs().first().map(Path::new);
+        let mut beside_records = config.log_dirs().iter().map(|dir| Path::new(dir).join(METADATA_DIRECTORY));
         match &self.kind {
             Kind::Temporary(_) => None,
             Kind::Named => Some(self.data.join(METADATA_DIRECTORY)),
-            Kind::Usual if first == Some(&own_log_dir) => Some(self.data.join(METADATA_DIRECTORY)),
-            // Beside the records, wherever those are.
-            Kind::Usual => first.map(|dir| dir.join(METADATA_DIRECTORY)),
+            Kind::Usual if config.log_dirs().first().map(Path::new) == Some(&own_log_dir) => {
+                Some(self.data.join(METADATA_DIRECTORY))
+            }
+            // Beside the records, wherever those are; where it is already, should their order change.
+            Kind::Usual => {
+                let in_use = |dir: &PathBuf| env.disk.exists(&dir.join(METADATA_FORMAT));
+                beside_records.clone().find(in_use).or_else(|| beside_records.next())
+            }
         }
     }
 
@@ -137,19 +167,58 @@ mod tests {
         let place = Place::choose(&env, Wanted::Directory(Some("/d".to_owned()))).expect("chosen");
         let plain = config(&place, &[]);
         assert_eq!(plain.log_dirs(), ["/d/log"]);
-        assert_eq!(place.metadata_dir(&plain), Some("/d/metadata".into()));
+        assert_eq!(place.metadata_dir(&env, &plain), Some("/d/metadata".into()));
         let elsewhere = config(&place, &[("log.dirs", "/a,/b")]);
         assert_eq!(elsewhere.log_dirs(), ["/a", "/b"]);
-        assert_eq!(place.metadata_dir(&elsewhere), Some("/d/metadata".into()));
+        assert_eq!(place.metadata_dir(&env, &elsewhere), Some("/d/metadata".into()));
+    }
+
+    #[test]
+    fn the_directory_named_counts_more_than_the_file() {
+        let in_file = || {
+            let (key, value) = ("log.dirs".to_owned(), "/var/lib/kafka".to_owned());
+            vec![Assignment { key, value, origin: Origin::Line(7) }]
+        };
+        let dirs = |wanted| {
+            let place = Place::choose(&Env::os(), wanted).expect("chosen");
+            let all = place.complete(in_file()).expect("valid");
+            let config = BrokerConfig::load(&all, UnknownKeys::Refuse).expect("valid").config;
+            config.log_dirs().to_vec()
+        };
+        assert_eq!(dirs(Wanted::Directory(Some("/d".to_owned()))), ["/d/log"]);
+        assert_eq!(dirs(Wanted::Directory(None)), ["/var/lib/kafka"]);
+        assert!(dirs(Wanted::Memory)[0].ends_with("/log"));
+    }
+
+    #[test]
+    fn metadata_stays_where_it_is_when_the_order_of_directories_changes() {
+        let env = Env::os();
+        let home = Place::choose(&env, Wanted::Temporary).expect("chosen");
+        let dir = |name: &str| home.data.join(name).display().to_string();
+        env.disk.create_dir_all(&home.data.join("b/metadata")).expect("a directory");
+        env.disk.replace(&home.data.join("b/metadata/format"), b"x").expect("a file");
+        let place = Place::choose(&env, Wanted::Directory(None)).expect("chosen");
+        let config = config(&place, &[("log.dirs", &format!("{},{}", dir("a"), dir("b")))]);
+        assert_eq!(place.metadata_dir(&env, &config), Some(home.data.join("b/metadata")));
+    }
+
+    #[test]
+    fn a_directory_of_kafka_is_refused() {
+        let env = Env::os();
+        let home = Place::choose(&env, Wanted::Temporary).expect("chosen");
+        env.disk.replace(&home.data.join(KAFKA_PROPERTIES), b"version=1").expect("a file");
+        let wanted = Wanted::Directory(Some(home.data.display().to_string()));
+        assert!(Place::choose(&env, wanted).is_err());
     }
 
     #[test]
     fn without_a_word_about_data_metadata_lies_beside_the_records() {
-        let place = Place::choose(&Env::os(), Wanted::Directory(None)).expect("chosen");
+        let env = Env::os();
+        let place = Place::choose(&env, Wanted::Directory(None)).expect("chosen");
         let plain = config(&place, &[]);
-        assert_eq!(place.metadata_dir(&plain), Some("vltava-data/metadata".into()));
+        assert_eq!(place.metadata_dir(&env, &plain), Some("vltava-data/metadata".into()));
         let kafkas = config(&place, &[("log.dirs", "/var/lib/kafka")]);
-        assert_eq!(place.metadata_dir(&kafkas), Some("/var/lib/kafka/metadata".into()));
+        assert_eq!(place.metadata_dir(&env, &kafkas), Some("/var/lib/kafka/metadata".into()));
         assert_eq!(place.text(&kafkas), "/var/lib/kafka");
     }
 
@@ -159,7 +228,7 @@ mod tests {
         let place = Place::choose(&env, Wanted::Memory).expect("chosen");
         let data = place.data.clone();
         let config = config(&place, &[]);
-        assert_eq!(place.metadata_dir(&config), None);
+        assert_eq!(place.metadata_dir(&env, &config), None);
         assert_eq!(config.durability(), base::config::Durability::PageCache);
         assert!(env.disk.exists(&data));
         drop(place);
