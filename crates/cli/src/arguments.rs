@@ -8,6 +8,7 @@ use crate::output::Form;
 /// A streaming platform that speaks the Kafka protocol: the server and its tools in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "vltava", version, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 the command line is wrong.")]
 pub(crate) struct Arguments {
     /// What to log, as in RUST_LOG: error, warn, info, debug, trace, or parts such as broker=debug
     #[arg(long, global = true, value_name = "FILTER")]

@@ -6,6 +6,8 @@ output and all else on standard error; the exit status must tell success from fa
 
 import json
 import os
+import pathlib
+import re
 import subprocess
 import time
 import urllib.request
@@ -14,6 +16,7 @@ import harness
 from harness import BOOTSTRAP, SCRATCH, case, check, equal, unique, wait_until
 
 BINARY = os.environ["VLTAVA"]
+TOOLS_PAGE = pathlib.Path(__file__).resolve().parents[4] / "docs" / "TOOLS.md"
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
@@ -46,8 +49,34 @@ class Done:
         return self.out.splitlines()
 
     def json(self):
-        """Standard output as JSON."""
-        return json.loads(self.out)
+        """Standard output as JSON, of which the page about the tools must list every field."""
+        return self._listed(json.loads(self.out))
+
+    def json_lines(self) -> list:
+        """The same, where each line is a value."""
+        return self._listed([json.loads(line) for line in self.lines()])
+
+    def _listed(self, value):
+        unlisted = fields(value) - documented(self.command)
+        check(not unlisted, f"docs/TOOLS.md does not list {sorted(unlisted)} of `{self.command}`")
+        return value
+
+
+def fields(value) -> set:
+    """The names of all fields in a JSON value, but for keys of configs, which are users' data."""
+    if isinstance(value, list):
+        return set().union(*map(fields, value))
+    if isinstance(value, dict):
+        return set(value) | set().union(*(fields(inner) for name, inner in value.items() if name != "configs"))
+    return set()
+
+
+def documented(command: str) -> set:
+    """The names in backquotes in the section of docs/TOOLS.md about a command."""
+    words = [word for word in command.split() if word != "-b" and word != BOOTSTRAP]
+    section = TOOLS_PAGE.read_text().split(f"## {words[0]} {words[1]}\n")
+    check(len(section) == 2, f"docs/TOOLS.md has a section about {words[0]} {words[1]}")
+    return set(re.findall(r"`(\w+)`", section[1].split("\n## ")[0]))
 
 
 def run(*arguments: str, data: bytes = b"", timeout: float = 60) -> Done:
@@ -141,6 +170,21 @@ def offsets_and_trim():
     equal(consume(topic), [f"line {n}" for n in range(40, 100)], "what is left")
     tool("topic", "trim", topic, "--all", "--yes").ok()
     equal(consume(topic), [], "nothing is left")
+
+
+@case
+def json_of_the_other_verbs():
+    topic, group = create("json"), unique("json")
+    produced = tool("topic", "produce", topic, "-H", "a=1", "-o", "json", data=b"x\n\xff\n").ok().json()
+    equal((produced["records"], produced["bytes"]), (2, 2), "produced")
+    first, second = tool("topic", "consume", topic, "-e", "-g", group, "-o", "json").ok().json_lines()
+    equal((first["value"], first["headers"]), ("x", [{"name": "a", "value": "1"}]), "text")
+    equal((second["value_base64"], second["offset"]), ("/w==", 1), "bytes")
+    for options in [[], ["--yes"]]:
+        row = tool("group", "delete", group, *options, "-o", "json").ok().json()[0]
+        equal((row["offsets"], row["deleted"]), (1, bool(options)), "the group")
+    for options in [[], ["--yes"]]:
+        equal(tool("topic", "delete", topic, *options, "-o", "json").ok().json()[0]["deleted"], bool(options), "the topic")
 
 
 # ---------------------------------------------------------------- records
