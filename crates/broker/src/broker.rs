@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use base::chain::Member;
 use base::config::{BrokerConfig, keys};
 use base::env::Env;
 use base::error::ErrorCode;
@@ -103,14 +102,21 @@ impl Broker {
     pub async fn start(parts: BrokerParts) -> Result<Arc<Broker>, StartError> {
         let BrokerParts { env, config, metadata, storages, metrics } = parts;
         let id = BrokerId(config.get(keys::NODE_ID));
-        let first = storages.first().ok_or(StartError::NoStorage)?.id();
+        if storages.is_empty() {
+            return Err(StartError::NoStorage);
+        }
         let incarnation = register(&*metadata, id, &config, &storages).await?;
         metadata.propose(Command::ElectAll { leader: id }).await?;
-        let member = Member { broker: id, storage: first, incarnation };
         let storages = Arc::new(storages);
         let store: Arc<dyn ChainStore> = Arc::new(MetadataChains(metadata.clone()));
-        let opening =
-            Opening { env: env.clone(), metrics: metrics.clone(), member, storages: storages.clone(), store };
+        let opening = Opening {
+            env: env.clone(),
+            metrics: metrics.clone(),
+            broker: id,
+            incarnation,
+            storages: storages.clone(),
+            store,
+        };
         let (trigger, drain) = drain_channel();
         let broker = Arc::new(Broker {
             id,

@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::chain::{Member, PartitionState};
+use base::chain::PartitionState;
 use base::config::{BrokerConfig, TopicSettings};
 use base::env::Env;
 use base::error::ErrorCode;
-use base::ids::{PartitionId, TopicId, TopicPartition};
+use base::ids::{BrokerId, Incarnation, PartitionId, TopicId, TopicPartition};
 use base::metrics::Metrics;
 use metadata::{Image, Resource, Topic};
 use parking_lot::RwLock;
@@ -26,7 +26,8 @@ const OPENING_AT_ONCE: usize = 4;
 pub(crate) struct Opening {
     pub(crate) env: Env,
     pub(crate) metrics: Metrics,
-    pub(crate) member: Member,
+    pub(crate) broker: BrokerId,
+    pub(crate) incarnation: Incarnation,
     pub(crate) storages: Arc<Vec<Arc<Storage>>>,
     pub(crate) store: Arc<dyn ChainStore>,
 }
@@ -129,7 +130,7 @@ impl Partitions {
         for (number, state) in topic.partitions.iter().enumerate() {
             let number = PartitionId(i32::try_from(number).unwrap_or(i32::MAX));
             let id = TopicPartition { topic_id: topic.id, partition: number };
-            if state.leader == self.opening.member.broker && !slots.contains_key(&id) {
+            if state.leader == self.opening.broker && !slots.contains_key(&id) {
                 let (topic, settings, state) = (topic.name.clone(), settings.clone(), state.clone());
                 wanted.push(Wanted { id, topic, settings, state });
             }
@@ -214,7 +215,8 @@ impl Opening {
             env: self.env.clone(),
             partition,
             topic,
-            member: self.member,
+            broker: self.broker,
+            incarnation: self.incarnation,
             storages: self.storages.clone(),
             store: self.store.clone(),
             settings,

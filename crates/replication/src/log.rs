@@ -28,7 +28,7 @@ use base::batch::BatchHeader;
 use base::chain::{Member, PartitionState, SegmentEntry, SegmentState};
 use base::config::TopicSettings;
 use base::env::Env;
-use base::ids::{LeaderEpoch, Offset, StorageId, TimestampMs, TopicPartition};
+use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, StorageId, TimestampMs, TopicPartition};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{CreateSegment, Recovered, Replay, Segment, SegmentName, Storage, StorageError};
@@ -102,8 +102,10 @@ pub struct LogSpec {
     pub partition: TopicPartition,
     /// Name of the topic; part of the path of its files.
     pub topic: Arc<str>,
-    /// This broker's life and the storage for new segments.
-    pub member: Member,
+    /// This broker.
+    pub broker: BrokerId,
+    /// Its present life.
+    pub incarnation: Incarnation,
     /// Every storage of this broker.
     pub storages: Arc<Vec<Arc<Storage>>>,
     /// Where the chain lives.
@@ -169,6 +171,11 @@ impl LogSpec {
             asked.push(id);
         }
         Err(StorageError::Missing(asked))
+    }
+
+    /// This life as a member of an ensemble, with one of its storages.
+    pub(crate) fn member_on(&self, storage: &Storage) -> Member {
+        Member { broker: self.broker, storage: storage.id(), incarnation: self.incarnation }
     }
 
     pub(crate) fn segment_name(&self, entry: &SegmentEntry) -> SegmentName {
@@ -255,7 +262,8 @@ impl<S: Derived> Log<S> {
                     end = segment.end();
                     let held = Held { segment, storage };
                     segments.push(held.clone());
-                    let ours = ensemble.contains(&spec.member) && entry.last_epoch() == state.leader_epoch;
+                    let ours = ensemble.contains(&spec.member_on(&held.storage))
+                        && entry.last_epoch() == state.leader_epoch;
                     writable = if ours { Writable::Yes(held) } else { Writable::AfterEdit(held) };
                 }
             }

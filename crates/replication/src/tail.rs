@@ -308,9 +308,10 @@ impl<S: Derived> Log<S> {
                 end: sealed.end,
                 crc: sealed.crc,
                 bytes: sealed.bytes,
-                holders: vec![self.spec.member.storage],
+                holders: vec![segment.storage.id()],
             };
-            let ensemble = vec![self.spec.member];
+            // The next segment stays where this one is: storages are chosen when a partition is made.
+            let ensemble = vec![self.spec.member_on(&segment.storage)];
             self.spec
                 .store
                 .seal_and_open(self.partition(), seal, ensemble)

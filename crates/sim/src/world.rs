@@ -30,6 +30,7 @@ pub struct World {
     /// The simulated environment and its handles for faults.
     pub sim: Sim,
     settings: Vec<String>,
+    directories: usize,
 }
 
 /// One life of the broker.
@@ -37,16 +38,17 @@ pub struct Life {
     /// The broker.
     pub broker: Arc<Broker>,
     metadata: Arc<RaftStore>,
-    storage: Arc<Storage>,
+    storages: Vec<Arc<Storage>>,
     /// What runs in this life; ended with it.
-    housekeeping: tokio::task::JoinHandle<()>,
+    housekeeping: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl World {
-    /// A machine with an empty disk; `settings` are broker settings as `key=value`.
-    pub fn new(seed: u64, settings: &[&str]) -> World {
+    /// A machine with an empty disk and so many log directories; `settings` are broker settings as
+    /// `key=value`.
+    pub fn new(seed: u64, directories: usize, settings: &[&str]) -> World {
         let settings = settings.iter().map(|text| (*text).to_owned()).collect();
-        World { sim: Sim::new(seed), settings }
+        World { sim: Sim::new(seed), settings, directories }
     }
 
     /// Starts the broker on what the disk holds.
@@ -62,20 +64,27 @@ impl World {
         let config = Arc::new(config.map_err(|errors| format!("{errors:?}"))?.config);
         let metadata = RaftStore::open(env.clone(), PathBuf::from("/data/metadata"), BrokerId(1));
         let metadata = Arc::new(metadata.await.map_err(|error| error.to_string())?);
-        let opening = env.clone();
-        let options = StorageOptions { reserve_bytes: 1 << 20, ..StorageOptions::default() };
-        let open = move || Storage::open(opening, PathBuf::from("/data/log"), options);
-        let storage = env.blocking(open).await.map_err(|error| error.to_string())?;
-        let housekeeping = tokio::spawn(storage.clone().run());
+        let mut storages = Vec::new();
+        for number in 0..self.directories {
+            let opening = env.clone();
+            let options = StorageOptions { reserve_bytes: 1 << 20, ..StorageOptions::default() };
+            let open = move || Storage::open(opening, format!("/data/log{number}").into(), options);
+            storages.push(env.blocking(open).await.map_err(|error| error.to_string())?);
+        }
+        // The order in which `log.dirs` names them means nothing.
+        if env.random.next_u64() % 2 == 1 {
+            storages.reverse();
+        }
+        let housekeeping = storages.iter().map(|storage| tokio::spawn(storage.clone().run())).collect();
         let parts = BrokerParts {
             env,
             config,
             metadata: metadata.clone(),
-            storages: vec![storage.clone()],
+            storages: storages.clone(),
             metrics: Metrics::default(),
         };
         let broker = Broker::start(parts).await.map_err(|error| error.to_string())?;
-        Ok(Life { broker, metadata, storage, housekeeping })
+        Ok(Life { broker, metadata, storages, housekeeping })
     }
 }
 
@@ -86,17 +95,18 @@ impl Life {
     /// What went wrong, as text.
     pub async fn stop(self, world: &World) -> Result<(), String> {
         self.broker.shutdown().await;
-        let storage = self.storage.clone();
-        let stopped = world.sim.env.blocking(move || storage.shutdown_clean()).await;
+        let storages = self.storages.clone();
+        let stop = move || storages.iter().try_for_each(|storage| storage.shutdown_clean());
+        let stopped = world.sim.env.blocking(stop).await;
         self.metadata.shutdown().await;
-        self.housekeeping.abort();
+        self.housekeeping.iter().for_each(|task| task.abort());
         world.sim.disk.kill();
         stopped.map_err(|error| error.to_string())
     }
 
     /// Forgets the life after the disk was killed or lost power under it.
     pub async fn bury(self) {
-        self.housekeeping.abort();
+        self.housekeeping.iter().for_each(|task| task.abort());
         self.metadata.shutdown().await;
         self.broker.shutdown().await;
     }

@@ -93,7 +93,7 @@ async fn start(run: &Run, seed: u64) -> Life {
 }
 
 async fn lives(seed: u64) -> usize {
-    let world = World::new(seed, &SETTINGS);
+    let world = World::new(seed, 1 + seed as usize % 2, &SETTINGS);
     let mut run = Run { world, journal: Journal::default(), next_value: 0 };
     for _ in 0..LIVES {
         let life = start(&run, seed).await;
