@@ -300,12 +300,6 @@ node_metrics! {
         "Requests that wait for something: records, copies, other members";
     fetch_sessions: Gauge = "kafka_server_fetchsessioncache_numincrementalfetchsessions",
         "Fetch sessions kept now";
-    workers_busy: Gauge = "vltava_workers_busy",
-        "Jobs that worker threads run now";
-    worker_jobs_queued: Gauge = "vltava_worker_jobs_queued",
-        "Jobs that wait for a worker thread";
-    worker_wait: Histogram of_durations = "vltava_worker_wait_seconds",
-        "How long a job waited for a worker thread";
     partitions: Gauge = "kafka_server_replicamanager_partitioncount",
         "Partitions this node holds";
     leaders: Gauge = "kafka_server_replicamanager_leadercount",
@@ -314,8 +308,6 @@ node_metrics! {
         "Partitions with fewer copies in sync than they should have";
     under_min_isr_partitions: Gauge = "kafka_server_replicamanager_underminisrpartitioncount",
         "Partitions with fewer copies in sync than acks=all needs";
-    producer_ids: Gauge = "kafka_server_replicamanager_produceridcount",
-        "Idempotent producers whose state is kept";
     active_controller: Gauge = "kafka_controller_kafkacontroller_activecontrollercount",
         "1 on the node that is the controller";
     offline_partitions: Gauge = "kafka_controller_kafkacontroller_offlinepartitionscount",
@@ -330,26 +322,10 @@ node_metrics! {
         "How long a sync round took";
     sync_round_files: Histogram of_counts = "vltava_sync_round_files",
         "Files a sync round made durable";
-    sync_round_appends: Histogram of_counts = "vltava_sync_round_appends",
-        "Appends that one sync round answered";
-    sync_failures: Counter = "vltava_sync_failures",
-        "Sync rounds that failed; the directory is offline after one";
-    compactions: Counter = "vltava_compactions",
-        "Compactions of a log that were finished";
-    compaction_time: Histogram of_durations = "vltava_compaction_seconds",
-        "How long the compaction of a log took";
-    compaction_bytes_read: Counter = "vltava_compaction_read_bytes",
-        "Bytes that compaction read";
-    compaction_bytes_written: Counter = "vltava_compaction_written_bytes",
-        "Bytes that compaction wrote";
-    compaction_records_dropped: Counter = "vltava_compaction_dropped_records",
-        "Records that compaction dropped";
-    compaction_max_dirty_ratio: Ratio = "vltava_compaction_max_dirty_ratio",
-        "Share of not yet compacted bytes of the log that has most of them";
+    storage_failures: Counter = "vltava_storage_failures",
+        "Log directories given up after a failed write or sync";
     retention_segments: Counter = "vltava_retention_dropped_segments",
-        "Segments that retention and DeleteRecords dropped";
-    retention_bytes: Counter = "vltava_retention_dropped_bytes",
-        "Bytes that retention and DeleteRecords dropped";
+        "Segments that retention dropped";
     offset_commits: Counter = "kafka_coordinator_group_groupcoordinatormetrics_offsetcommits",
         "Offset commits";
     offset_expirations: Counter = "kafka_coordinator_group_groupcoordinatormetrics_offsetexpirations",

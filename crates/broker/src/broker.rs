@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use base::config::{BrokerConfig, keys};
 use base::env::Env;
 use base::error::ErrorCode;
-use base::ids::{BrokerId, Incarnation, PartitionId, TopicId, TopicPartition};
+use base::ids::{BrokerId, Incarnation, PartitionId, TimestampMs, TopicId, TopicPartition};
 use base::metrics::{Metrics, TopicMetrics};
 use metadata::{Command, CommandResult, Endpoint, Image, MetadataStore, ProposeError, Registration};
 use parking_lot::Mutex;
@@ -77,6 +77,8 @@ pub struct Broker {
     pub(crate) env: Env,
     pub(crate) id: BrokerId,
     pub(crate) incarnation: Incarnation,
+    /// Wall clock when this life began.
+    pub(crate) started_at_ms: TimestampMs,
     pub(crate) metadata: Arc<dyn MetadataStore>,
     pub(crate) metrics: Metrics,
     pub(crate) partitions: Partitions,
@@ -121,6 +123,7 @@ impl Broker {
         let broker = Arc::new(Broker {
             id,
             incarnation,
+            started_at_ms: env.clock.wall_ms(),
             partitions: Partitions::new(opening),
             producer_ids: ProducerIds::new(metadata.clone()),
             sessions: FetchSessions::new(env.clone(), fetch_session_slots(&config), metrics.node().clone()),

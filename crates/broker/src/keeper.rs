@@ -44,6 +44,7 @@ impl Broker {
             match partition.log.retain(now_ms).await {
                 Ok(0) => {}
                 Ok(segments) => {
+                    self.metrics.node().retention_segments.inc_by(segments as u64);
                     let log_start = partition.log.log_start();
                     tracing::info!(
                         topic = &*partition.topic,

@@ -1,9 +1,11 @@
 //! What the broker tells of itself: a status for people, and the values metrics are made of.
 
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
+use base::env::{Disk, OpenMode};
 use base::ids::{BrokerId, Incarnation, Uuid};
-use base::metrics::{DirectorySample, GroupSample, PartitionSample, Probe};
+use base::metrics::{DirectorySample, GroupSample, NodeMetrics, PartitionSample, Probe};
 use replication::StorageState;
 
 use crate::broker::Broker;
@@ -91,6 +93,26 @@ impl Broker {
 pub(crate) struct BrokerProbe(pub(crate) Weak<Broker>);
 
 impl Probe for BrokerProbe {
+    fn refresh(&self, node: &NodeMetrics) {
+        let Some(broker) = self.0.upgrade() else { return };
+        let (partitions, offline) = broker.partitions.counts();
+        let image = broker.image();
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        node.partitions.set(count(partitions));
+        node.leaders.set(count(partitions - offline));
+        node.offline_partitions.set(count(offline));
+        node.topics.set(count(image.topics().count()));
+        node.cluster_partitions.set(count(image.topics().map(|topic| topic.partitions.len()).sum()));
+        // The one node is the controller, and holds the one copy of everything.
+        node.active_controller.set(1);
+        node.under_replicated_partitions.set(0);
+        node.under_min_isr_partitions.set(0);
+        node.start_time_seconds.set(broker.started_at_ms as f64 / 1_000.0);
+        let disk = &*broker.env.disk;
+        node.resident_memory_bytes.set(resident_bytes(disk).unwrap_or(0));
+        node.open_files.set(disk.read_dir(Path::new("/proc/self/fd")).map_or(0, |open| count(open.len())));
+    }
+
     fn partitions(&self, visit: &mut dyn FnMut(PartitionSample<'_>)) {
         let Some(broker) = self.0.upgrade() else { return };
         for partition in broker.partitions.all() {
@@ -126,4 +148,15 @@ impl Probe for BrokerProbe {
             });
         }
     }
+}
+
+/// What the kernel says of this process's memory; `None` where there is no such file.
+fn resident_bytes(disk: &dyn Disk) -> Option<i64> {
+    let status = disk.open(Path::new("/proc/self/status"), OpenMode::Read).ok()?;
+    let mut bytes = [0; 4_096];
+    let count = status.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(&bytes[..count]).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1_024)
 }

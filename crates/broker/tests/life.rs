@@ -161,3 +161,30 @@ fn what_was_set_and_committed_counts_in_the_next_life() {
         assert_eq!(receive(&mut *second).await, None, "it still counts");
     });
 }
+
+#[test]
+fn metrics_say_what_the_broker_is() {
+    run(async {
+        let env = Env::sim(5);
+        let life = Life::start(&env, &["num.partitions=3"]).await;
+        let mut stream = connect(&env, "127.0.0.1:9092").await;
+        let request = MetadataRequest { allow_auto_topic_creation: true, ..named("t") };
+        ask(&mut *stream, 12, &request, |response: MetadataResponse<'_>| response.topics.len()).await;
+        let records = batch(b"value");
+        let request = produce(&records, -1);
+        ask(&mut *stream, 9, &request, |response: ProduceResponse<'_>| response.responses.len()).await;
+        let text = life.metrics.render();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is missing")).parse::<f64>().expect("a number")
+        };
+        assert_eq!(value("kafka_controller_kafkacontroller_activecontrollercount"), 1.0);
+        assert_eq!(value("kafka_controller_kafkacontroller_offlinepartitionscount"), 0.0);
+        let partitions = value("kafka_server_replicamanager_partitioncount");
+        assert!(partitions >= 3.0, "{partitions}");
+        assert_eq!(value("kafka_server_replicamanager_leadercount"), partitions);
+        assert!(value("vltava_sync_rounds_total") >= 1.0, "the produced record was synced");
+        assert!(value("process_start_time_seconds") > 1.6e9);
+        life.stop(&env).await;
+    });
+}

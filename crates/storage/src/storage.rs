@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use base::batch::BatchHeader;
 use base::env::{Env, OpenMode};
 use base::ids::{LeaderEpoch, Offset, StorageId, TopicPartition};
+use base::metrics::{Metrics, NodeMetrics};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
@@ -34,7 +35,7 @@ use crate::sync::SyncQueue;
 const HANDLES_SHARE: usize = 2;
 
 /// Limits of one storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StorageOptions {
     /// Bytes of batches per entry of the sparse indexes (Kafka's `index.interval.bytes`).
     pub index_interval_bytes: u32,
@@ -47,6 +48,8 @@ pub struct StorageOptions {
     pub space: SpaceLimits,
     /// No batch is unfolded to more than this for a search by time or for compaction, bytes.
     pub decompressed_batch_bytes_max: usize,
+    /// Where sync rounds and failures are counted.
+    pub metrics: NodeMetrics,
 }
 
 impl Default for StorageOptions {
@@ -57,6 +60,7 @@ impl Default for StorageOptions {
             reserve_bytes: 64 << 20,
             space: SpaceLimits::default(),
             decompressed_batch_bytes_max: 256 << 20,
+            metrics: Metrics::default().node().clone(),
         }
     }
 }
@@ -258,6 +262,7 @@ impl Storage {
     fn fail_with_reason(&self, reason: String) -> StorageError {
         let failure = StorageError::Failed { reason: reason.as_str().into() };
         if self.failure.set(failure).is_ok() {
+            self.options.metrics.storage_failures.inc();
             tracing::error!(dir = %self.dir().display(), %reason, "the storage failed and takes no more writes");
         }
         self.failure.get().expect("just set").clone()

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base::ids::Offset;
 use parking_lot::Mutex;
@@ -92,6 +93,7 @@ type Item = (Arc<Segment>, Offset);
 /// A round whose files are synced one by one.
 struct Round {
     items: Vec<Item>,
+    began_at: Duration,
     next: AtomicUsize,
     left: AtomicUsize,
 }
@@ -131,6 +133,7 @@ impl Storage {
 
     /// Runs a round or a part of it; true when it is complete and the caller goes on with the next.
     fn run_round(self: &Arc<Self>, waiting: Vec<Arc<Segment>>) -> bool {
+        let began_at = self.env.clock.now();
         let (mut syncs, mut bytes) = (0, 0);
         let mut items = Vec::with_capacity(waiting.len());
         for segment in waiting {
@@ -145,12 +148,13 @@ impl Storage {
         match sync_plan(SyncLoad { syncs, unrelated_bytes }) {
             SyncPlan::All => {
                 self.sync_all(&items);
+                self.count_round(items.len(), began_at);
                 true
             }
             SyncPlan::Each { parallel } => {
                 let parallel = parallel.min(items.len());
                 let left = AtomicUsize::new(items.len());
-                let round = Arc::new(Round { items, next: AtomicUsize::new(0), left });
+                let round = Arc::new(Round { items, began_at, next: AtomicUsize::new(0), left });
                 for _ in 1..parallel {
                     let (storage, round) = (self.clone(), round.clone());
                     self.env.workers.run(Box::new(move || {
@@ -169,10 +173,18 @@ impl Storage {
         while let Some(item) = round.items.get(round.next.fetch_add(1, Ordering::AcqRel)) {
             self.sync_one(item);
             if round.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.count_round(round.items.len(), round.began_at);
                 return true;
             }
         }
         false
+    }
+
+    fn count_round(&self, files: usize, began_at: Duration) {
+        let metrics = &self.options.metrics;
+        metrics.sync_rounds.inc();
+        metrics.sync_round_files.record(files as u64);
+        metrics.sync_round_time.record_duration(self.env.clock.now().saturating_sub(began_at));
     }
 
     fn sync_all(&self, items: &[Item]) {

@@ -129,6 +129,7 @@ fn a_kraft_file_starts_unchanged() {
         "controller.quorum.bootstrap.servers",
         "inter.broker.listener.name",
         "num.recovery.threads.per.data.dir",
+        "offsets.topic.replication.factor",
         "transaction.state.log.min.isr",
     ];
     assert_eq!(noted, expected);

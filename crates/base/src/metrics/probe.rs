@@ -1,5 +1,7 @@
 //! Values that are read when somebody looks, because keeping them up to date would cost every append.
 
+use super::NodeMetrics;
+
 /// One partition this node holds.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionSample<'a> {
@@ -61,6 +63,8 @@ pub struct DirectorySample<'a> {
 /// What a node can be asked for when its metrics are read. Called on the thread that renders them: no
 /// method may wait for a device.
 pub trait Probe: Send + Sync {
+    /// Brings the gauges without labels up to date.
+    fn refresh(&self, node: &NodeMetrics);
     /// Visits the partitions, in any order.
     fn partitions(&self, visit: &mut dyn FnMut(PartitionSample<'_>));
     /// Visits the groups, in any order.

@@ -20,6 +20,9 @@ impl Metrics {
 
     /// All metrics as text.
     pub fn render(&self) -> String {
+        if let Some(probe) = self.0.probe.get() {
+            probe.refresh(&self.0.node);
+        }
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.clone()));
         let mut out = String::new();

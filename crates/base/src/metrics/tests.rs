@@ -9,6 +9,10 @@ struct Fixed {
 }
 
 impl Probe for Fixed {
+    fn refresh(&self, node: &NodeMetrics) {
+        node.active_controller.set(1);
+    }
+
     fn partitions(&self, visit: &mut dyn FnMut(PartitionSample<'_>)) {
         for partition in 0..self.partitions {
             let sample = PartitionSample {
@@ -56,7 +60,7 @@ fn busy() -> Metrics {
     produce.error(ErrorCode::UnknownServerError);
     produce.error(ErrorCode::None);
     metrics.node().sync_round_files.record(3);
-    metrics.node().compaction_max_dirty_ratio.set(0.25);
+    metrics.node().start_time_seconds.set(0.25);
     metrics
 }
 
@@ -105,7 +109,7 @@ fn numbers_arrive() {
         "kafka_network_requestmetrics_totaltime_seconds_bucket{le=\"+Inf\",request=\"Produce\"} 1",
         "kafka_network_requestmetrics_totaltime_seconds_sum{request=\"Produce\"} 0.00012",
         "vltava_sync_round_files_count 1",
-        "vltava_compaction_max_dirty_ratio 0.25",
+        "process_start_time_seconds 0.25",
         "kafka_log_log_size{topic=\"orders\",partition=\"2\"} 4096",
         "kafka_topic_partition_current_offset{topic=\"orders\",partition=\"0\"} 90",
         "kafka_topic_partitions{topic=\"orders\"} 3",

@@ -128,7 +128,9 @@ pub(crate) fn produced(
     let producer = header.has_producer_id().then(|| ProducerBatch::of(&header, summary.max_timestamp));
     let stamps_time = settings.timestamp_type == TimestampType::LogAppendTime;
     let (bytes, header) = match settings.compression {
-        Some(wanted) if wanted != codec => recompressed(&bytes, wanted, cap, limit)?,
+        Some(wanted) if wanted != codec => {
+            recompressed(&bytes, wanted, settings.compression_level, cap, limit)?
+        }
         _ => (bytes, header),
     };
     Ok(Prepared {
@@ -145,12 +147,16 @@ pub(crate) fn produced(
 fn recompressed(
     bytes: &Bytes,
     wanted: Compression,
+    level: Option<i32>,
     cap: usize,
     limit: usize,
 ) -> Result<(Bytes, BatchHeader), Rejection> {
     let batch = BatchView::parse(bytes)?;
     let mut buffer = DecompressBuffer::new(cap);
     let mut builder = BatchBuilder::rewrite(batch.header(), wanted);
+    if let Some(level) = level {
+        builder = builder.level(level);
+    }
     for record in batch.records(&mut buffer)? {
         builder.append_record(&record?);
     }

@@ -9,13 +9,15 @@ use base::ids::BrokerId;
 use base::metrics::Metrics;
 use broker::{Broker, BrokerParts};
 use metadata::{Command, MetadataStore, RaftStore};
-use replication::Storage;
+use replication::{Storage, StorageOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::{Message, Reader, RequestMessage, request_frame};
 
 /// One life of a broker.
 pub(crate) struct Life {
     pub(crate) broker: Arc<Broker>,
+    #[allow(dead_code, reason = "hostile clients read no metrics")]
+    pub(crate) metrics: Metrics,
     metadata: Arc<dyn MetadataStore>,
     storage: Arc<Storage>,
     housekeeping: tokio::task::JoinHandle<()>,
@@ -30,17 +32,19 @@ impl Life {
         let metadata = RaftStore::open(env.clone(), PathBuf::from("/metadata"), BrokerId(1)).await.unwrap();
         let metadata: Arc<dyn MetadataStore> = Arc::new(metadata);
         metadata.propose(Command::Bootstrap { cluster_id: env.random_uuid() }).await.unwrap();
-        let storage = Storage::open(env.clone(), PathBuf::from("/log"), Default::default()).unwrap();
+        let metrics = Metrics::default();
+        let options = StorageOptions { metrics: metrics.node().clone(), ..StorageOptions::default() };
+        let storage = Storage::open(env.clone(), PathBuf::from("/log"), options).unwrap();
         let housekeeping = tokio::spawn(storage.clone().run());
         let parts = BrokerParts {
             env: env.clone(),
             config: Arc::new(config),
             metadata: metadata.clone(),
             storages: vec![storage.clone()],
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
         };
         let broker = Broker::start(parts).await.unwrap();
-        Life { broker, metadata, storage, housekeeping }
+        Life { broker, metrics, metadata, storage, housekeeping }
     }
 
     /// Ends it in order.

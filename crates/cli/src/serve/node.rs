@@ -46,7 +46,7 @@ impl Node {
             Some(address) => Some(start_console(env, &address, shown).await?),
             None => None,
         };
-        let storages = open_storages(env, &config).await?;
+        let storages = open_storages(env, &config, &metrics).await?;
         let metadata = open_metadata(env, &config, &place).await?;
         let parts = BrokerParts {
             env: env.clone(),
@@ -111,9 +111,10 @@ async fn close(env: &Env, storages: &[Arc<Storage>], metadata: &dyn MetadataStor
 }
 
 /// Opens every log directory. One that fails is left out while others are there.
-async fn open_storages(env: &Env, config: &BrokerConfig) -> Outcome<Vec<Arc<Storage>>> {
+async fn open_storages(env: &Env, config: &BrokerConfig, metrics: &Metrics) -> Outcome<Vec<Arc<Storage>>> {
     let options = StorageOptions {
         index_interval_bytes: u32::try_from(config.get(keys::LOG_INDEX_INTERVAL_BYTES)).unwrap_or(0),
+        metrics: metrics.node().clone(),
         ..StorageOptions::default()
     };
     let mut storages = Vec::new();

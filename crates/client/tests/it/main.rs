@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn with_broker<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F) {
     sim::run(async {
         let world =
-            World::new(1, &["listeners=PLAINTEXT://127.0.0.1:9092", "group.initial.rebalance.delay.ms=0"]);
+            World::new(1, 1, &["listeners=PLAINTEXT://127.0.0.1:9092", "group.initial.rebalance.delay.ms=0"]);
         let life = world.start().await.expect("an empty disk");
         let client = Client::connect(&world.sim.env, ClientConfig::new([ADDRESS])).await.expect("it listens");
         test(Machine { world, life, client }).await;

@@ -5,6 +5,7 @@ pub(super) const AUTHORIZER: &str =
 pub(super) const BACKLOG: &str = "the backlog is fixed at 1024 connections";
 pub(super) const CHECKPOINT: &str = "recovery points are kept beside the segments as they change";
 pub(super) const CLEANER_BUFFER: &str = "compaction reads and writes through buffers of a fixed size";
+pub(super) const COMPACTION: &str = "compaction is not run yet: a compacted topic keeps every record";
 pub(super) const CONNECTION_RATE: &str = "connections are bounded by their number, not by their rate";
 pub(super) const COORDINATOR_BATCH: &str = "what arrives while a write is under way goes with the next one";
 pub(super) const CORDON: &str = "directories cannot be cordoned yet";
@@ -13,6 +14,7 @@ pub(super) const DIR_FAILURE: &str =
 pub(super) const EARLY: &str = "no listener opens before the node is ready";
 pub(super) const FLUSH: &str = "what an acknowledgement promises is set by `vltava.durability`";
 pub(super) const INDEX_SIZE: &str = "an index grows with its segment and has no bound of its own";
+pub(super) const JITTER: &str = "segments are closed at their age without jitter";
 pub(super) const JVM: &str = "classes written for the JVM cannot be loaded";
 pub(super) const KIP848: &str = "the consumer group protocol of KIP-848 is not served yet";
 pub(super) const LOAD_BUFFER: &str = "groups are loaded batch by batch";
@@ -22,11 +24,13 @@ pub(super) const METADATA_LOG: &str = "the metadata log sizes and trims itself";
 pub(super) const METRIC_SAMPLES: &str =
     "metrics are counters and histograms, and whoever reads them computes the rates";
 pub(super) const MOVE_DIRS: &str = "partitions cannot be moved between directories yet";
+pub(super) const ONE_COPY: &str = "this node serves alone, so there is one copy of everything";
 pub(super) const ONE_NODE: &str = "this node serves alone and has no other one to speak with";
 pub(super) const ONLY_CLASSIC: &str = "only the classic group protocol is served yet";
 pub(super) const POLICY: &str =
     "policies written for the JVM cannot be loaded, and without them changes would pass that should not";
 pub(super) const PREALLOCATE: &str = "the storage itself decides how disk space is reserved";
+pub(super) const PRODUCER_SWEEP: &str = "idle producers are looked for every 10 s";
 pub(super) const PROVIDERS: &str =
     "values cannot be looked up elsewhere yet, and a reference taken literally would be a wrong value";
 pub(super) const PURGATORY: &str =
@@ -57,3 +61,5 @@ pub(super) const TOKENS: &str = "delegation tokens are not served yet";
 pub(super) const TRANSACTIONS: &str = "transactions are not served yet";
 pub(super) const UNCLEAN: &str = "a partition has one copy, which leads or is lost";
 pub(super) const UNSTABLE: &str = "only released versions are served";
+pub(super) const REMOVAL: &str = "files of a dropped segment are removed at once; reads that run finish";
+pub(super) const TASK_DELAY: &str = "background work keeps its interval from the start on";
