@@ -124,6 +124,9 @@ pub struct PartitionState {
     pub placement: Vec<BrokerId>,
     /// First offset a reader may ask for; may lie inside a segment.
     pub log_start: Offset,
+    /// Compaction has done a whole pass over everything below: of the keys written there, the segments
+    /// hold one record each. Never goes back.
+    pub compacted_to: Offset,
     /// The segments, oldest first; never empty.
     pub chain: Vec<SegmentEntry>,
 }
@@ -137,6 +140,18 @@ pub struct NewSegment {
     pub ensemble: Vec<Member>,
     /// Its ack quorum.
     pub ack_quorum: u32,
+}
+
+/// What takes the place of a run of sealed segments (compaction, coalescing; replication.md 2.15).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The run, exactly as it stands in the chain.
+    pub old: Vec<(SegmentId, Generation)>,
+    /// The new segment: sealed, and covering the same offsets.
+    pub new: SegmentEntry,
+    /// Where the compaction pass that this rewrite completes ended; the old value for one that completes
+    /// none.
+    pub compacted_to: Offset,
 }
 
 /// What a seal states about the segment it ends.
@@ -199,7 +214,15 @@ impl PartitionState {
         first: NewSegment,
     ) -> PartitionState {
         let open = open_entry(first, base, leader_epoch);
-        PartitionState { version: 0, leader, leader_epoch, placement, log_start: base, chain: vec![open] }
+        PartitionState {
+            version: 0,
+            leader,
+            leader_epoch,
+            placement,
+            log_start: base,
+            compacted_to: base,
+            chain: vec![open],
+        }
     }
 
     /// The last entry; for a chain that is not closed this is the open one.
@@ -287,24 +310,22 @@ impl PartitionState {
         Ok(self.chain.drain(..count).collect())
     }
 
-    /// Puts `new`, a rewrite, in the place of the run of sealed segments `old` (compaction,
-    /// coalescing; replication.md 2.15). Returns the entries that left.
+    /// Puts a rewrite in the place of what it rewrites. Returns the entries that left.
     ///
     /// # Errors
     /// [`ChainError::StaleSegment`] unless the run stands in the chain exactly as named;
-    /// [`ChainError::BadOffset`] unless `new` is sealed and covers the same offsets;
-    /// [`ChainError::TooFewCopies`] below `copies_min` replicas.
-    pub fn replace(
-        &mut self,
-        old: &[(SegmentId, Generation)],
-        new: SegmentEntry,
-        copies_min: usize,
-    ) -> Result<Vec<SegmentEntry>, ChainError> {
+    /// [`ChainError::BadOffset`] unless the new segment is sealed and covers the same offsets, and
+    /// `compacted_to` lies in the sealed part; [`ChainError::TooFewCopies`] below `copies_min` replicas.
+    pub fn replace(&mut self, rewrite: Rewrite, copies_min: usize) -> Result<Vec<SegmentEntry>, ChainError> {
+        let Rewrite { old, new, compacted_to } = rewrite;
         let stale = || ChainError::StaleSegment(old.first().map_or(new.id, |(id, _)| *id));
         let first = old.first().ok_or_else(stale)?;
         let at = self.chain.iter().position(|e| (e.id, e.generation) == *first).ok_or_else(stale)?;
         let run = self.chain.get(at..at + old.len()).ok_or_else(stale)?;
-        if !run.iter().zip(old).all(|(entry, name)| (entry.id, entry.generation) == *name && !entry.is_open())
+        if !run
+            .iter()
+            .zip(&old)
+            .all(|(entry, name)| (entry.id, entry.generation) == *name && !entry.is_open())
         {
             return Err(stale());
         }
@@ -318,7 +339,12 @@ impl PartitionState {
         if replicas.len() < copies_min {
             return Err(ChainError::TooFewCopies { have: replicas.len(), need: copies_min });
         }
+        let sealed_end = self.last().end().unwrap_or(self.last().base);
+        if compacted_to > sealed_end {
+            return Err(ChainError::BadOffset(compacted_to));
+        }
         let removed = self.chain.splice(at..at + old.len(), [new]).collect();
+        self.compacted_to = self.compacted_to.max(compacted_to);
         self.version += 1;
         Ok(removed)
     }
@@ -455,13 +481,15 @@ mod tests {
             state: SegmentState::Sealed { end: 20, crc: 1, bytes: 50, replicas: vec![STORAGE] },
             ..p.chain[0].clone()
         };
-        let run = [(SegmentId(1), Generation(0)), (SegmentId(2), Generation(0))];
-        assert!(p.clone().replace(&run[..1], new.clone(), 1).is_err());
-        assert!(p.clone().replace(&[run[1], run[0]], new.clone(), 1).is_err());
-        let removed = p.replace(&run, new.clone(), 1).unwrap();
-        assert_eq!(removed.len(), 2);
+        let run = vec![(SegmentId(1), Generation(0)), (SegmentId(2), Generation(0))];
+        let rewrite = |old, compacted_to| Rewrite { old, new: new.clone(), compacted_to };
+        assert!(p.clone().replace(rewrite(run[..1].to_vec(), 20), 1).is_err());
+        assert!(p.clone().replace(rewrite(vec![run[1], run[0]], 20), 1).is_err());
+        assert_eq!(p.clone().replace(rewrite(run.clone(), 31), 1), Err(ChainError::BadOffset(31)));
+        let removed = p.replace(rewrite(run.clone(), 15), 1).unwrap();
+        assert_eq!((removed.len(), p.compacted_to), (2, 15));
         assert_eq!(p.chain[0], new);
-        assert!(p.replace(&run, new, 1).is_err());
+        assert!(p.replace(rewrite(run, 20), 1).is_err());
     }
 
     #[test]

@@ -326,6 +326,20 @@ node_metrics! {
         "Log directories given up after a failed write or sync";
     retention_segments: Counter = "vltava_retention_dropped_segments",
         "Segments that retention dropped";
+    compaction_passes: Counter = "vltava_compaction_passes",
+        "Passes of compaction over a log that came to their end";
+    compaction_failures: Counter = "vltava_compaction_failures",
+        "Passes of compaction that failed";
+    compaction_bytes_read: Counter = "vltava_compaction_read_bytes",
+        "Bytes that compaction read, for the keys and for the rewrite";
+    compaction_bytes_written: Counter = "vltava_compaction_written_bytes",
+        "Bytes that compaction wrote";
+    compaction_records_dropped: Counter = "vltava_compaction_dropped_records",
+        "Records that compaction left out";
+    compaction_max_dirty_percent: Gauge = "kafka_log_logcleanermanager_max_dirty_percent",
+        "Share of not yet compacted bytes in the dirtiest compacted log, percent";
+    compaction_uncleanable: Gauge = "kafka_log_logcleanermanager_uncleanable_partitions_count",
+        "Compacted logs whose last pass failed";
     offset_commits: Counter = "kafka_coordinator_group_groupcoordinatormetrics_offsetcommits",
         "Offset commits";
     offset_expirations: Counter = "kafka_coordinator_group_groupcoordinatormetrics_offsetexpirations",

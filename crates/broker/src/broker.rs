@@ -144,6 +144,7 @@ impl Broker {
         broker.groups.load(&broker).await;
         broker.metrics.set_probe(BrokerProbe(Arc::downgrade(&broker)));
         broker.spawn_keeper();
+        broker.spawn_compaction();
         broker.listen(&config).await?;
         Ok(broker)
     }

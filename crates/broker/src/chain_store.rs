@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use base::chain::{Member, PartitionState, Seal, SegmentEntry};
+use base::chain::{Member, PartitionState, Rewrite, Seal};
 use base::env::BoxFuture;
-use base::ids::{Generation, Offset, SegmentId, TopicPartition};
+use base::ids::{Offset, TopicPartition};
 use metadata::{ChainEdit, Command, CommandResult, EditError, MetadataStore};
 use replication::{ChainStore, ChainStoreError};
 
@@ -56,9 +56,8 @@ impl ChainStore for MetadataChains {
     fn replace(
         &self,
         partition: TopicPartition,
-        old: Vec<(SegmentId, Generation)>,
-        new: SegmentEntry,
+        rewrite: Rewrite,
     ) -> BoxFuture<'_, Result<Arc<PartitionState>, ChainStoreError>> {
-        Box::pin(self.edit(ChainEdit::Replace { partition, old, new }))
+        Box::pin(self.edit(ChainEdit::Replace { partition, rewrite }))
     }
 }

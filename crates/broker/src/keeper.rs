@@ -1,8 +1,8 @@
 //! What a broker does by itself: retention, rolls by age, checkpoints of slow logs, forgetting idle
 //! producers.
 //!
-//! One task, woken by the clock. It works through partitions one after the other and yields between
-//! them; deletions go to the disk's own workers.
+//! Tasks woken by the clock. Each works through partitions one after the other and yields between them;
+//! deletions go to the disk's own workers.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,8 +12,11 @@ use replication::TailState;
 
 use crate::broker::Broker;
 
-/// How often segments are looked at for a roll by age, and producers for expiry.
+/// How often all logs are looked at: for rolls by age, expired producers, checkpoints.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Least time between two looks at logs whose segments are rolled younger than that.
+const ROLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Least time between two looks at retention, whatever the configuration says.
 const RETENTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -22,6 +25,7 @@ impl Broker {
     /// Starts the task; it ends with the broker.
     pub(crate) fn spawn_keeper(self: &Arc<Self>) {
         tokio::spawn(sweep_for_ever(Arc::downgrade(self)));
+        tokio::spawn(roll_for_ever(Arc::downgrade(self)));
         tokio::spawn(retain_for_ever(Arc::downgrade(self)));
     }
 
@@ -36,6 +40,21 @@ impl Broker {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Rolls what is due of the logs whose segments grow old faster than the sweep comes round. Returns when
+    /// to look again.
+    async fn roll_quick_ones(&self) -> Duration {
+        let mut next = SWEEP_INTERVAL;
+        for partition in self.partitions.all() {
+            let age = Duration::from_millis(u64::try_from(partition.log.roll_age_ms()).unwrap_or(0));
+            if age < SWEEP_INTERVAL {
+                partition.log.roll_if_due();
+                next = next.min(age);
+                tokio::task::yield_now().await;
+            }
+        }
+        next.max(ROLL_INTERVAL_MIN)
     }
 
     async fn retain(&self) {
@@ -71,6 +90,18 @@ async fn sweep_for_ever(broker: Weak<Broker>) {
         sleep.await;
         let Some(strong) = broker.upgrade() else { return };
         strong.sweep().await;
+    }
+}
+
+async fn roll_for_ever(broker: Weak<Broker>) {
+    let mut interval = SWEEP_INTERVAL;
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        let sleep = strong.env.clock.sleep(interval);
+        drop(strong);
+        sleep.await;
+        let Some(strong) = broker.upgrade() else { return };
+        interval = strong.roll_quick_ones().await;
     }
 }
 

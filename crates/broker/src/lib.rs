@@ -3,6 +3,7 @@
 mod api;
 mod broker;
 mod chain_store;
+mod compaction;
 mod configs;
 mod dispatch;
 mod groups;

@@ -3,12 +3,9 @@
 
 use std::sync::Arc;
 
-use base::chain::{ChainError, Member, PartitionState, Seal, SegmentEntry};
+use base::chain::{ChainError, Member, PartitionState, Rewrite, Seal};
 use base::error::ErrorCode;
-use base::ids::{
-    BrokerId, Generation, Incarnation, Offset, PartitionId, SegmentId, StorageId, TopicId, TopicPartition,
-    Uuid,
-};
+use base::ids::{BrokerId, Incarnation, Offset, PartitionId, StorageId, TopicId, TopicPartition, Uuid};
 
 /// One change, applied whole or refused item by item.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,10 +143,8 @@ pub enum ChainEdit {
     Replace {
         /// Whose chain.
         partition: TopicPartition,
-        /// The run.
-        old: Vec<(SegmentId, Generation)>,
-        /// The rewrite.
-        new: SegmentEntry,
+        /// What takes whose place.
+        rewrite: Rewrite,
     },
 }
 

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use base::chain::{ChainError, Member, PartitionState, Seal, SegmentEntry};
+use base::chain::{ChainError, Member, PartitionState, Rewrite, Seal};
 use base::env::BoxFuture;
-use base::ids::{Generation, Offset, SegmentId, TopicPartition};
+use base::ids::{Offset, TopicPartition};
 
 /// Why an edit did not happen, or may not have happened.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -43,11 +43,10 @@ pub trait ChainStore: Send + Sync {
         start: Offset,
     ) -> BoxFuture<'_, Result<Arc<PartitionState>, ChainStoreError>>;
 
-    /// Puts a rewrite in the place of the run of sealed segments `old`.
+    /// Puts a rewrite in the place of a run of sealed segments.
     fn replace(
         &self,
         partition: TopicPartition,
-        old: Vec<(SegmentId, Generation)>,
-        new: SegmentEntry,
+        rewrite: Rewrite,
     ) -> BoxFuture<'_, Result<Arc<PartitionState>, ChainStoreError>>;
 }

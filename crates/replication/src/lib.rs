@@ -7,6 +7,7 @@
 
 mod chain_store;
 mod commit;
+mod compaction;
 mod edits;
 mod log;
 mod retention;
@@ -14,8 +15,9 @@ mod tail;
 
 pub use chain_store::{ChainStore, ChainStoreError};
 pub use commit::{CommitError, Committed, ReadWaiter};
+pub use compaction::{Compacted, CompactionBudget, CompactionError, Dirt};
 pub use edits::TrimError;
 pub use log::{AppendError, Derived, Log, LogSpec, ReadError};
 pub use retention::{Aged, Limits, expired_head};
-pub use storage::{Storage, StorageError, StorageOptions, StorageState};
+pub use storage::{LiveProducer, Storage, StorageError, StorageOptions, StorageState, Throttle};
 pub use tail::{Append, SEGMENT_BYTES_MAX, TailGuard, TailState};

@@ -19,6 +19,7 @@
 //! appends wait for it. What it does not do: decide when (that is [`crate::keeper`]), know what a
 //! record means (the state derived from records is a parameter), talk to other nodes yet.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,10 +32,11 @@ use base::env::Env;
 use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, StorageId, TimestampMs, TopicPartition};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use storage::{CreateSegment, Recovered, Replay, Segment, SegmentName, Storage, StorageError};
+use storage::{CreateSegment, LiveProducer, Recovered, Replay, Segment, SegmentName, Storage, StorageError};
 
 use crate::chain_store::{ChainStore, ChainStoreError};
 use crate::commit::{CommitError, CommitPoint, Committed, ReadWaiter};
+use crate::compaction::Horizons;
 use crate::tail::{Tail, TailGuard, TailState, Writable};
 
 /// What the layer above derives from the records of a log and needs back after a restart: producer
@@ -46,6 +48,8 @@ pub trait Derived: Send + 'static {
     fn replay(&mut self, batch: &BatchHeader);
     /// The state as bytes; empty for none.
     fn snapshot(&self) -> Bytes;
+    /// Producers, by id, whose last batch compaction must leave, empty if need be.
+    fn live_producers(&self) -> HashMap<i64, LiveProducer>;
 }
 
 /// Nothing derived.
@@ -56,6 +60,9 @@ impl Derived for () {
     fn replay(&mut self, _: &BatchHeader) {}
     fn snapshot(&self) -> Bytes {
         Bytes::new()
+    }
+    fn live_producers(&self) -> HashMap<i64, LiveProducer> {
+        HashMap::new()
     }
 }
 
@@ -156,6 +163,9 @@ pub struct Log<S> {
     pub(crate) edits: tokio::sync::Mutex<()>,
     /// Whether a roll is under way, so that one is asked for once.
     pub(crate) rolling: AtomicBool,
+    /// Held by the one pass of compaction that may run.
+    pub(crate) compacting: tokio::sync::Mutex<()>,
+    pub(crate) horizons: Mutex<Horizons>,
 }
 
 impl LogSpec {
@@ -273,13 +283,16 @@ impl<S: Derived> Log<S> {
             segment.set_listener(commit.clone());
         }
         let epoch = state.leader_epoch;
+        let jitter_draw = spec.env.random.next_u64();
         Ok(Arc::new(Log {
-            tail: Mutex::new(Tail { writable, end, epoch, derived, opened_at_ms: None }),
+            tail: Mutex::new(Tail { writable, end, epoch, derived, opened_at_ms: None, jitter_draw }),
             view: ArcSwap::from_pointee(View { state, segments }),
             commit,
             settings: ArcSwap::new(spec.settings.clone()),
             edits: tokio::sync::Mutex::new(()),
             rolling: AtomicBool::new(false),
+            compacting: tokio::sync::Mutex::new(()),
+            horizons: Mutex::default(),
             spec,
         }))
     }
@@ -376,7 +389,28 @@ impl<S: Derived> Log<S> {
     /// # Errors
     /// [`ReadError`].
     pub fn read(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<Bytes, ReadError> {
-        let view = self.view.load();
+        self.with_view(|view| self.read_in(view, from, max_bytes, at_least_one))
+    }
+
+    /// Gives the chain to `read`, and again if its files were removed meanwhile because the chain was edited.
+    fn with_view<R>(&self, read: impl Fn(&View) -> Result<R, ReadError>) -> Result<R, ReadError> {
+        loop {
+            let view = self.view.load_full();
+            let result = read(&view);
+            let gone = matches!(result, Err(ReadError::Storage(StorageError::NotHere { .. })));
+            if !gone || Arc::ptr_eq(&view, &self.view.load()) {
+                return result;
+            }
+        }
+    }
+
+    fn read_in(
+        &self,
+        view: &View,
+        from: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Bytes, ReadError> {
         let upper = self.high_watermark();
         let log_start = view.state.log_start;
         if from < log_start || from > upper {
@@ -410,16 +444,17 @@ impl<S: Derived> Log<S> {
         timestamp: TimestampMs,
         upper: Offset,
     ) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
-        let view = self.view.load();
-        for segment in &view.segments {
-            if segment.base() >= upper {
-                break;
+        self.with_view(|view| {
+            for segment in &view.segments {
+                if segment.base() >= upper {
+                    break;
+                }
+                if let Some(found) = segment.find_timestamp(timestamp, view.state.log_start, upper)? {
+                    return Ok(Some(found));
+                }
             }
-            if let Some(found) = segment.find_timestamp(timestamp, view.state.log_start, upper)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// The committed record with the largest timestamp, the first of several (KIP-734), as its offset
@@ -428,11 +463,13 @@ impl<S: Derived> Log<S> {
     /// # Errors
     /// [`ReadError::Storage`].
     pub fn max_timestamp(&self) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
-        let view = self.view.load();
-        let mut largest: Option<TimestampMs> = None;
-        for segment in &view.segments {
-            largest = largest.max(segment.max_timestamp()?);
-        }
+        let largest = self.with_view(|view| {
+            let mut largest: Option<TimestampMs> = None;
+            for segment in &view.segments {
+                largest = largest.max(segment.max_timestamp()?);
+            }
+            Ok(largest)
+        })?;
         match largest {
             Some(timestamp) => self.find_timestamp(timestamp, self.high_watermark()),
             None => Ok(None),

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 
 use base::batch::HEADER_LEN;
 use base::chain::{PartitionState, Seal, SegmentState};
-use base::config::Durability;
+use base::config::{Durability, TopicSettings};
 use base::ids::{LeaderEpoch, Offset, TimestampMs};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -62,6 +62,8 @@ pub(crate) struct Tail<S> {
     pub(crate) derived: S,
     /// Wall time of the first append to the open segment, for rolls by age; `None` while empty.
     pub(crate) opened_at_ms: Option<TimestampMs>,
+    /// Drawn for the open segment: which part of `segment.jitter.ms` it is rolled early.
+    pub(crate) jitter_draw: u64,
 }
 
 /// What somebody finds who wants to append.
@@ -167,6 +169,23 @@ impl<'a, S: Derived> TailGuard<'a, S> {
     }
 }
 
+/// `segment.ms`; earlier where compaction must come sooner (`max.compaction.lag.ms`, KIP-354), because it
+/// leaves the open segment alone.
+fn roll_age_ms(settings: &TopicSettings) -> i64 {
+    if settings.compact {
+        settings.segment_ms.min(settings.max_compaction_lag_ms)
+    } else {
+        settings.segment_ms
+    }
+}
+
+/// How much earlier than that this segment is rolled, ms: below `segment.jitter.ms`, so that segments of
+/// one age do not all end at once.
+fn roll_jitter_ms(settings: &TopicSettings, draw: u64) -> i64 {
+    let bound = settings.segment_jitter_ms.min(roll_age_ms(settings));
+    u64::try_from(bound).ok().filter(|bound| *bound > 0).map_or(0, |bound| (draw % bound) as i64)
+}
+
 impl<S: Derived> Log<S> {
     /// Opens the segment that the next append needs, or waits for who is doing it.
     ///
@@ -230,7 +249,13 @@ impl<S: Derived> Log<S> {
         let limit = settings.segment_bytes.clamp(1, SEGMENT_BYTES_MAX);
         let age_ms =
             tail.opened_at_ms.map_or(0, |opened| self.spec.env.clock.wall_ms().saturating_sub(opened));
-        segment.bytes() >= limit || (segment.bytes() > 0 && age_ms >= settings.segment_ms)
+        let age_max_ms = roll_age_ms(&settings) - roll_jitter_ms(&settings, tail.jitter_draw);
+        segment.bytes() >= limit || (segment.bytes() > 0 && age_ms >= age_max_ms)
+    }
+
+    /// The age at which a segment is rolled at the latest, ms.
+    pub fn roll_age_ms(&self) -> i64 {
+        roll_age_ms(&self.settings())
     }
 
     /// Rolls if size or age ask for it; for logs nobody appends to.
@@ -281,6 +306,7 @@ impl<S: Derived> Log<S> {
                 tail.epoch = self.view.load().state.leader_epoch;
                 tail.writable = Writable::Yes(next);
                 tail.opened_at_ms = None;
+                tail.jitter_draw = self.spec.env.random.next_u64();
                 Ok(())
             }
             Err(error) => {

@@ -10,4 +10,4 @@ mod world;
 
 pub use connection::Connection;
 pub use journal::Journal;
-pub use world::{Life, World, run};
+pub use world::{Life, World, run, seeds};

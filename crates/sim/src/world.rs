@@ -25,6 +25,16 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
+/// The seeds a test runs over: `SIM_SEEDS=a..b`, or so many from 0.
+///
+/// # Panics
+/// When the variable is of another form.
+pub fn seeds(default: u64) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("SIM_SEEDS") else { return 0..default };
+    let (from, to) = text.split_once("..").expect("SIM_SEEDS=a..b");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
 /// One machine. See the module's head.
 pub struct World {
     /// The simulated environment and its handles for faults.
@@ -37,6 +47,8 @@ pub struct World {
 pub struct Life {
     /// The broker.
     pub broker: Arc<Broker>,
+    /// What it counts.
+    pub metrics: Metrics,
     metadata: Arc<RaftStore>,
     storages: Vec<Arc<Storage>>,
     /// What runs in this life; ended with it.
@@ -76,15 +88,16 @@ impl World {
             storages.reverse();
         }
         let housekeeping = storages.iter().map(|storage| tokio::spawn(storage.clone().run())).collect();
+        let metrics = Metrics::default();
         let parts = BrokerParts {
             env,
             config,
             metadata: metadata.clone(),
             storages: storages.clone(),
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
         };
         let broker = Broker::start(parts).await.map_err(|error| error.to_string())?;
-        Ok(Life { broker, metadata, storages, housekeeping })
+        Ok(Life { broker, metrics, metadata, storages, housekeeping })
     }
 }
 

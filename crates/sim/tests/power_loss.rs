@@ -3,7 +3,7 @@
 
 use base::batch::BatchBuilder;
 use base::env::sim::CrashPolicy;
-use sim::{Connection, Journal, Life, World, run};
+use sim::{Connection, Journal, Life, World, run, seeds};
 
 const PARTITIONS: i32 = 3;
 const LIVES: u64 = 4;
@@ -12,12 +12,6 @@ const ADDRESS: &str = "127.0.0.1:9092";
 
 /// Small segments, so that lives see many rolls.
 const SETTINGS: [&str; 2] = ["log.segment.bytes=1048576", "num.partitions=3"];
-
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("SIM_SEEDS") else { return 0..default };
-    let (from, to) = text.split_once("..").expect("SIM_SEEDS=a..b");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
 
 struct Run {
     world: World,

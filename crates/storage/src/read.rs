@@ -76,6 +76,22 @@ impl Segment {
         }
     }
 
+    /// The largest timestamp in the first batch, as Kafka takes it for the segment's age; `None` for an empty
+    /// segment or records without timestamps.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], [`StorageError::Corrupt`], [`StorageError::NotHere`].
+    pub fn first_timestamp(&self) -> Result<Option<TimestampMs>, StorageError> {
+        let length = self.bytes();
+        if length == 0 {
+            return Ok(None);
+        }
+        let window = self.window(&*self.log()?, 0, HEADER_LEN)?;
+        let header = window.bytes.first_chunk().expect("a window has the length asked for");
+        let timestamp = self.parse(header, 0, length)?.max_timestamp;
+        Ok((timestamp >= 0).then_some(timestamp))
+    }
+
     fn window(&self, log: &dyn File, position: u64, length: usize) -> Result<Window, StorageError> {
         let mut bytes = vec![0; length];
         let count = read_up_to(log, &mut bytes, position)

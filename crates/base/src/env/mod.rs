@@ -38,6 +38,8 @@ pub struct Env {
     pub random: Arc<dyn Random>,
     /// Threads for work that waits on a device (fsync, cold reads, deletes).
     pub workers: Arc<dyn Workers>,
+    /// Threads for work nobody waits for (compaction): they give way to all others.
+    pub background: Arc<dyn Workers>,
 }
 
 impl std::fmt::Debug for Env {
@@ -65,13 +67,23 @@ impl Env {
 
     /// Runs `work` where it may block and returns its result.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.workers.run(Box::new(move || {
-            // The caller may have gone away; then nobody wants the result.
-            let _ = sender.send(work());
-        }));
-        receiver.await.expect("a worker runs every job to its end")
+        run_on(&*self.workers, work).await
     }
+
+    /// Runs `work` where it may block and takes processor time only when nobody else wants it. For work
+    /// in steps of a few milliseconds.
+    pub async fn in_background<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        run_on(&*self.background, work).await
+    }
+}
+
+async fn run_on<T: Send + 'static>(workers: &dyn Workers, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    workers.run(Box::new(move || {
+        // The caller may have gone away; then nobody wants the result.
+        let _ = sender.send(work());
+    }));
+    receiver.await.expect("a worker runs every job to its end")
 }
 
 /// Time: a monotonic clock for waiting and measuring, a wall clock for record timestamps.

@@ -31,6 +31,7 @@ pub(super) fn env() -> Env {
         network: Arc::new(OsNetwork),
         random: Arc::new(OsRandom),
         workers: Arc::new(OsWorkers),
+        background: Arc::new(OsBackground),
     }
 }
 
@@ -77,6 +78,23 @@ impl Workers for OsWorkers {
             Ok(handle) => drop(handle.spawn_blocking(job)),
             Err(_) => drop(std::thread::spawn(job)),
         }
+    }
+}
+
+/// A thread for each job: next to the milliseconds a job takes, making one costs nothing. They cannot be
+/// borrowed from a pool, because a thread that made itself nice may not take that back.
+struct OsBackground;
+
+/// The least weight the scheduler gives.
+const NICEST: i32 = 19;
+
+impl Workers for OsBackground {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) {
+        std::thread::spawn(move || {
+            // On Linux this concerns the calling thread alone. Where it is refused the job runs all the same.
+            let _ = rustix::process::setpriority_process(None, NICEST);
+            job();
+        });
     }
 }
 

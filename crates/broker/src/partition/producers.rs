@@ -17,7 +17,7 @@ use base::batch::{BatchHeader, next_sequence};
 use base::error::ErrorCode;
 use base::ids::{Offset, TimestampMs};
 use bytes::Bytes;
-use replication::Derived;
+use replication::{Derived, LiveProducer};
 use smallvec::SmallVec;
 
 /// Batches remembered per producer; the largest `max.in.flight.requests.per.connection` with which
@@ -266,6 +266,14 @@ impl Derived for Producers {
 
     fn snapshot(&self) -> Bytes {
         self.to_snapshot().into()
+    }
+
+    fn live_producers(&self) -> HashMap<i64, LiveProducer> {
+        let live = |(id, producer): (&i64, &Producer)| {
+            let last_offset = producer.batches.last().map(|batch| batch.last_offset);
+            (*id, LiveProducer { epoch: producer.epoch, last_offset })
+        };
+        self.by_id.iter().map(live).collect()
     }
 }
 

@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
-use base::chain::{ChainError, Member, NewSegment, PartitionState, Seal, SegmentEntry, SegmentState};
-use base::ids::{BrokerId, Generation, SegmentId, TopicPartition};
+use base::chain::{
+    ChainError, Member, NewSegment, PartitionState, Rewrite, Seal, SegmentEntry, SegmentState,
+};
+use base::ids::{BrokerId, SegmentId, TopicPartition};
 
 use crate::command::{ChainEdit, EditError, Resource, index};
 use crate::image::{Image, Topic};
@@ -56,12 +58,12 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
         ChainEdit::Trim { start, .. } => {
             state.trim(start)?;
         }
-        ChainEdit::Replace { old, new, .. } => {
-            if was_replaced(&present, &old, &new) {
+        ChainEdit::Replace { rewrite, .. } => {
+            if was_replaced(&present, &rewrite) {
                 return Ok(present);
             }
-            check_rewrite_name(image, &present, &old, &new)?;
-            state.replace(&old, new, copies_min)?;
+            check_rewrite_name(image, &present, &rewrite)?;
+            state.replace(rewrite, copies_min)?;
         }
     }
     let state = Arc::new(state);
@@ -100,8 +102,11 @@ fn was_sealed(state: &PartitionState, seal: &Seal, ensemble: &[Member]) -> bool 
     }
 }
 
-fn was_replaced(state: &PartitionState, old: &[(SegmentId, Generation)], new: &SegmentEntry) -> bool {
-    state.chain.contains(new) && !state.chain.iter().any(|entry| old.contains(&(entry.id, entry.generation)))
+fn was_replaced(state: &PartitionState, rewrite: &Rewrite) -> bool {
+    let Rewrite { old, new, compacted_to } = rewrite;
+    state.chain.contains(new)
+        && state.compacted_to >= *compacted_to
+        && !state.chain.iter().any(|entry| old.contains(&(entry.id, entry.generation)))
 }
 
 /// A rewrite must bear a name that no file of the partition has or will have: an id that was given to one
@@ -109,8 +114,7 @@ fn was_replaced(state: &PartitionState, old: &[(SegmentId, Generation)], new: &S
 fn check_rewrite_name(
     image: &Image,
     state: &PartitionState,
-    old: &[(SegmentId, Generation)],
-    new: &SegmentEntry,
+    Rewrite { old, new, .. }: &Rewrite,
 ) -> Result<(), ChainError> {
     let taken = |entry: &SegmentEntry| match old.contains(&(entry.id, entry.generation)) {
         true => entry.id == new.id && entry.generation >= new.generation,

@@ -204,6 +204,8 @@ pub(super) struct PartitionRecord {
     log_start: i64,
     #[prost(message, repeated, tag = "6")]
     chain: Vec<EntryRecord>,
+    #[prost(int64, tag = "7")]
+    compacted_to: i64,
 }
 
 impl From<&PartitionState> for PartitionRecord {
@@ -215,6 +217,7 @@ impl From<&PartitionState> for PartitionRecord {
             placement: state.placement.iter().map(|id| id.0).collect(),
             log_start: state.log_start,
             chain: state.chain.iter().map(EntryRecord::from).collect(),
+            compacted_to: state.compacted_to,
         }
     }
 }
@@ -230,6 +233,7 @@ impl PartitionRecord {
             leader_epoch: LeaderEpoch(self.leader_epoch),
             placement: self.placement.into_iter().map(BrokerId).collect(),
             log_start: self.log_start,
+            compacted_to: self.compacted_to,
             chain: self.chain.into_iter().map(EntryRecord::read).collect::<Result<_, _>>()?,
         })
     }

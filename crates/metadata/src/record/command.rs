@@ -1,5 +1,6 @@
 //! Commands: the entries of the metadata log.
 
+use base::chain::Rewrite;
 use base::ids::{BrokerId, Generation, SegmentId};
 use prost::{Message, Oneof};
 
@@ -256,6 +257,8 @@ struct ReplaceRecord {
     old: Vec<SegmentNameRecord>,
     #[prost(message, optional, tag = "2")]
     new: Option<EntryRecord>,
+    #[prost(int64, tag = "3")]
+    compacted_to: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -312,12 +315,16 @@ fn write_edit(edit: &ChainEdit) -> EditRecord {
             ensemble: write_members(ensemble),
         }),
         ChainEdit::Trim { start, .. } => EditKind::Trim(*start),
-        ChainEdit::Replace { old, new, .. } => {
+        ChainEdit::Replace { rewrite: Rewrite { old, new, compacted_to }, .. } => {
             let name = |(id, generation): &(SegmentId, Generation)| SegmentNameRecord {
                 id: id.0,
                 generation: generation.0,
             };
-            EditKind::Replace(ReplaceRecord { old: old.iter().map(name).collect(), new: Some(new.into()) })
+            EditKind::Replace(ReplaceRecord {
+                old: old.iter().map(name).collect(),
+                new: Some(new.into()),
+                compacted_to: *compacted_to,
+            })
         }
     };
     EditRecord { partition: Some(edit.partition().into()), kind: Some(kind) }
@@ -370,10 +377,14 @@ fn read_edit(record: EditRecord) -> Result<ChainEdit, RecordError> {
             ensemble: read_members(record.ensemble)?,
         },
         EditKind::Trim(start) => ChainEdit::Trim { partition, start },
-        EditKind::Replace(record) => ChainEdit::Replace {
-            partition,
-            old: record.old.iter().map(|name| (SegmentId(name.id), Generation(name.generation))).collect(),
-            new: required(record.new, "rewrite")?.read()?,
-        },
+        EditKind::Replace(record) => {
+            let name = |name: &SegmentNameRecord| (SegmentId(name.id), Generation(name.generation));
+            let rewrite = Rewrite {
+                old: record.old.iter().map(name).collect(),
+                new: required(record.new, "rewrite")?.read()?,
+                compacted_to: record.compacted_to,
+            };
+            ChainEdit::Replace { partition, rewrite }
+        }
     })
 }

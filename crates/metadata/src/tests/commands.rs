@@ -1,6 +1,6 @@
 //! Seeded random commands: mostly ones that fit the image, some that do not.
 
-use base::chain::{Member, Seal, SegmentEntry, SegmentKind, SegmentState};
+use base::chain::{Member, Rewrite, Seal, SegmentEntry, SegmentKind, SegmentState};
 use base::env::Random;
 use base::env::sim::SimRandom;
 use base::ids::{
@@ -146,7 +146,9 @@ impl Draw {
                 let sealed =
                     SegmentState::Sealed { end: tail.end().unwrap(), crc: 4, bytes: 5, replicas: storages };
                 let new = SegmentEntry { generation, state: sealed, ..head.clone() };
-                ChainEdit::Replace { partition, old: run.iter().map(|e| (e.id, e.generation)).collect(), new }
+                let old = run.iter().map(|e| (e.id, e.generation)).collect();
+                let compacted_to = self.0.below(last.base as u64 + 2) as i64;
+                ChainEdit::Replace { partition, rewrite: Rewrite { old, new, compacted_to } }
             }
             _ => {
                 let end = last.base + self.0.below(10) as i64;

@@ -1,6 +1,6 @@
 //! Stored forms: mutated bytes are refused or read as something else, never a panic.
 
-use base::chain::Seal;
+use base::chain::{Rewrite, Seal};
 use base::env::sim::SimRandom;
 use base::ids::{LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid};
 
@@ -30,8 +30,11 @@ fn every_field_at_its_bounds_comes_back() {
         },
         ChainEdit::Replace {
             partition,
-            old: vec![(SegmentId(0), base::ids::Generation(u32::MAX))],
-            new: sealed_entry(),
+            rewrite: Rewrite {
+                old: vec![(SegmentId(0), base::ids::Generation(u32::MAX))],
+                new: sealed_entry(),
+                compacted_to: i64::MAX,
+            },
         },
     ];
     for command in

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::chain::{ChainError, Seal, SegmentState};
+use base::chain::{ChainError, Rewrite, Seal, SegmentState};
 use base::env::sim::Sim;
 use base::error::ErrorCode;
 use base::ids::{BrokerId, Incarnation, LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid};
@@ -200,7 +200,10 @@ fn chains_are_edited_by_the_present_leader_alone() {
 
         let mut rewrite = state.chain[0].clone();
         let old = vec![(rewrite.id, rewrite.generation)];
-        let replace = |new| ChainEdit::Replace { partition, old: old.clone(), new };
+        let replace = |new| {
+            let rewrite = Rewrite { old: old.clone(), new, compacted_to: 10 };
+            ChainEdit::Replace { partition, rewrite }
+        };
         for (id, generation) in [(rewrite.id, 0), (SegmentId(1_000), 1), (state.last().id, 0)] {
             rewrite.generation.0 = generation;
             let named = base::chain::SegmentEntry { id, ..rewrite.clone() };
@@ -210,7 +213,7 @@ fn chains_are_edited_by_the_present_leader_alone() {
         rewrite.generation.0 = 1;
         rewrite.state = SegmentState::Sealed { end: 10, crc: 1, bytes: 2, replicas: vec![storages(1)[0]] };
         let replaced = edit(store, replace(rewrite.clone())).await.unwrap();
-        assert_eq!(replaced.chain[0], rewrite);
+        assert_eq!((&replaced.chain[0], replaced.compacted_to), (&rewrite, 10));
         assert_eq!(edit(store, replace(rewrite)).await.unwrap(), replaced);
 
         let trimmed = edit(store, ChainEdit::Trim { partition, start: 10 }).await.unwrap();

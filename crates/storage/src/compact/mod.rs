@@ -13,7 +13,7 @@
 //! removes the old ones) nobody reads it, so a crash at any step leaves the old or the new, and at
 //! most a directory nobody lists. Readers of the old segments are never in the way.
 //!
-//! The work runs on workers in small steps, paid for with a [`Throttle`] between them. Memory is the
+//! The work runs on background threads in small steps, paid for with a [`Throttle`] between them. Memory is the
 //! map, one chunk read, one chunk to be written and one batch unfolded.
 //!
 //! What it does not do: choose logs and moments (dirty ratio, lags), know transactions
@@ -152,7 +152,7 @@ impl KeyIndexer {
         let mut reader = BatchReader::new(segment.clone());
         loop {
             let mut state = self.state.take().expect("not used after an error");
-            let step = env.blocking(move || {
+            let step = env.in_background(move || {
                 let result = index_step(&mut state, &mut reader, from);
                 (state, reader, result)
             });
@@ -221,10 +221,10 @@ pub async fn rewrite(
         return Err(StorageError::InvalidRun { reason: "there is none".into() });
     };
     let env = storage.env.clone();
-    let mut job = env.blocking(move || Rewrite::begin(request, transactions)).await?;
+    let mut job = env.in_background(move || Rewrite::begin(request, transactions)).await?;
     loop {
         let (back, step) = env
-            .blocking(move || {
+            .in_background(move || {
                 let step = job.step();
                 (job, step)
             })
@@ -236,7 +236,7 @@ pub async fn rewrite(
             break;
         }
     }
-    env.blocking(move || job.finish()).await
+    env.in_background(move || job.finish()).await
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Logs: what a topic gets that sets nothing itself, and how the node keeps its logs.
 
 use super::reasons::{
-    CHECKPOINT, CLEANER_BUFFER, COMPACTION, FLUSH, INDEX_SIZE, JITTER, LZ4_LEVEL, ONE_COPY, PREALLOCATE,
-    PRODUCER_SWEEP, REMOVAL, TASK_DELAY, UNCLEAN,
+    CHECKPOINT, CLEANER_BUFFER, FLUSH, INDEX_SIZE, LZ4_LEVEL, ONE_COPY, PREALLOCATE, PRODUCER_SWEEP, REMOVAL,
+    TASK_DELAY, UNCLEAN,
 };
 use crate::config::key::{Key, List, Text, boolean, double, int, list, long, string};
 
@@ -48,11 +48,9 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Age at which a segment is closed, hours.");
     [LOG_ROLL_JITTER_MS: Option<i64>] long("log.roll.jitter.ms").high().cluster_wide()
         .doc("How much earlier, at random, a segment may be closed, ms; log.roll.jitter.hours counts \
-              when not set.")
-        .no_effect(JITTER);
+              when not set.");
     [LOG_ROLL_JITTER_HOURS: i32] int("log.roll.jitter.hours").default("0").min(0).high()
-        .doc("How much earlier, at random, a segment may be closed, hours.")
-        .no_effect(JITTER);
+        .doc("How much earlier, at random, a segment may be closed, hours.");
     [LOG_RETENTION_MS: Option<i64>] long("log.retention.ms").high().cluster_wide()
         .doc("How long records are kept, ms, -1 for ever; log.retention.minutes counts when not set.");
     [LOG_RETENTION_MINUTES: Option<i32>] int("log.retention.minutes").high()
@@ -66,8 +64,7 @@ config_keys! { pub(in crate::config) ROWS;
     [LOG_CLEANUP_POLICY: List] list("log.cleanup.policy").default("delete")
         .each_of(&["compact", "delete"]).cluster_wide()
         .doc("What happens to old records: delete drops them by age and size, compact keeps the last \
-              one of each key; both may be named. \
-              Compaction is not run yet: compact keeps every record.");
+              one of each key; both may be named.");
     [LOG_SEGMENT_DELETE_DELAY_MS: i64] long("log.segment.delete.delay.ms").default("60000").min(0).high()
         .cluster_wide()
         .doc("How long, ms, the files of a dropped segment stay on disk.")
@@ -109,45 +106,35 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("How long after the start, ms, retention and similar work begin.")
         .no_effect(TASK_DELAY);
     [LOG_CLEANER_ENABLE: bool] boolean("log.cleaner.enable").default("true")
-        .doc("Run compaction.")
-        .no_effect(COMPACTION);
+        .doc("Run compaction.");
     [LOG_CLEANER_THREADS: i32] int("log.cleaner.threads").default("1").min(0).cluster_wide()
-        .doc("Logs that may be compacted at the same time.")
-        .no_effect(COMPACTION);
+        .doc("Logs that may be compacted at the same time.");
     [LOG_CLEANER_IO_MAX_BYTES_PER_SECOND: f64] double("log.cleaner.io.max.bytes.per.second")
         .default("1.7976931348623157E308").cluster_wide()
-        .doc("Bytes that all compaction together may read and write in a second.")
-        .no_effect(COMPACTION);
+        .doc("Bytes that all compaction together may read and write in a second.");
     [LOG_CLEANER_DEDUPE_BUFFER_SIZE: i64] long("log.cleaner.dedupe.buffer.size").default("134217728")
         .cluster_wide()
-        .doc("Memory for the keys seen, over all compaction threads, bytes. More keys take more passes.")
-        .no_effect(COMPACTION);
+        .doc("Memory for the keys seen, over all compaction threads, bytes. More keys take more passes.");
     [] int("log.cleaner.io.buffer.size").default("524288").min(0).cluster_wide()
         .doc("Memory for reading and writing, over all compaction threads, bytes.")
         .no_effect(CLEANER_BUFFER);
     [LOG_CLEANER_IO_BUFFER_LOAD_FACTOR: f64] double("log.cleaner.io.buffer.load.factor").default("0.9")
         .cluster_wide()
-        .doc("How full the memory for keys may get.")
-        .no_effect(COMPACTION);
+        .doc("How full the memory for keys may get.");
     [LOG_CLEANER_BACKOFF_MS: i64] long("log.cleaner.backoff.ms").default("15000").min(0).cluster_wide()
-        .doc("How long compaction sleeps, ms, when no log needs it.")
-        .no_effect(COMPACTION);
+        .doc("How long compaction sleeps, ms, when no log needs it.");
     [LOG_CLEANER_MIN_CLEANABLE_RATIO: f64] double("log.cleaner.min.cleanable.ratio").default("0.5")
         .ratio(0.0, 1.0).cluster_wide()
-        .doc("Least share of not yet compacted bytes at which a log is compacted.")
-        .no_effect(COMPACTION);
+        .doc("Least share of not yet compacted bytes at which a log is compacted.");
     [LOG_CLEANER_MIN_COMPACTION_LAG_MS: i64] long("log.cleaner.min.compaction.lag.ms").default("0").min(0)
         .cluster_wide()
-        .doc("How long, ms, a record stays untouched by compaction at least.")
-        .no_effect(COMPACTION);
+        .doc("How long, ms, a record stays untouched by compaction at least.");
     [LOG_CLEANER_MAX_COMPACTION_LAG_MS: i64] long("log.cleaner.max.compaction.lag.ms")
         .default("9223372036854775807").min(1).cluster_wide()
-        .doc("After how long, ms, a record is compacted even when the share of new bytes is small.")
-        .no_effect(COMPACTION);
+        .doc("After how long, ms, a record is compacted even when the share of new bytes is small.");
     [LOG_CLEANER_DELETE_RETENTION_MS: i64] long("log.cleaner.delete.retention.ms").default("86400000")
         .min(0).cluster_wide()
-        .doc("How long, ms, a tombstone stays after compaction has seen it.")
-        .no_effect(COMPACTION);
+        .doc("How long, ms, a tombstone stays after compaction has seen it.");
     [PRODUCER_ID_EXPIRATION_MS: i32] int("producer.id.expiration.ms").default("86400000").min(1).low()
         .cluster_wide()
         .doc("How long, ms, the state of an idle idempotent producer is kept.");

@@ -1,16 +1,13 @@
 //! What a topic may set for itself.
 
-use super::reasons::{
-    COMPACTION, FLUSH, INDEX_SIZE, JITTER, LZ4_LEVEL, ONE_NODE, PREALLOCATE, REMOVAL, TIERED, UNCLEAN,
-};
+use super::reasons::{FLUSH, INDEX_SIZE, LZ4_LEVEL, ONE_NODE, PREALLOCATE, REMOVAL, TIERED, UNCLEAN};
 use crate::config::key::{Key, List, Text, boolean, double, int, list, long, string};
 
 config_keys! { pub(in crate::config) ROWS;
     [CLEANUP_POLICY: List] list("cleanup.policy").default("delete").each_of(&["compact", "delete"])
         .synonyms(&[("log.cleanup.policy", 1)])
         .doc("What happens to old records: delete drops them by age and size, compact keeps the last \
-              one of each key; both may be named. \
-              Compaction is not run yet: compact keeps every record.");
+              one of each key; both may be named.");
     [COMPRESSION_TYPE: Text] string("compression.type").default("producer")
         .one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"])
         .synonyms(&[("compression.type", 1)])
@@ -28,8 +25,7 @@ config_keys! { pub(in crate::config) ROWS;
     [DELETE_RETENTION_MS: i64] long("delete.retention.ms").default("86400000").min(0)
         .synonyms(&[("log.cleaner.delete.retention.ms", 1)])
         .doc("How long, ms, a tombstone stays after compaction has seen it. A reader that starts at the \
-              beginning must reach the end within this time to see every deletion.")
-        .no_effect(COMPACTION);
+              beginning must reach the end within this time to see every deletion.");
     [FILE_DELETE_DELAY_MS: i64] long("file.delete.delay.ms").default("60000").min(0)
         .synonyms(&[("log.segment.delete.delay.ms", 1)])
         .doc("How long, ms, the files of a dropped segment stay on disk.")
@@ -61,8 +57,7 @@ config_keys! { pub(in crate::config) ROWS;
         .no_effect(TIERED);
     [MAX_COMPACTION_LAG_MS: i64] long("max.compaction.lag.ms").default("9223372036854775807").min(1)
         .synonyms(&[("log.cleaner.max.compaction.lag.ms", 1)])
-        .doc("After how long, ms, a record is compacted even when the share of new bytes is small.")
-        .no_effect(COMPACTION);
+        .doc("After how long, ms, a record is compacted even when the share of new bytes is small.");
     [MAX_MESSAGE_BYTES: i32] int("max.message.bytes").default("1048588").min(0)
         .synonyms(&[("message.max.bytes", 1)])
         .doc("Largest record batch that is taken, bytes, as compressed by the producer.");
@@ -77,12 +72,10 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Whose clock the records carry: the producer's (CreateTime) or the broker's (LogAppendTime).");
     [MIN_CLEANABLE_DIRTY_RATIO: f64] double("min.cleanable.dirty.ratio").default("0.5").ratio(0.0, 1.0)
         .synonyms(&[("log.cleaner.min.cleanable.ratio", 1)])
-        .doc("Least share of not yet compacted bytes at which the log is compacted.")
-        .no_effect(COMPACTION);
+        .doc("Least share of not yet compacted bytes at which the log is compacted.");
     [MIN_COMPACTION_LAG_MS: i64] long("min.compaction.lag.ms").default("0").min(0)
         .synonyms(&[("log.cleaner.min.compaction.lag.ms", 1)])
-        .doc("How long, ms, a record stays untouched by compaction at least.")
-        .no_effect(COMPACTION);
+        .doc("How long, ms, a record stays untouched by compaction at least.");
     [MIN_INSYNC_REPLICAS: i32] int("min.insync.replicas").default("1").min(1)
         .synonyms(&[("min.insync.replicas", 1)])
         .doc("Copies that must hold a record before a producer with acks=all is answered.");
@@ -111,8 +104,7 @@ config_keys! { pub(in crate::config) ROWS;
         .no_effect(INDEX_SIZE);
     [SEGMENT_JITTER_MS: i64] long("segment.jitter.ms").default("0").min(0)
         .synonyms(&[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 3_600_000)])
-        .doc("How much earlier, at random, a segment may be closed, ms.")
-        .no_effect(JITTER);
+        .doc("How much earlier, at random, a segment may be closed, ms.");
     [SEGMENT_MS: i64] long("segment.ms").default("604800000").min(1)
         .synonyms(&[("log.roll.ms", 1), ("log.roll.hours", 3_600_000)])
         .doc("Age at which a segment is closed, ms.");

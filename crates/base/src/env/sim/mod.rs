@@ -52,7 +52,14 @@ impl Sim {
         let network = Arc::new(SimNetwork::new());
         let clock = Arc::new(SimClock::new());
         let workers = Arc::new(SimWorkers { random: SimRandom::new(random.next_u64()) });
-        let env = Env { clock: clock.clone(), disk: disk.clone(), network: network.clone(), random, workers };
+        let env = Env {
+            clock: clock.clone(),
+            disk: disk.clone(),
+            network: network.clone(),
+            random,
+            background: workers.clone(),
+            workers,
+        };
         Sim { env, disk, network, clock }
     }
 }

@@ -1,0 +1,466 @@
+//! Compaction of one log: what there is to do, and doing it as edits of the chain.
+//!
+//! ```text
+//!   chain start      compacted_to               uncleanable (lag, open segment)
+//!       ├──── clean ──────┤├──────── dirty ────────┤───────────
+//!                            1. keys of the dirty part, as far as memory allows
+//!       ├─ group ─┤├─ group ─┤├── group ──┤
+//!                            2. each rewritten, then put in its place by one Replace, oldest first
+//! ```
+//!
+//! The last `Replace` of a pass raises `compacted_to`; a crash before it leaves a chain that reads the
+//! same, and the next pass begins where this one did. Readers see the old or the new segments, never
+//! both, because they read the chain from one view.
+//!
+//! A tombstone whose delete horizon has passed goes in a pass over its segment alone, without keys.
+//! Horizons are known for rewrites of this life; others wait for the next pass, as in Kafka (KIP-534).
+//!
+//! What it does not do: choose between logs, or when to look (the broker does).
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use base::chain::{PartitionState, Rewrite, SegmentEntry, SegmentState};
+use base::config::TopicSettings;
+use base::ids::{Generation, Offset, SegmentId, TimestampMs};
+use storage::{
+    CompactionRules, CompactionStats, KeyIndexer, NoTransactions, OffsetMap, RewriteRequest, Rewritten,
+    SegmentExtent, SegmentName, StorageError, Throttle, group_segments,
+};
+
+use crate::chain_store::ChainStoreError;
+use crate::log::{Derived, Held, Log};
+use crate::tail::SEGMENT_BYTES_MAX;
+
+/// What one pass may use.
+#[derive(Clone)]
+pub struct CompactionBudget {
+    /// Paid for every byte read and written.
+    pub throttle: Arc<Throttle>,
+    /// Memory for the keys, bytes.
+    pub map_bytes: usize,
+    /// How full that memory may get, 0 to 1.
+    pub load_factor: f64,
+}
+
+/// What compaction would find in a log now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dirt {
+    /// Bytes that were compacted before.
+    pub clean_bytes: u64,
+    /// Bytes that were not, and may be now.
+    pub dirty_bytes: u64,
+    /// How long the oldest of them has been waiting beyond `max.compaction.lag.ms`, ms; 0 for not at all.
+    pub overdue_ms: i64,
+    /// Tombstones are kept in the log that may go now.
+    pub expired_tombstones: bool,
+}
+
+impl Dirt {
+    /// Share of the bytes that were not compacted, 0 to 1.
+    pub fn ratio(&self) -> f64 {
+        let all = self.clean_bytes + self.dirty_bytes;
+        if all == 0 { 0.0 } else { self.dirty_bytes as f64 / all as f64 }
+    }
+
+    /// Whether it is worth a pass (`min.cleanable.dirty.ratio`, `max.compaction.lag.ms`).
+    pub fn is_due(&self, settings: &TopicSettings) -> bool {
+        self.keys_are_due(settings) || self.expired_tombstones
+    }
+
+    fn keys_are_due(&self, settings: &TopicSettings) -> bool {
+        self.dirty_bytes > 0 && (self.overdue_ms > 0 || self.ratio() > settings.min_cleanable_dirty_ratio)
+    }
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Segments that were rewritten.
+    pub segments_before: usize,
+    /// Segments they became.
+    pub segments_after: usize,
+    /// Bytes read to find the keys.
+    pub bytes_indexed: u64,
+    /// Bytes of the old segments.
+    pub bytes_read: u64,
+    /// Bytes of the new segments.
+    pub bytes_written: u64,
+    /// Records in the old segments.
+    pub records_read: u64,
+    /// Records in the new segments.
+    pub records_kept: u64,
+    /// Batches that could not be unfolded and were kept as they are.
+    pub batches_unreadable: u64,
+}
+
+impl Compacted {
+    fn add(&mut self, segments: usize, stats: &CompactionStats) {
+        self.segments_before += segments;
+        self.segments_after += 1;
+        self.bytes_read += stats.bytes_read;
+        self.bytes_written += stats.bytes_written;
+        self.records_read += stats.records_read;
+        self.records_kept += stats.records_kept;
+        self.batches_unreadable += stats.batches_unreadable;
+    }
+}
+
+/// Why a pass did not come to its end. What it had put in place stays.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CompactionError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The chain was edited meanwhile, or cannot be.
+    #[error(transparent)]
+    Chain(#[from] ChainStoreError),
+    /// The keys of not even one batch fit.
+    #[error(
+        "the keys of one batch do not fit into {map_bytes} bytes: raise log.cleaner.dedupe.buffer.size, \
+         or lower log.cleaner.threads, which share it"
+    )]
+    MapTooSmall {
+        /// Memory there is, bytes.
+        map_bytes: usize,
+    },
+    /// Another pass over this log runs.
+    #[error("the log is being compacted already")]
+    Busy,
+}
+
+/// Delete horizons of segments that this life rewrote.
+pub(crate) type Horizons = BTreeMap<(SegmentId, Generation), TimestampMs>;
+
+/// The part of a log that compaction may touch, oldest first.
+struct Cleanable {
+    state: Arc<PartitionState>,
+    segments: Vec<Held>,
+    /// How many of the segments are clean as a whole.
+    clean: usize,
+    /// First offset not compacted.
+    from: Offset,
+}
+
+impl Cleanable {
+    fn end(&self) -> Offset {
+        self.segments.last().map_or(self.from, |last| last.end())
+    }
+}
+
+impl<S: Derived> Log<S> {
+    /// What compaction would find now; nothing for a topic that is not compacted. May read files.
+    ///
+    /// # Errors
+    /// [`StorageError`] when timestamps cannot be read.
+    pub fn dirt(&self, now_ms: TimestampMs) -> Result<Dirt, StorageError> {
+        let settings = self.settings();
+        if !settings.compact {
+            return Ok(Dirt::default());
+        }
+        let cleanable = self.cleanable(&settings, now_ms)?;
+        let bytes = |segments: &[Held]| segments.iter().map(|segment| segment.bytes()).sum();
+        let (clean, dirty) = cleanable.segments.split_at(cleanable.clean);
+        let expired = self.expired_tombstones(&cleanable, now_ms).next().is_some();
+        Ok(Dirt {
+            clean_bytes: bytes(clean),
+            dirty_bytes: bytes(dirty),
+            overdue_ms: overdue_ms(dirty, &settings, now_ms)?,
+            expired_tombstones: expired,
+        })
+    }
+
+    /// When the first tombstones kept by rewrites of this life may go, ms; `None` without any.
+    pub fn next_tombstone_horizon_ms(&self) -> Option<TimestampMs> {
+        self.horizons.lock().values().copied().min()
+    }
+
+    /// Compacts what is due ([`Dirt::is_due`]). Dropping the future gives the pass up between two edits
+    /// of the chain.
+    ///
+    /// # Errors
+    /// [`CompactionError`].
+    pub async fn compact(
+        self: &Arc<Self>,
+        budget: &CompactionBudget,
+        now_ms: TimestampMs,
+    ) -> Result<Compacted, CompactionError> {
+        let _running = self.compacting.try_lock().map_err(|_| CompactionError::Busy)?;
+        let settings = self.settings();
+        let dirt = self.dirt(now_ms)?;
+        let cleanable = self.cleanable(&settings, now_ms)?;
+        if dirt.keys_are_due(&settings) {
+            self.compact_keys(cleanable, &settings, budget, now_ms).await
+        } else {
+            self.drop_tombstones(cleanable, &settings, budget, now_ms).await
+        }
+    }
+
+    /// Sealed, committed segments whose records are all older than `min.compaction.lag.ms`.
+    fn cleanable(&self, settings: &TopicSettings, now_ms: TimestampMs) -> Result<Cleanable, StorageError> {
+        let view = self.view.load();
+        let youngest_ms = now_ms.saturating_sub(settings.min_compaction_lag_ms);
+        let high_watermark = self.high_watermark();
+        let from = view.state.compacted_to.max(view.state.chain[0].base);
+        let mut segments = Vec::new();
+        for (entry, segment) in view.state.chain.iter().zip(&view.segments) {
+            let dirty = segment.end() > from;
+            if entry.is_open() || segment.end() > high_watermark {
+                break;
+            }
+            let lags = settings.min_compaction_lag_ms > 0;
+            if dirty && lags && segment.max_timestamp()?.is_some_and(|latest| latest > youngest_ms) {
+                break;
+            }
+            segments.push(segment.clone());
+        }
+        let clean = segments.partition_point(|segment| segment.end() <= from);
+        Ok(Cleanable { state: view.state.clone(), segments, clean, from })
+    }
+
+    /// Indexes of clean segments with tombstones that may go.
+    fn expired_tombstones(
+        &self,
+        cleanable: &Cleanable,
+        now_ms: TimestampMs,
+    ) -> impl Iterator<Item = usize> + use<S> {
+        let horizons = self.horizons.lock();
+        let expired = |segment: &Held| {
+            let name = (segment.name().id, segment.name().generation);
+            horizons.get(&name).is_some_and(|horizon| *horizon <= now_ms)
+        };
+        let segments = cleanable.segments.iter().enumerate();
+        let found: Vec<usize> = segments.filter(|(_, s)| expired(s)).map(|(index, _)| index).collect();
+        found.into_iter()
+    }
+
+    /// A whole pass: of every key in the dirty part, older records go.
+    async fn compact_keys(
+        self: &Arc<Self>,
+        cleanable: Cleanable,
+        settings: &TopicSettings,
+        budget: &CompactionBudget,
+        now_ms: TimestampMs,
+    ) -> Result<Compacted, CompactionError> {
+        let mut done = Compacted::default();
+        let map = self.index_keys(&cleanable, budget, &mut done).await?;
+        let compacted_to = map.end();
+        if compacted_to <= cleanable.from {
+            return Err(CompactionError::MapTooSmall { map_bytes: budget.map_bytes });
+        }
+        let count = cleanable.segments.partition_point(|segment| segment.base() < compacted_to);
+        let groups = groups(&cleanable.segments[..count], settings);
+        let mut pass = self.pass(cleanable, map, settings, budget, now_ms, true);
+        for (index, group) in groups.iter().enumerate() {
+            if index + 1 == groups.len() {
+                pass.compacted_to = compacted_to;
+            }
+            let stats = self.rewrite_group(&pass, group.clone()).await?;
+            done.add(group.len(), &stats);
+        }
+        Ok(done)
+    }
+
+    async fn index_keys(
+        &self,
+        cleanable: &Cleanable,
+        budget: &CompactionBudget,
+        done: &mut Compacted,
+    ) -> Result<OffsetMap, StorageError> {
+        let (from, end) = (cleanable.from, cleanable.end());
+        let keys_max = u64::try_from(end - from).unwrap_or(0);
+        let map = OffsetMap::new(&self.spec.env, budget.map_bytes, budget.load_factor, keys_max, from);
+        let mut indexer = KeyIndexer::new(map, Box::new(NoTransactions), budget.throttle.clone());
+        for segment in &cleanable.segments[cleanable.clean..] {
+            done.bytes_indexed += segment.bytes();
+            if !indexer.add(&segment.segment, from).await? {
+                return Ok(indexer.finish());
+            }
+        }
+        let mut map = indexer.finish();
+        // Offsets without a record at the end of the last segment are accounted for, too.
+        map.advance(end);
+        Ok(map)
+    }
+
+    /// A pass over single segments for the sake of their tombstones.
+    async fn drop_tombstones(
+        self: &Arc<Self>,
+        cleanable: Cleanable,
+        settings: &TopicSettings,
+        budget: &CompactionBudget,
+        now_ms: TimestampMs,
+    ) -> Result<Compacted, CompactionError> {
+        let expired = self.expired_tombstones(&cleanable, now_ms);
+        // No key is in this map, so that every record counts as its key's last.
+        let map = OffsetMap::new(&self.spec.env, 0, budget.load_factor, 0, cleanable.from);
+        let pass = self.pass(cleanable, map, settings, budget, now_ms, false);
+        let mut done = Compacted::default();
+        for index in expired {
+            let stats = self.rewrite_group(&pass, index..index + 1).await?;
+            done.add(1, &stats);
+        }
+        Ok(done)
+    }
+
+    fn pass(
+        &self,
+        cleanable: Cleanable,
+        map: OffsetMap,
+        settings: &TopicSettings,
+        budget: &CompactionBudget,
+        now_ms: TimestampMs,
+        older_is_clean: bool,
+    ) -> Pass {
+        Pass {
+            rules: CompactionRules {
+                now_ms,
+                delete_retention_ms: settings.delete_retention_ms,
+                older_is_clean,
+                live_producers: self.tail.lock().derived.live_producers(),
+            },
+            compacted_to: cleanable.state.compacted_to,
+            cleanable,
+            map: Arc::new(map),
+            throttle: budget.throttle.clone(),
+        }
+    }
+
+    /// Rewrites neighbours as one segment and puts it in their place.
+    async fn rewrite_group(
+        self: &Arc<Self>,
+        pass: &Pass,
+        group: Range<usize>,
+    ) -> Result<CompactionStats, CompactionError> {
+        let (old, entries) = pass.of(group);
+        let name = self.name_of_rewrite(entries);
+        let request = RewriteRequest {
+            run: old.iter().map(|held| held.segment.clone()).collect(),
+            name: name.clone(),
+            map: pass.map.clone(),
+            rules: pass.rules.clone(),
+        };
+        let Rewritten { info, stats } =
+            storage::rewrite(request, Box::new(NoTransactions), &pass.throttle).await?;
+        let storage = old[0].storage.clone();
+        let state = SegmentState::Sealed {
+            end: info.end,
+            crc: info.crc,
+            bytes: info.bytes,
+            replicas: vec![storage.id()],
+        };
+        let rewrite = Rewrite {
+            old: entries.iter().map(|entry| (entry.id, entry.generation)).collect(),
+            new: rewritten_entry(entries, name.generation, state),
+            compacted_to: pass.compacted_to,
+        };
+        if let Err(error) = self.replace(rewrite, stats.next_horizon_ms).await {
+            // Listed nowhere, unless the answer was lost: then the chain is read anew before it is opened.
+            if matches!(error, ChainStoreError::Refused(_) | ChainStoreError::UnknownPartition) {
+                let removed = self.spec.env.blocking(move || storage.remove(&name)).await;
+                if let Err(error) = removed {
+                    tracing::warn!(partition = %self.partition(), %error, "a rewrite that came too late is not removed yet");
+                }
+            }
+            return Err(error.into());
+        }
+        Ok(stats)
+    }
+
+    fn name_of_rewrite(&self, entries: &[SegmentEntry]) -> SegmentName {
+        let latest = entries.iter().map(|entry| entry.generation.0).max().unwrap_or(0);
+        SegmentName {
+            topic: self.spec.topic.clone(),
+            partition: self.partition(),
+            id: entries[0].id,
+            generation: Generation(latest + 1),
+            base: entries[0].base,
+        }
+    }
+
+    /// Edits the chain and shows it, in a task of its own: who compacts may be given up in between.
+    async fn replace(
+        self: &Arc<Self>,
+        rewrite: Rewrite,
+        horizon_ms: Option<TimestampMs>,
+    ) -> Result<(), ChainStoreError> {
+        let log = self.clone();
+        let edit = tokio::spawn(async move {
+            let _edit = log.edits.lock().await;
+            let new = (rewrite.new.id, rewrite.new.generation);
+            let state = log.spec.store.replace(log.partition(), rewrite).await?;
+            let listed: std::collections::HashSet<_> =
+                state.chain.iter().map(|entry| (entry.id, entry.generation)).collect();
+            log.show(state, None);
+            let mut horizons = log.horizons.lock();
+            horizons.retain(|name, _| listed.contains(name));
+            horizons.extend(horizon_ms.map(|horizon| (new, horizon)));
+            Ok(())
+        });
+        edit.await.unwrap_or_else(|_| Err(ChainStoreError::Unavailable("the broker ends".into())))
+    }
+}
+
+/// A pass over a log.
+struct Pass {
+    cleanable: Cleanable,
+    map: Arc<OffsetMap>,
+    rules: CompactionRules,
+    /// What the next edit says.
+    compacted_to: Offset,
+    throttle: Arc<Throttle>,
+}
+
+impl Pass {
+    fn of(&self, group: Range<usize>) -> (&[Held], &[SegmentEntry]) {
+        (&self.cleanable.segments[group.clone()], &self.cleanable.state.chain[group])
+    }
+}
+
+/// Neighbours that may become one segment: on one storage, together no larger than a segment.
+fn groups(segments: &[Held], settings: &TopicSettings) -> Vec<Range<usize>> {
+    let bytes_max = settings.segment_bytes.clamp(1, SEGMENT_BYTES_MAX);
+    let mut groups = Vec::new();
+    let mut start = 0;
+    for run in segments.chunk_by(|a, b| a.storage.id() == b.storage.id()) {
+        let extents: Vec<_> = run
+            .iter()
+            .map(|segment| SegmentExtent { base: segment.base(), end: segment.end(), bytes: segment.bytes() })
+            .collect();
+        let found = group_segments(&extents, bytes_max);
+        groups.extend(found.into_iter().map(|group| start + group.start..start + group.end));
+        start += run.len();
+    }
+    groups
+}
+
+/// The chain's entry for a rewrite of `run`: every epoch that has a start in it keeps that start.
+fn rewritten_entry(run: &[SegmentEntry], generation: Generation, state: SegmentState) -> SegmentEntry {
+    let mut epochs = run[0].epochs.clone();
+    for (epoch, start) in run[1..].iter().flat_map(|entry| &entry.epochs) {
+        if epochs.last().is_none_or(|(last, _)| epoch > last) {
+            epochs.push((*epoch, *start));
+        }
+    }
+    SegmentEntry {
+        generation,
+        epochs,
+        state,
+        unclean: run.iter().any(|entry| entry.unclean),
+        ..run[0].clone()
+    }
+}
+
+/// How long ago the oldest dirty batch should have been compacted, ms.
+fn overdue_ms(dirty: &[Held], settings: &TopicSettings, now_ms: TimestampMs) -> Result<i64, StorageError> {
+    if settings.max_compaction_lag_ms == i64::MAX {
+        return Ok(0);
+    }
+    let mut oldest_ms: Option<TimestampMs> = None;
+    for segment in dirty {
+        oldest_ms = oldest_ms.into_iter().chain(segment.first_timestamp()?).min();
+    }
+    let waited_ms = oldest_ms.map_or(0, |oldest| now_ms.saturating_sub(oldest));
+    Ok(waited_ms.saturating_sub(settings.max_compaction_lag_ms).max(0))
+}
