@@ -53,7 +53,7 @@ impl Answer {
     }
 }
 
-/// Answer to JoinGroup. Before version 7 the wire knows no null protocol name: it is sent as empty there.
+/// Answer to JoinGroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinAnswer {
     /// Outcome.
@@ -62,7 +62,8 @@ pub struct JoinAnswer {
     pub generation: i32,
     /// Type of the protocol, if the join succeeded.
     pub protocol_type: Option<String>,
-    /// The protocol chosen; on error empty or null, as Kafka has it.
+    /// The protocol chosen, if the join succeeded. Before version 7 the wire knows no null: it is sent as empty
+    /// there.
     pub protocol_name: Option<String>,
     /// Member id of the leader, empty on error.
     pub leader: String,
@@ -81,17 +82,12 @@ impl JoinAnswer {
             error,
             generation: -1,
             protocol_type: None,
-            protocol_name: Some(String::new()),
+            protocol_name: None,
             leader: String::new(),
             skip_assignment: false,
             member_id: member_id.into(),
             members: Vec::new(),
         }
-    }
-
-    /// A refusal because of who the member is; it differs from others in the protocol name, which is null.
-    pub(crate) fn not_that_member(error: ErrorCode, member_id: impl Into<String>) -> JoinAnswer {
-        JoinAnswer { protocol_name: None, ..JoinAnswer::error(error, member_id) }
     }
 }
 

@@ -146,7 +146,7 @@ fn join_with_id(
         return add_member(context, group, token, request, member_id);
     }
     if let Err(error) = group.check_member(&request.member_id, request.instance_id.as_deref()) {
-        context.reply(token, Answer::Join(JoinAnswer::not_that_member(error, request.member_id)));
+        context.reply(token, Answer::Join(JoinAnswer::error(error, request.member_id)));
         return None;
     }
     let unchanged =
@@ -257,7 +257,7 @@ fn update_member(group: &mut Group, member_id: &str, request: JoinRequest) -> Op
 /// Tells whoever still speaks for a member id that it is fenced.
 fn fence(context: &mut Context, group: &mut Group, member_id: &str) {
     let error = ErrorCode::FencedInstanceId;
-    rebalance::answer_join(context, group, member_id, JoinAnswer::not_that_member(error, member_id));
+    rebalance::answer_join(context, group, member_id, JoinAnswer::error(error, member_id));
     let parked_sync = group.members.get_mut(member_id).and_then(|member| member.parked_sync.take());
     if let Some(token) = parked_sync {
         context.reply(token, Answer::Sync(SyncAnswer::error(error)));

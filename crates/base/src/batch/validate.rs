@@ -51,7 +51,7 @@ pub enum RecordErrorKind {
         /// Greatest timestamp the topic takes now.
         latest: TimestampMs,
     },
-    /// The producer marked the batch as stamped by the broker.
+    /// The producer marked the batch as stamped by the broker, and gave no time.
     ProducerSetLogAppendTime,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for RecordError {
                 )
             }
             RecordErrorKind::ProducerSetLogAppendTime => {
-                f.write_str("A producer must not mark its timestamps as LogAppendTime.")
+                f.write_str("A producer must not mark its batch as LogAppendTime without a time.")
             }
         }
     }
@@ -184,12 +184,13 @@ impl BatchView<'_> {
         if rules.timestamp_type == TimestampType::LogAppendTime {
             return None;
         }
-        if self.timestamp_type() == TimestampType::LogAppendTime {
-            return Some(RecordErrorKind::ProducerSetLogAppendTime);
+        if record.timestamp == NO_TIMESTAMP {
+            let marked = self.timestamp_type() == TimestampType::LogAppendTime;
+            return marked.then_some(RecordErrorKind::ProducerSetLogAppendTime);
         }
         let age_ms = i128::from(rules.now_ms) - i128::from(record.timestamp);
         let in_range = age_ms <= i128::from(rules.before_max_ms) && -age_ms <= i128::from(rules.after_max_ms);
-        (record.timestamp != NO_TIMESTAMP && !in_range).then(|| RecordErrorKind::TimestampOutOfRange {
+        (!in_range).then(|| RecordErrorKind::TimestampOutOfRange {
             timestamp: record.timestamp,
             earliest: rules.now_ms.saturating_sub(rules.before_max_ms),
             latest: rules.now_ms.saturating_add(rules.after_max_ms),
@@ -268,8 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn producers_may_not_stamp_append_times() {
-        let bytes = batch(&[1]).log_append_time(5).finish().unwrap();
+    fn an_append_time_that_a_producer_claims_counts_as_its_records_time() {
+        let bytes = batch(&[1, 2]).log_append_time(5).finish().unwrap();
+        assert_eq!(validate(&bytes, RULES).unwrap().max_timestamp, 5);
+        let too_late = batch(&[1]).log_append_time(NOW_MS + 3_600_001).finish().unwrap();
+        assert_eq!(validate(&too_late, RULES).unwrap_err().code, ErrorCode::InvalidTimestamp);
+        let bytes = batch(&[1]).log_append_time(-1).finish().unwrap();
         let rejection = validate(&bytes, RULES).unwrap_err();
         assert_eq!(rejection.code, ErrorCode::InvalidTimestamp);
         assert_eq!(rejection.records[0].kind, RecordErrorKind::ProducerSetLogAppendTime);

@@ -178,13 +178,14 @@ fn divergence(partition: &Partition, asked: &FetchPartition) -> Result<Option<Ep
 }
 
 fn refused(code: ErrorCode) -> PartitionData {
+    let is_unknown = matches!(code, ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId);
     PartitionData {
         error_code: code.code(),
         high_watermark: -1,
         last_stable_offset: -1,
         log_start_offset: -1,
-        // Null unless the request reads committed records only, and an error never lists any.
-        aborted_transactions: None,
+        // An error lists none. Kafka says so by an empty list of what it does not know, else by null.
+        aborted_transactions: is_unknown.then(Vec::new),
         records: Payload::empty(),
         ..PartitionData::default()
     }

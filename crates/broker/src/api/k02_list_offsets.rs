@@ -2,10 +2,13 @@
 //!
 //! Special timestamps: -1 latest, -2 earliest, -3 the record with the largest timestamp (KIP-734), -4
 //! earliest kept locally (KIP-405), -5 latest tiered (KIP-1005), -6 earliest not yet tiered (KIP-1023).
-//! Nothing is tiered here: the earliest local offset is the earliest, and there is no latest tiered one.
+//! Nothing is tiered here: the earliest local offset is the earliest, and neither is there a latest tiered one
+//! nor one that waits to be tiered. A partition that a request names twice is refused, and told once; one entry
+//! of the answer has all that was asked of a topic.
 //! A search by time finds the first record, inside compressed batches too, with at least the
 //! timestamp asked for; none is offset -1, not an error.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::error::ErrorCode;
@@ -41,13 +44,30 @@ pub(crate) async fn handle<'a>(
     context: &RequestContext<'_>,
     request: ListOffsetsRequest<'a>,
 ) -> Result<ListOffsetsResponse<'a>, Close> {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
+    let mut mentions: HashMap<(&str, i32), usize> = HashMap::new();
+    for (topic, asked) in
+        request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)))
+    {
+        *mentions.entry((&topic.name, asked.partition_index)).or_default() += 1;
+    }
+    let mut topics: Vec<ListOffsetsTopicResponse<'a>> = Vec::with_capacity(request.topics.len());
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for topic in &request.topics {
         for asked in &topic.partitions {
-            partitions.push(look_up(context, &topic.name, asked).await);
+            let response = match mentions.get_mut(&(&*topic.name, asked.partition_index)) {
+                Some(1) | None => look_up(context, &topic.name, asked).await,
+                Some(0) => continue,
+                Some(count) => {
+                    *count = 0;
+                    refused(asked.partition_index, ErrorCode::InvalidRequest)
+                }
+            };
+            let place = *places.entry(&topic.name).or_insert_with(|| {
+                topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions: Vec::new() });
+                topics.len() - 1
+            });
+            topics[place].partitions.push(response);
         }
-        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
     Ok(ListOffsetsResponse { topics, ..ListOffsetsResponse::default() })
 }
@@ -57,13 +77,7 @@ async fn look_up(
     topic: &str,
     asked: &ListOffsetsPartition,
 ) -> ListOffsetsPartitionResponse {
-    let mut response = ListOffsetsPartitionResponse {
-        partition_index: asked.partition_index,
-        timestamp: -1,
-        offset: -1,
-        leader_epoch: -1,
-        ..ListOffsetsPartitionResponse::default()
-    };
+    let mut response = refused(asked.partition_index, ErrorCode::None);
     match find(context, topic, asked).await {
         Ok((_, None)) => {}
         Ok((partition, Some((offset, timestamp)))) => {
@@ -78,24 +92,36 @@ async fn look_up(
     response
 }
 
+/// What is told where there is no offset to tell.
+fn refused(partition_index: i32, code: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index,
+        error_code: code.code(),
+        timestamp: -1,
+        offset: -1,
+        leader_epoch: -1,
+        ..ListOffsetsPartitionResponse::default()
+    }
+}
+
 async fn find(
     context: &RequestContext<'_>,
     topic: &str,
     asked: &ListOffsetsPartition,
 ) -> Result<(Arc<Partition>, Found), ErrorCode> {
-    let partition = context.broker.partition(topic, asked.partition_index)?;
-    partition.check_epoch(asked.current_leader_epoch)?;
     let too_new = |(timestamp, since): &(TimestampMs, i16)| {
         *timestamp == asked.timestamp && context.api_version < *since
     };
     if asked.timestamp < EARLIEST_PENDING_UPLOAD || SPECIAL_SINCE.iter().any(too_new) {
         return Err(ErrorCode::UnsupportedVersion);
     }
+    let partition = context.broker.partition(topic, asked.partition_index)?;
+    partition.check_epoch(asked.current_leader_epoch)?;
     let log = &partition.log;
     let found = match asked.timestamp {
         LATEST => Some((log.high_watermark(), -1)),
-        EARLIEST | EARLIEST_LOCAL | EARLIEST_PENDING_UPLOAD => Some((log.log_start(), -1)),
-        LATEST_TIERED => None,
+        EARLIEST | EARLIEST_LOCAL => Some((log.log_start(), -1)),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
         timestamp => {
             let log = log.clone();
             // The search reads files, maybe cold ones.

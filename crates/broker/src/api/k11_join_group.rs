@@ -74,3 +74,16 @@ fn member(member: JoinedMember) -> JoinGroupResponseMember<'static> {
         metadata: Cow::Owned(member.metadata.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_no_protocol() {
+        let refused = JoinAnswer::error(ErrorCode::InvalidSessionTimeout, "m");
+        let name = |version| response(refused.clone(), version).protocol_name;
+        assert_eq!(name(NULL_PROTOCOL_VERSION - 1).as_deref(), Some(""));
+        assert_eq!(name(NULL_PROTOCOL_VERSION), None);
+    }
+}

@@ -8,12 +8,18 @@ use wire::message::{InitProducerIdRequest, InitProducerIdResponse};
 
 use super::{Close, RequestContext};
 
+/// Stands for no producer id, and for no epoch. A request shows both or neither.
+const NONE: i64 = -1;
+
 /// Answers the request.
 pub(crate) async fn handle(
     context: &RequestContext<'_>,
     request: InitProducerIdRequest<'_>,
 ) -> Result<InitProducerIdResponse, Close> {
     let result = match &request.transactional_id {
+        _ if (request.producer_id == NONE) != (i64::from(request.producer_epoch) == NONE) => {
+            Err(ErrorCode::InvalidRequest)
+        }
         None => context.broker.producer_ids.next().await,
         Some(id) if id.is_empty() => Err(ErrorCode::InvalidRequest),
         // Fatal to every client, unlike the codes that make it look for a coordinator again.

@@ -49,7 +49,9 @@ async fn alter(
     let mut values = Values::new();
     for config in &resource.configs {
         let value = config.value.as_deref().ok_or_else(|| no_value(&config.name))?;
-        values.insert(config.name.to_string(), value.to_owned());
+        if values.insert(config.name.to_string(), value.to_owned()).is_some() {
+            return Err(key_twice(&config.name));
+        }
     }
     context.broker.alter_configs(target, Change::Replace(values), validate_only).await
 }
@@ -79,6 +81,11 @@ pub(super) fn target(
 /// The refusal of a key that is to be set to nothing.
 pub(super) fn no_value(key: &str) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, format!("`{key}` has no value."))
+}
+
+/// The refusal of a key that a request names more than once.
+pub(super) fn key_twice(key: &str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidRequest, format!("The request names `{key}` twice."))
 }
 
 /// Resources that a request names more than once; which of the changes is meant nobody knows.

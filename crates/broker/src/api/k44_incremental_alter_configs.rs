@@ -11,7 +11,7 @@ use wire::message::incremental_alter_configs_response::AlterConfigsResourceRespo
 use wire::message::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::k32_describe_configs::BROKER_LOGGER;
-use super::k33_alter_configs::{Repeated, no_value, target};
+use super::k33_alter_configs::{Repeated, key_twice, no_value, target};
 use super::{Close, RequestContext};
 use crate::configs::{Change, Operation, broker_resource};
 
@@ -59,8 +59,8 @@ async fn alter(
     }
     let target = target(context, resource.resource_type, &resource.resource_name)?;
     let mut seen = HashSet::new();
-    if resource.configs.iter().any(|config| !seen.insert(&config.name)) {
-        return Err(Refusal::new(ErrorCode::InvalidRequest, "The request names a key twice."));
+    if let Some(config) = resource.configs.iter().find(|config| !seen.insert(&config.name)) {
+        return Err(key_twice(&config.name));
     }
     let edits: Result<Vec<_>, Refusal> = resource.configs.iter().map(edit).collect();
     context.broker.alter_configs(target, Change::Edit(edits?), validate_only).await

@@ -1,13 +1,13 @@
 //! From the bytes a producer sent for a partition to a batch that may be appended. Pure.
 //!
 //! Checks what a leader must check (reference: Kafka's produce path, KIP-98, KIP-467, KIP-724): exactly
-//! one batch of magic 2, its size, CRC, counts, codec, sequence, every record's structure, key and
-//! timestamp. What comes out knows how its header is to be stamped once offset and epoch are known;
+//! one batch of magic 2 at base offset 0, its size, CRC, counts, codec, sequence, every record's structure, key and
+//! timestamp. Bytes behind the batch that make no whole batch are dropped, as Kafka does. What comes out knows how its header is to be stamped once offset and epoch are known;
 //! the records are never touched unless the topic asks for another codec.
 
 use base::batch::{
-    BatchBuilder, BatchHeader, BatchView, Compression, DecompressBuffer, HEADER_LEN, MAGIC_AT, RecordRules,
-    Rejection, TimestampType,
+    BATCH_LENGTH_AT, BatchBuilder, BatchHeader, BatchView, Compression, DecompressBuffer, HEADER_LEN,
+    LOG_OVERHEAD, MAGIC, MAGIC_AT, RecordRules, Rejection, TimestampType,
 };
 use base::config::TopicSettings;
 use base::error::ErrorCode;
@@ -18,6 +18,9 @@ use super::producers::ProducerBatch;
 
 /// zstd came with Produce version 7 (KIP-110).
 const ZSTD_VERSION_MIN: i16 = 7;
+
+/// What the shortest batch of any magic says of its length: an empty message of magic 0.
+const LENGTH_MIN: usize = 14;
 
 /// What a batch may grow to when it is decompressed for a check: twenty times the largest batch a
 /// topic takes, or 64 MiB where that is more.
@@ -93,19 +96,24 @@ pub(crate) fn produced(
     settings: &TopicSettings,
     now_ms: TimestampMs,
 ) -> Result<Prepared, Rejection> {
-    let records = records.filter(|records| !records.is_empty());
-    let bytes = records.ok_or_else(|| invalid("Exactly one record batch is needed, there is none."))?;
-    if bytes.get(MAGIC_AT).is_some_and(|magic| *magic != 2) {
+    let records = records.unwrap_or_default();
+    let size = batch_size(&records)?;
+    let size = size.ok_or_else(|| invalid("Exactly one record batch is needed, there is none."))?;
+    if records[MAGIC_AT] != MAGIC as u8 {
         return Err(invalid("Only record batches of magic 2 are taken."));
     }
+    if batch_size(&records[size..])?.is_some() {
+        return Err(invalid("Exactly one record batch is taken for a partition."));
+    }
+    let bytes = records.slice(..size);
     let batch = BatchView::parse(&bytes)?;
     let codec = batch.compression().map_err(Rejection::from)?;
     if codec == Compression::Zstd && version < ZSTD_VERSION_MIN {
         let message = format!("zstd needs Produce version {ZSTD_VERSION_MIN}, this is version {version}.");
         return Err(Rejection { code: ErrorCode::UnsupportedCompressionType, message, records: Vec::new() });
     }
-    if batch.bytes().len() < bytes.len() {
-        return Err(invalid("Exactly one record batch is taken for a partition."));
+    if batch.header().base_offset != 0 {
+        return Err(invalid("The base offset of a batch that is not in a log yet must be 0."));
     }
     let limit = settings.max_message_bytes;
     if bytes.len() > limit {
@@ -143,6 +151,29 @@ pub(crate) fn produced(
     })
 }
 
+/// The size of the batch of any magic at the start of `bytes`, or `None` where they end before it does.
+///
+/// # Errors
+/// The first bytes cannot be those of a batch.
+fn batch_size(bytes: &[u8]) -> Result<Option<usize>, Rejection> {
+    let Some(length) = bytes.get(BATCH_LENGTH_AT..).and_then(|rest| rest.first_chunk()) else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes(*length);
+    let Some(length) = usize::try_from(length).ok().filter(|length| *length >= LENGTH_MIN) else {
+        return Err(corrupt(format!("A batch of length {length} there cannot be.")));
+    };
+    match bytes.get(MAGIC_AT) {
+        Some(magic) if *magic > MAGIC as u8 => {
+            Err(corrupt(format!("There are no batches of magic {magic}.")))
+        }
+        magic => {
+            let size = length.saturating_add(LOG_OVERHEAD);
+            Ok(Some(size).filter(|size| magic.is_some() && *size <= bytes.len()))
+        }
+    }
+}
+
 /// The batch in the topic's own codec.
 fn recompressed(
     bytes: &Bytes,
@@ -169,6 +200,89 @@ fn recompressed(
     Ok((bytes, header))
 }
 
+fn corrupt(message: String) -> Rejection {
+    Rejection { code: ErrorCode::CorruptMessage, message, records: Vec::new() }
+}
+
 fn invalid(message: &str) -> Rejection {
     Rejection { code: ErrorCode::InvalidRecord, message: message.to_owned(), records: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: TimestampMs = 1_700_000_000_000;
+    const VERSION: i16 = 12;
+
+    fn one() -> BatchBuilder {
+        let mut builder = BatchBuilder::new();
+        builder.append(NOW_MS, Some(b"key"), Some(b"value"));
+        builder
+    }
+
+    fn take(bytes: &[u8]) -> Result<Prepared, ErrorCode> {
+        let settings = TopicSettings::default();
+        produced(Some(Bytes::copy_from_slice(bytes)), VERSION, &settings, NOW_MS)
+            .map_err(|refused| refused.code)
+    }
+
+    #[test]
+    fn what_is_no_whole_batch_is_an_invalid_record() {
+        let batch = one().finish().unwrap();
+        for end in [0, 1, 11, 12, 16, 17, 60, 61, batch.len() - 1] {
+            assert_eq!(take(&batch[..end]).unwrap_err(), ErrorCode::InvalidRecord, "{end}");
+        }
+        assert_eq!(take(&[&batch[..], &batch].concat()).unwrap_err(), ErrorCode::InvalidRecord);
+        let refused = produced(None, VERSION, &TopicSettings::default(), NOW_MS).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidRecord);
+    }
+
+    #[test]
+    fn what_cannot_be_the_start_of_a_batch_is_corrupt() {
+        assert_eq!(take(&[0xff; 100]).unwrap_err(), ErrorCode::CorruptMessage);
+        for (magic, code) in [
+            (0, ErrorCode::InvalidRecord),
+            (1, ErrorCode::InvalidRecord),
+            (3, ErrorCode::CorruptMessage),
+            (0xff, ErrorCode::CorruptMessage),
+        ] {
+            let mut batch = one().finish().unwrap();
+            batch[MAGIC_AT] = magic;
+            assert_eq!(take(&batch).unwrap_err(), code, "magic {magic}");
+        }
+        let mut too_short = one().finish().unwrap();
+        too_short[BATCH_LENGTH_AT..BATCH_LENGTH_AT + 4].copy_from_slice(&13_i32.to_be_bytes());
+        assert_eq!(take(&too_short).unwrap_err(), ErrorCode::CorruptMessage);
+    }
+
+    #[test]
+    fn bytes_behind_the_batch_are_dropped_unless_they_cannot_begin_one() {
+        let batch = one().finish().unwrap();
+        let taken = take(&[&batch[..], b"\0"].concat()).unwrap();
+        assert_eq!(taken.size(), batch.len());
+        let taken = take(&[&batch[..], &batch[..40]].concat()).unwrap();
+        assert_eq!(taken.size(), batch.len());
+        assert_eq!(take(&[&batch[..], &[0xff; 12]].concat()).unwrap_err(), ErrorCode::CorruptMessage);
+    }
+
+    #[test]
+    fn a_batch_must_not_have_a_place_yet() {
+        let mut batch = one().finish().unwrap();
+        batch[7] = 1;
+        assert_eq!(take(&batch).unwrap_err(), ErrorCode::InvalidRecord);
+    }
+
+    #[test]
+    fn a_claimed_append_time_is_stored_as_create_time() {
+        let batch = one().log_append_time(NOW_MS + 5).finish().unwrap();
+        let taken = take(&batch).unwrap();
+        assert_eq!(taken.log_append_time_ms, -1);
+        let stored = [&taken.stamped(7, LeaderEpoch(2))[..], taken.rest()].concat();
+        let stored = BatchView::parse(&stored).unwrap();
+        stored.verify_crc().unwrap();
+        let header = stored.header();
+        assert_eq!(header.timestamp_type(), TimestampType::CreateTime);
+        assert_eq!((header.base_offset, header.max_timestamp), (7, NOW_MS + 5));
+    }
 }

@@ -125,8 +125,8 @@ pub(crate) fn answer(answer: &Answer) -> String {
 fn join(answer: &JoinAnswer) -> String {
     if answer.error.is_error() {
         let mut text = format!("join {} member={}", answer.error.name(), or_dash(&answer.member_id));
-        if answer.protocol_name.is_none() {
-            text.push_str(" protocol=null");
+        if let Some(name) = &answer.protocol_name {
+            text.push_str(&format!(" protocol={name}"));
         }
         if !answer.leader.is_empty() {
             text.push_str(&format!(" leader={}", answer.leader));

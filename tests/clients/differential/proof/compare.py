@@ -95,9 +95,8 @@ def differences(left: Any, right: Any, path: str = "") -> Iterator[tuple[str, st
         for name in [*left, *(name for name in right if name not in left)]:
             inner = f"{path}.{name}" if path else name
             yield from differences(left.get(name, _ABSENT), right.get(name, _ABSENT), inner)
-    elif isinstance(left, list) and isinstance(right, list) and (_keyed(left) or _keyed(right)):
-        lefts = {key_of(value): value for value in left}
-        rights = {key_of(value): value for value in right}
+    elif isinstance(left, list) and isinstance(right, list) and _keyed(left + right):
+        lefts, rights = _by_key(left), _by_key(right)
         for key in [*lefts, *(key for key in rights if key not in lefts)]:
             yield from differences(lefts.get(key, _ABSENT), rights.get(key, _ABSENT), f"{path}[{key}]")
     elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
@@ -113,8 +112,18 @@ def _telling(answer: dict) -> tuple:
 
 
 def _keyed(values: list) -> bool:
-    keys = [key_of(value) for value in values]
-    return bool(keys) and None not in keys and len(set(keys)) == len(keys)
+    return bool(values) and None not in [key_of(value) for value in values]
+
+
+def _by_key(values: list) -> dict[str, Any]:
+    """The elements by their key; those that share one are numbered, so that none hides another."""
+    table: dict[str, Any] = {}
+    for value in values:
+        key, turn = key_of(value), 1
+        while (name := key if turn == 1 else f"{key}#{turn}") in table:
+            turn += 1
+        table[name] = value
+    return table
 
 
 def _short(value: Any) -> str:
