@@ -19,7 +19,7 @@ use base::ids::{BrokerId, Incarnation, PartitionId, TimestampMs, TopicId, TopicP
 use base::metrics::{Metrics, TopicMetrics};
 use metadata::{Command, CommandResult, Endpoint, Image, MetadataStore, ProposeError, Registration};
 use parking_lot::Mutex;
-use replication::{ChainStore, Storage};
+use replication::{ChainStore, Storage, StorageError};
 
 use crate::chain_store::MetadataChains;
 use crate::dispatch::Dispatcher;
@@ -53,6 +53,9 @@ pub struct BrokerParts {
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A log directory is another cluster's.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// No log directory can be used.
     #[error("no log directory can be used; see log.dirs")]
     NoStorage,
@@ -107,6 +110,11 @@ impl Broker {
         if storages.is_empty() {
             return Err(StartError::NoStorage);
         }
+        let cluster_id = metadata.image().cluster_id;
+        for storage in &storages {
+            let storage = storage.clone();
+            env.blocking(move || storage.claim(cluster_id)).await?;
+        }
         let incarnation = register(&*metadata, id, &config, &storages).await?;
         metadata.propose(Command::ElectAll { leader: id }).await?;
         let storages = Arc::new(storages);
@@ -140,11 +148,12 @@ impl Broker {
         });
         broker.reload_config();
         let config = broker.config();
-        broker.partitions.open_all(&broker.image(), &config).await;
+        let image = broker.image();
+        broker.partitions.open_all(&image, &config).await;
         broker.groups.load(&broker).await;
         broker.metrics.set_probe(BrokerProbe(Arc::downgrade(&broker)));
         broker.spawn_keeper();
-        broker.spawn_compaction();
+        broker.spawn_compaction(image);
         broker.listen(&config).await?;
         Ok(broker)
     }

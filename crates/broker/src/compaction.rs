@@ -21,6 +21,7 @@ use base::metrics::NodeMetrics;
 use futures::StreamExt;
 use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
+use metadata::Image;
 use replication::{ChainStoreError, Compacted, CompactionBudget, CompactionError, Dirt, Throttle};
 
 use crate::broker::Broker;
@@ -67,15 +68,24 @@ struct Compactor {
 }
 
 impl Broker {
-    /// Starts the task, unless `log.cleaner.enable` says no.
-    pub(crate) fn spawn_compaction(self: &Arc<Self>) {
-        if self.config().get(keys::LOG_CLEANER_ENABLE) {
-            tokio::spawn(compact_for_ever(Arc::downgrade(self), self.drain.clone()));
-        } else {
+    /// Starts the task, unless `log.cleaner.enable` says no. Before it begins, what an earlier life left is
+    /// removed; `image` is the metadata this life began with.
+    pub(crate) fn spawn_compaction(self: &Arc<Self>, image: Arc<Image>) {
+        let broker = Arc::downgrade(self);
+        let (drain, enabled) = (self.drain.clone(), self.config().get(keys::LOG_CLEANER_ENABLE));
+        if !enabled {
             tracing::warn!(
                 "compaction is switched off (log.cleaner.enable): compacted topics keep every record"
             );
         }
+        tokio::spawn(async move {
+            if let Some(strong) = broker.upgrade() {
+                strong.remove_strays(image).await;
+            }
+            if enabled {
+                compact_for_ever(broker, drain).await;
+            }
+        });
     }
 }
 

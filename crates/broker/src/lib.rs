@@ -14,6 +14,7 @@ mod partitions;
 mod producer_ids;
 mod session;
 mod status;
+mod strays;
 mod topics;
 
 pub use broker::{Broker, BrokerParts, StartError};

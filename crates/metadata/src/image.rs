@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::chain::{Member, PartitionState};
-use base::ids::{BrokerId, Incarnation, PartitionId, TopicId, TopicPartition, Uuid};
+use base::ids::{BrokerId, Incarnation, PartitionId, SegmentId, TopicId, TopicPartition, Uuid};
 use imbl::{OrdMap, Vector};
 
 use crate::command::{Registration, Resource, index};
@@ -68,6 +68,11 @@ pub struct Image {
 }
 
 impl Image {
+    /// The last segment id that was given; ids are given in ascending order.
+    pub fn last_segment_id(&self) -> SegmentId {
+        SegmentId(self.next_segment_id)
+    }
+
     /// A topic by name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topics.get(self.names.get(name)?)

@@ -117,6 +117,22 @@ impl Life {
         stopped.map_err(|error| error.to_string())
     }
 
+    /// Segments on the disks that no chain lists.
+    ///
+    /// # Panics
+    /// When a directory cannot be listed.
+    pub fn strays(&self) -> Vec<String> {
+        let image = self.broker.image();
+        let found = self.storages.iter().flat_map(|storage| storage.scan());
+        let names = found.map(|name| name.expect("the directory can be listed"));
+        let listed = |name: &storage::SegmentName| {
+            let chain = image.partition(&name.partition).map(|state| &state.chain);
+            chain
+                .is_some_and(|chain| chain.iter().any(|e| (e.id, e.generation) == (name.id, name.generation)))
+        };
+        names.filter(|name| !listed(name)).map(|name| format!("{name:?}")).collect()
+    }
+
     /// Forgets the life after the disk was killed or lost power under it.
     pub async fn bury(self) {
         self.housekeeping.iter().for_each(|task| task.abort());

@@ -1,13 +1,13 @@
 //! The two small files that say what a log directory is and how its last life ended.
 //!
-//! `storage.properties` is written once. `life` is replaced when a life begins and when it ends cleanly;
+//! `storage.properties` is written when the directory is made, and once more when a cluster claims it. `life` is replaced when a life begins and when it ends cleanly;
 //! a life that crashes leaves it as "not clean". Both are lines of `key=value`.
 
 use std::io;
 use std::path::Path;
 
 use base::env::Env;
-use base::ids::StorageId;
+use base::ids::{StorageId, Uuid};
 
 use crate::error::StorageError;
 use crate::layout::Layout;
@@ -82,6 +82,29 @@ fn format(env: &Env, layout: &Layout) -> Result<StorageId, StorageError> {
     Ok(id)
 }
 
+/// Notes the cluster the directory belongs to, once.
+pub(crate) fn claim(env: &Env, layout: &Layout, cluster_id: Uuid) -> Result<(), StorageError> {
+    let path = layout.properties();
+    let bytes = env.disk.read(&path, FILE_BYTES_MAX);
+    let bytes = bytes.map_err(|error| StorageError::io("read", &path, error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    match value(&text, "cluster.id") {
+        Some(owner) if owner == cluster_id.to_string() => Ok(()),
+        Some(owner) => Err(StorageError::unusable(
+            layout.root(),
+            format!(
+                "it belongs to cluster {owner}, and the metadata is of cluster {cluster_id}: bring the metadata \
+                 directory back that belongs to it, or name another log directory"
+            ),
+        )),
+        None => {
+            let text = format!("{}\ncluster.id={cluster_id}\n", text.trim_end());
+            let written = env.disk.replace(&path, text.as_bytes());
+            written.map_err(|error| StorageError::io("write", &path, error))
+        }
+    }
+}
+
 /// Makes the directory's own name durable, with those above it that may have been made along with it.
 fn sync_ancestors(env: &Env, root: &Path) -> io::Result<()> {
     for ancestor in root.ancestors().skip(1) {
@@ -116,4 +139,23 @@ pub(crate) fn write_life(env: &Env, layout: &Layout, life: &Life) -> Result<(), 
     let text = format!("boot.id={}\nclean={}\n", life.boot, life.clean);
     let path = layout.life();
     env.disk.replace(&path, text.as_bytes()).map_err(|error| StorageError::io("write", &path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_belongs_to_the_first_cluster_that_claims_it() {
+        let env = Env::sim(1);
+        let layout = Layout::new(Path::new("/log"));
+        env.disk.create_dir_all(layout.root()).unwrap();
+        let id = read_or_format(&env, &layout).unwrap();
+        let (ours, theirs) = (Uuid([1; 16]), Uuid([2; 16]));
+        claim(&env, &layout, ours).unwrap();
+        claim(&env, &layout, ours).unwrap();
+        let refused = claim(&env, &layout, theirs).unwrap_err().to_string();
+        assert!(refused.contains(&ours.to_string()) && refused.contains(&theirs.to_string()), "{refused}");
+        assert_eq!(read_or_format(&env, &layout).unwrap(), id);
+    }
 }

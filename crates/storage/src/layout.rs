@@ -1,7 +1,7 @@
 //! Where things lie in a log directory.
 //!
 //! ```text
-//! storage.properties                 format version and storage id
+//! storage.properties                 format version, storage id, cluster id
 //! life                               boot id, and whether the last life ended cleanly
 //! .lock  reserve                     one process at a time; space for emergencies
 //! trash/<n>                          removed, being deleted

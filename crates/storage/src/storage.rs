@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use base::batch::BatchHeader;
 use base::env::{Env, OpenMode};
-use base::ids::{LeaderEpoch, Offset, StorageId, TopicPartition};
+use base::ids::{LeaderEpoch, Offset, StorageId, TopicPartition, Uuid};
 use base::metrics::{Metrics, NodeMetrics};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -192,6 +192,14 @@ impl Storage {
     /// Its id: random, given when it was formatted, never reused.
     pub fn id(&self) -> StorageId {
         self.id
+    }
+
+    /// Makes the directory that of a cluster, for good. Blocks.
+    ///
+    /// # Errors
+    /// [`StorageError::Unusable`] when it is another's: its files would be taken for leftovers.
+    pub fn claim(&self, cluster_id: Uuid) -> Result<(), StorageError> {
+        format::claim(&self.env, &self.layout, cluster_id)
     }
 
     /// Its directory.
