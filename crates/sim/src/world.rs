@@ -40,7 +40,8 @@ pub struct World {
     /// The simulated environment and its handles for faults.
     pub sim: Sim,
     settings: Vec<String>,
-    directories: usize,
+    /// How many log directories the next life is given.
+    pub directories: usize,
 }
 
 /// One life of the broker.
