@@ -84,8 +84,9 @@ impl<S: Derived> Log<S> {
     fn aged(&self) -> Result<Vec<Aged>, AppendError> {
         let view = self.view.load();
         let age = |segment: &crate::log::Held| {
-            let max_timestamp_ms = segment.max_timestamp()?.unwrap_or(-1);
-            Ok(Aged { end: segment.end(), bytes: segment.bytes(), max_timestamp_ms })
+            // Records without timestamps are as old as the file.
+            let timestamp_ms = segment.max_timestamp()?.or_else(|| segment.modified_ms()).unwrap_or(-1);
+            Ok(Aged { end: segment.end(), bytes: segment.bytes(), timestamp_ms })
         };
         view.segments.iter().map(age).collect()
     }

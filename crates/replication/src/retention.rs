@@ -1,8 +1,8 @@
 //! Which segments at the head of a log may go. Pure.
 //!
-//! Kafka's rules: a segment is expired when its largest timestamp is older than `retention.ms`, or
-//! when the log without it still has `retention.bytes`; only whole segments from the front go, and
-//! nothing beyond the high watermark.
+//! Kafka's rules: a segment is expired when its largest timestamp (or its file, where records have none)
+//! is older than `retention.ms`, or when the log without it still has `retention.bytes`; only whole
+//! segments from the front go, and nothing beyond the high watermark.
 
 use base::ids::{Offset, TimestampMs};
 
@@ -13,8 +13,9 @@ pub struct Aged {
     pub end: Offset,
     /// Length, bytes.
     pub bytes: u64,
-    /// Largest record timestamp; -1 when it holds no record with one.
-    pub max_timestamp_ms: TimestampMs,
+    /// Largest record timestamp, or when the file was last written where no record has one; -1 when neither is
+    /// known.
+    pub timestamp_ms: TimestampMs,
 }
 
 /// How much a topic keeps; `None` is without limit.
@@ -41,9 +42,8 @@ pub fn expired_head(
         if segment.end > high_watermark || segment.bytes == 0 {
             break;
         }
-        let age_ms = now_ms.saturating_sub(segment.max_timestamp_ms);
-        let by_time =
-            segment.max_timestamp_ms >= 0 && limits.retention_ms.is_some_and(|limit| age_ms > limit);
+        let age_ms = now_ms.saturating_sub(segment.timestamp_ms);
+        let by_time = segment.timestamp_ms >= 0 && limits.retention_ms.is_some_and(|limit| age_ms > limit);
         let rest = total - segment.bytes;
         let by_size = limits.retention_bytes.is_some_and(|limit| rest >= limit);
         if !by_time && !by_size {
@@ -61,8 +61,8 @@ mod tests {
 
     const FOREVER: Limits = Limits { retention_ms: None, retention_bytes: None };
 
-    fn segment(end: Offset, bytes: u64, max_timestamp_ms: TimestampMs) -> Aged {
-        Aged { end, bytes, max_timestamp_ms }
+    fn segment(end: Offset, bytes: u64, timestamp_ms: TimestampMs) -> Aged {
+        Aged { end, bytes, timestamp_ms }
     }
 
     #[test]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_without_timestamps_does_not_expire_by_time() {
+    fn a_segment_of_unknown_age_does_not_expire_by_time() {
         let limits = Limits { retention_ms: Some(0), ..FOREVER };
         assert_eq!(expired_head(&[segment(10, 5, -1)], limits, 10, 1_000), None);
     }

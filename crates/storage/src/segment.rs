@@ -262,6 +262,12 @@ impl Segment {
         Ok((timestamp >= 0).then_some(timestamp))
     }
 
+    /// When it was last written to, wall clock, ms; `None` where the file system does not tell, and before
+    /// the first append.
+    pub fn modified_ms(&self) -> Option<TimestampMs> {
+        self.storage.env.disk.modified_ms(&self.path(SegmentFile::Log)).ok()
+    }
+
     /// Who is told of progress from now on, in the place of an earlier one. Of a failure of the storage
     /// that happened before it is told at once.
     pub fn set_listener(&self, listener: Arc<dyn DurableListener>) {

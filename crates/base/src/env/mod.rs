@@ -171,6 +171,10 @@ pub trait Disk: Send + Sync {
     fn sync_all(&self, path: &Path) -> io::Result<()>;
     /// Whether the path exists.
     fn exists(&self, path: &Path) -> bool;
+    /// When a file was last written, wall clock, ms; `Unsupported` where the file system does not tell.
+    fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("{} has no times", path.display())))
+    }
     /// Room left.
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes an exclusive lock on a file (created when absent) that lasts until the handle is

@@ -150,3 +150,16 @@ fn space_and_boot_id_are_there() {
         assert_eq!(file.len().unwrap(), 0);
     });
 }
+
+#[test]
+fn the_real_disk_tells_when_a_file_was_last_written() {
+    let env = Env::os();
+    let path = std::env::temp_dir().join(format!("vltava-disk-{}", env.random_uuid()));
+    let file = env.disk.open(&path, OpenMode::CreateNew).unwrap();
+    file.write_all_at(&[IoSlice::new(b"now")], 0).unwrap();
+    let age_ms = env.clock.wall_ms() - env.disk.modified_ms(&path).unwrap();
+    env.disk.remove_file(&path).unwrap();
+    // File systems round, and the kernel's clock ticks.
+    assert!((-1_000..60_000).contains(&age_ms), "{age_ms}");
+    assert!(env.disk.modified_ms(&path).is_err());
+}
