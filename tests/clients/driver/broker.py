@@ -17,10 +17,12 @@ from pathlib import Path
 
 KAFKA_VERSION = "4.3.1"
 
-# What the suites count on, for either broker. A short delay keeps group tests quick, yet lets members
-# that start together meet in one generation.
+# What the suites count on, for either broker.
 COMMON_SETTINGS = {
+    # Keeps group tests quick, yet lets members that start together meet in one generation.
     "group.initial.rebalance.delay.ms": "100",
+    # How soon compaction looks again; it leaves topics alone that no case has compacted.
+    "log.cleaner.backoff.ms": "100",
 }
 
 # What a one-node Apache Kafka needs on top, since its defaults are for three.
