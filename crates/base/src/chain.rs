@@ -357,7 +357,7 @@ impl PartitionState {
         if asked == self.leader_epoch {
             return Some((asked, log_end));
         }
-        if asked > self.leader_epoch || asked.0 < 0 {
+        if asked > self.leader_epoch || asked == LeaderEpoch(-1) {
             return None;
         }
         let mut found = None;
@@ -512,5 +512,6 @@ mod tests {
         trimmed.trim(30).unwrap();
         assert_eq!(trimmed.epoch_end(LeaderEpoch(1), 37), Some((LeaderEpoch(1), 30)));
         assert_eq!(trimmed.epoch_end(LeaderEpoch(-1), 37), None);
+        assert_eq!(trimmed.epoch_end(LeaderEpoch(-5), 37), Some((LeaderEpoch(-5), 30)));
     }
 }

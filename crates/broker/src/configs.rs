@@ -120,6 +120,10 @@ impl Broker {
                 Operation::Subtract(items) => (ListChange::Subtract, items),
             };
             let key = self.key(resource, &name)?;
+            if matches!(change, ListChange::Append) && items.split(',').any(|item| item.trim().is_empty()) {
+                let message = format!("`{items}` has an empty item, which `{name}` cannot have.");
+                return Err(Refusal::new(ErrorCode::InvalidConfig, message));
+            }
             let current = values.get(&name).cloned().or_else(|| self.value_behind(resource, key));
             let list = change_list(key, current.as_deref(), change, &items).map_err(invalid)?;
             values.insert(name, list);
@@ -185,6 +189,14 @@ pub(crate) fn broker_resource(own: BrokerId, name: &str) -> Result<Resource, Ref
     }
 }
 
+/// The broker whose loggers are meant; log levels belong to one broker, never to all.
+pub(crate) fn loggers_of(own: BrokerId, name: &str) -> Result<(), Refusal> {
+    match broker_resource(own, name)? {
+        Resource::AllBrokers => Err(Refusal::new(ErrorCode::InvalidRequest, "Loggers belong to one broker.")),
+        _ => Ok(()),
+    }
+}
+
 /// Keys that need a restart, or that only count for one broker at a time, are not set for (all) brokers.
 fn check_update_modes(before: &Values, after: &Values, wanted: UpdateMode) -> Result<(), Refusal> {
     let changed = |name: &&String| before.get(*name) != after.get(*name);
@@ -215,7 +227,8 @@ fn check_broker_values(
     let (_, known) = config.with_changes(before.0, before.1);
     let (_, errors) = config.with_changes(after.0, after.1);
     match errors.into_iter().find(|error| !known.contains(error)) {
-        Some(error) => Err(invalid(error)),
+        // Of a topic Kafka says that the config is invalid, of a broker that the request is (KAFKA-13609).
+        Some(error) => Err(Refusal::new(ErrorCode::InvalidRequest, error.to_string())),
         None => Ok(()),
     }
 }
@@ -272,5 +285,7 @@ mod tests {
         for bad in ["4", "x", " 3", "3.0"] {
             assert_eq!(broker_resource(own, bad).unwrap_err().code, ErrorCode::InvalidRequest, "{bad}");
         }
+        assert!(loggers_of(own, "3").is_ok());
+        assert_eq!(loggers_of(own, "").unwrap_err().code, ErrorCode::InvalidRequest);
     }
 }

@@ -13,6 +13,9 @@ use replication::StorageState;
 
 use crate::broker::Broker;
 
+/// The name under which Kafka keeps its metadata, which it lets nobody take.
+pub(crate) const METADATA_TOPIC: &str = "__cluster_metadata";
+
 /// Asks for the default of the broker (KIP-464).
 pub(crate) const DEFAULT: i32 = -1;
 
@@ -156,6 +159,10 @@ impl Broker {
 
     fn check_topic(&self, spec: TopicSpec, budget: &mut usize) -> Result<NewTopic, Refused> {
         check_name(&spec.name)?;
+        if spec.name == METADATA_TOPIC {
+            let message = format!("`{METADATA_TOPIC}` is the name of Kafka's own metadata log.");
+            return Err(Refused::new(ErrorCode::InvalidRequest, message));
+        }
         if self.image().topic(&spec.name).is_some() {
             let message = format!("Topic '{}' already exists.", spec.name);
             return Err(Refused::new(ErrorCode::TopicAlreadyExists, message));

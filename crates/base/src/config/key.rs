@@ -1,5 +1,6 @@
 //! One row of a config table: what a key is, what it takes, and typed access to its value.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -337,10 +338,16 @@ impl ConfigKey {
         }
     }
 
-    /// Reads a value in text form and checks it. Blanks around it do not count.
+    /// Reads a value in text form and checks it. Blanks around it do not count, nor does an item of a list of choices
+    /// that is there already (KIP-1161).
     pub fn parse(&self, text: &str) -> Result<Value, InvalidValue> {
         let value = self.read(text).filter(|value| self.takes(value));
-        value.ok_or_else(|| self.invalid(text))
+        let mut value = value.ok_or_else(|| self.invalid(text))?;
+        if let (Valid::EachOf(_), Value::List(items)) = (self.valid, &mut value) {
+            let mut seen = HashSet::new();
+            items.retain(|item| seen.insert(item.clone()));
+        }
+        Ok(value)
     }
 
     /// The error that `text` is nothing this key takes.

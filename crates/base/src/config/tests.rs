@@ -337,6 +337,14 @@ fn topic_values_are_checked_alone_and_together() {
 }
 
 #[test]
+fn a_list_of_choices_has_each_once() {
+    let key = topic_key("cleanup.policy").unwrap();
+    assert_eq!(key.parse("compact, delete ,compact").unwrap().to_text().as_deref(), Some("compact,delete"));
+    let key = broker_key("log.dirs").unwrap();
+    assert_eq!(key.parse("/a,/a").unwrap().to_text().as_deref(), Some("/a,/a"));
+}
+
+#[test]
 fn lists_grow_and_shrink() {
     let policy = topic_key("cleanup.policy").unwrap();
     let change = |current, change, items| change_list(policy, current, change, items).unwrap();

@@ -20,11 +20,16 @@ use wire::message::{
     TopicProduceResponse,
 };
 
+use super::by_topic::ByTopic;
 use super::{Close, RequestContext};
 use crate::partition::{self, AppendFailure, Appended, Partition, append_code};
 
 /// Version from which topics are named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;
+
+/// Shortest time a batch gets to reach the disk. Kafka's timeout is about copies on other brokers; what its own disk
+/// takes it waits for, and so a client may well ask for no time at all.
+const TIMEOUT_MIN: Duration = Duration::from_secs(5);
 
 /// A partition of the request on its way.
 enum Begun {
@@ -57,37 +62,29 @@ pub(crate) async fn handle<'a>(
     request: ProduceRequest<'a>,
 ) -> Result<Option<ProduceResponse<'a>>, Close> {
     let now_ms = context.broker.env.clock.wall_ms();
-    let deadline = context.broker.env.clock.now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
-    let mut begun = Vec::with_capacity(request.topic_data.len());
+    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64).max(TIMEOUT_MIN);
+    let deadline = context.broker.env.clock.now() + timeout;
+    let mut begun = Vec::new();
     for topic in &request.topic_data {
-        let partitions: Vec<_> = topic
-            .partition_data
-            .iter()
-            .map(|data| {
-                let begun = begin(context, &request, topic, data.index, data.records, now_ms);
-                (data.index, begun.unwrap_or_else(Begun::Refused))
-            })
-            .collect();
-        begun.push(partitions);
-    }
-    let mut responses = Vec::with_capacity(begun.len());
-    let mut failed = None;
-    for (topic, partitions) in request.topic_data.into_iter().zip(begun) {
-        let mut partition_responses = Vec::with_capacity(partitions.len());
-        for (index, begun) in partitions {
-            let response = finish(context, index, begun, deadline).await;
-            if response.error_code != 0 {
-                failed = Some(ErrorCode::from_code(response.error_code));
-                context.broker.metrics_of(&topic.name).produce_failed();
-            }
-            partition_responses.push(response);
+        for data in &topic.partition_data {
+            let partition = begin(context, &request, topic, data.index, data.records, now_ms);
+            begun.push((topic, data.index, partition.unwrap_or_else(Begun::Refused)));
         }
-        responses.push(TopicProduceResponse {
-            name: topic.name,
-            topic_id: topic.topic_id,
-            partition_responses,
-        });
     }
+    let mut finished = ByTopic::new();
+    let mut failed = None;
+    for (topic, index, begun) in begun {
+        let response = finish(context, index, begun, deadline).await;
+        if response.error_code != 0 {
+            failed = Some(ErrorCode::from_code(response.error_code));
+            context.broker.metrics_of(&topic.name).produce_failed();
+        }
+        finished.add(&(topic.name.clone(), topic.topic_id), response);
+    }
+    let responses = finished.into_entries().map(|((name, topic_id), partition_responses)| {
+        TopicProduceResponse { name, topic_id, partition_responses }
+    });
+    let responses = responses.collect();
     if request.acks != 0 {
         return Ok(Some(ProduceResponse { responses, ..ProduceResponse::default() }));
     }
@@ -106,14 +103,14 @@ fn begin(
     records: Option<&[u8]>,
     now_ms: TimestampMs,
 ) -> Result<Begun, Refusal> {
-    if !matches!(request.acks, -1..=1) {
-        return Err(ErrorCode::InvalidRequiredAcks.into());
-    }
     let partition = if context.api_version >= TOPIC_ID_VERSION {
         context.broker.partition_by_id(topic.topic_id, index)?
     } else {
         context.broker.partition(&topic.name, index)?
     };
+    if !matches!(request.acks, -1..=1) {
+        return Err(ErrorCode::InvalidRequiredAcks.into());
+    }
     if context.broker.is_internal(&partition.topic) {
         // Only the broker itself writes group state; a client that could would forge commits.
         return Err(ErrorCode::InvalidTopicException.into());

@@ -118,7 +118,8 @@ impl Reader {
         room: usize,
         first: bool,
     ) -> Result<PartitionData, ErrorCode> {
-        partition.check_epoch(asked.current_leader_epoch)?;
+        // Any negative epoch stands for none here.
+        partition.check_epoch(asked.current_leader_epoch.max(-1))?;
         let log = &partition.log;
         let mut data = PartitionData {
             high_watermark: log.high_watermark(),

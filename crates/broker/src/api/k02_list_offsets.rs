@@ -8,7 +8,6 @@
 //! A search by time finds the first record, inside compressed batches too, with at least the
 //! timestamp asked for; none is offset -1, not an error.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::error::ErrorCode;
@@ -19,6 +18,7 @@ use wire::message::{
     ListOffsetsTopicResponse,
 };
 
+use super::by_topic::{ByTopic, Mention, Mentions};
 use super::{Close, RequestContext};
 use crate::partition::Partition;
 
@@ -44,31 +44,23 @@ pub(crate) async fn handle<'a>(
     context: &RequestContext<'_>,
     request: ListOffsetsRequest<'a>,
 ) -> Result<ListOffsetsResponse<'a>, Close> {
-    let mut mentions: HashMap<(&str, i32), usize> = HashMap::new();
-    for (topic, asked) in
-        request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)))
-    {
-        *mentions.entry((&topic.name, asked.partition_index)).or_default() += 1;
-    }
-    let mut topics: Vec<ListOffsetsTopicResponse<'a>> = Vec::with_capacity(request.topics.len());
-    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut asked = Vec::new();
     for topic in &request.topics {
-        for asked in &topic.partitions {
-            let response = match mentions.get_mut(&(&*topic.name, asked.partition_index)) {
-                Some(1) | None => look_up(context, &topic.name, asked).await,
-                Some(0) => continue,
-                Some(count) => {
-                    *count = 0;
-                    refused(asked.partition_index, ErrorCode::InvalidRequest)
-                }
-            };
-            let place = *places.entry(&topic.name).or_insert_with(|| {
-                topics.push(ListOffsetsTopicResponse { name: topic.name.clone(), partitions: Vec::new() });
-                topics.len() - 1
-            });
-            topics[place].partitions.push(response);
-        }
+        asked.extend(topic.partitions.iter().map(|partition| (&topic.name, partition)));
     }
+    let mut mentions =
+        Mentions::of(asked.iter().map(|(topic, partition)| (*topic, partition.partition_index)));
+    let mut found = ByTopic::new();
+    for (topic, partition) in asked {
+        let response = match mentions.next(&(topic, partition.partition_index)) {
+            Mention::Only => look_up(context, topic, partition).await,
+            Mention::FirstOfSeveral => refused(partition.partition_index, ErrorCode::InvalidRequest),
+            Mention::Again => continue,
+        };
+        found.add(topic, response);
+    }
+    let topics = found.into_entries().map(|(name, partitions)| ListOffsetsTopicResponse { name, partitions });
+    let topics = topics.collect();
     Ok(ListOffsetsResponse { topics, ..ListOffsetsResponse::default() })
 }
 
@@ -100,7 +92,6 @@ fn refused(partition_index: i32, code: ErrorCode) -> ListOffsetsPartitionRespons
         timestamp: -1,
         offset: -1,
         leader_epoch: -1,
-        ..ListOffsetsPartitionResponse::default()
     }
 }
 

@@ -21,7 +21,7 @@ use wire::message::{MetadataRequest, MetadataResponse};
 use super::cluster::{self, BrokerView, PartitionView};
 use super::{Close, RequestContext, authorized};
 use crate::groups::OFFSETS_TOPIC;
-use crate::topics::{DEFAULT, TopicSpec};
+use crate::topics::{DEFAULT, METADATA_TOPIC, TopicSpec};
 
 /// Version from which a topic may be named by id.
 const TOPIC_ID_VERSION: i16 = 12;
@@ -122,7 +122,10 @@ async fn create_missing<'n>(
     for name in missing {
         if let Err(refused) = metadata::check_name(name) {
             codes.insert(*name, refused.code);
-        } else if !may_create || !broker.config().get(keys::AUTO_CREATE_TOPICS_ENABLE) {
+        } else if !may_create
+            || !broker.config().get(keys::AUTO_CREATE_TOPICS_ENABLE)
+            || *name == METADATA_TOPIC
+        {
             codes.insert(*name, ErrorCode::UnknownTopicOrPartition);
         } else if *name == OFFSETS_TOPIC {
             codes.extend(broker.groups.ensure(broker).await.err().map(|code| (*name, code)));

@@ -46,8 +46,11 @@ pub(crate) async fn handle(
         }
     }
     if !topics.is_empty() {
-        for topic in commit(context, &request, topics).await {
-            add(&mut responses, topic);
+        let committed = commit(context, &request, topics).await;
+        if responses.is_empty() {
+            responses = committed;
+        } else {
+            committed.into_iter().for_each(|topic| add(context.api_version, &mut responses, topic));
         }
     }
     Ok(OffsetCommitResponse { topics: responses, ..OffsetCommitResponse::default() })
@@ -55,11 +58,13 @@ pub(crate) async fn handle(
 
 /// Adds the outcomes of a topic to those of its partitions that were refused, if there are any.
 fn add(
+    version: i16,
     responses: &mut Vec<OffsetCommitResponseTopic<'static>>,
     mut topic: OffsetCommitResponseTopic<'static>,
 ) {
-    let same = |other: &&mut OffsetCommitResponseTopic<'_>| {
-        (&other.name, other.topic_id) == (&topic.name, topic.topic_id)
+    let same = |other: &&mut OffsetCommitResponseTopic<'_>| match version {
+        TOPIC_ID_VERSION.. => other.topic_id == topic.topic_id,
+        _ => other.name == topic.name,
     };
     match responses.iter_mut().find(same) {
         Some(other) => other.partitions.append(&mut topic.partitions),

@@ -14,6 +14,9 @@ use super::{Close, RequestContext};
 /// Version from which a request asks for several keys (KIP-699).
 const KEYS_VERSION: i16 = 4;
 
+/// What Kafka has in the place of a message before [`KEYS_VERSION`] when there is nothing wrong; later it is empty.
+const NO_ERROR: &str = "NONE";
+
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
@@ -26,6 +29,7 @@ pub(crate) async fn handle(
     if context.api_version < KEYS_VERSION {
         let Coordinator { node_id, host, port, error_code, error_message, .. } =
             coordinator(context, "", found);
+        let error_message = if found.is_ok() { Some(Cow::Borrowed(NO_ERROR)) } else { error_message };
         return Ok(FindCoordinatorResponse {
             error_code,
             error_message,
@@ -69,7 +73,7 @@ fn coordinator(
                 host: Cow::Owned(address.host),
                 port: i32::from(address.port),
                 error_code: ErrorCode::None.code(),
-                error_message: None,
+                error_message: Some(Cow::Borrowed("")),
             }
         }
         Err((code, message)) => Coordinator {

@@ -1,7 +1,7 @@
 //! CreateTopics (19), versions 2 to 7. The topics' partitions are open when this answers.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use base::config::Described;
 use base::error::ErrorCode;
@@ -11,8 +11,9 @@ use wire::message::create_topics_request::CreatableTopic;
 use wire::message::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use wire::message::{CreateTopicsRequest, CreateTopicsResponse};
 
+use super::by_topic::{Mention, Mentions};
 use super::cluster::is_internal_name;
-use super::{Close, RequestContext};
+use super::{Close, RequestContext, in_time};
 use crate::topics::{CreatedTopic, TopicSpec};
 
 /// Answers the request.
@@ -20,15 +21,12 @@ pub(crate) async fn handle(
     context: &RequestContext<'_>,
     request: CreateTopicsRequest<'_>,
 ) -> Result<CreateTopicsResponse<'static>, Close> {
-    let mut mentions: HashMap<&str, usize> = HashMap::new();
-    for topic in &request.topics {
-        *mentions.entry(&topic.name).or_default() += 1;
-    }
+    let mut mentions = Mentions::of(request.topics.iter().map(|topic| &topic.name));
     let mut results = Vec::with_capacity(request.topics.len());
     let (mut places, mut specs) = (Vec::new(), Vec::new());
     for topic in &request.topics {
-        match mentions.get_mut(&*topic.name) {
-            Some(1) => match specified(topic) {
+        match mentions.next(&&topic.name) {
+            Mention::Only => match in_time(request.timeout_ms).and_then(|()| specified(topic)) {
                 Ok(spec) => {
                     places.push(results.len());
                     specs.push(spec);
@@ -36,13 +34,11 @@ pub(crate) async fn handle(
                 }
                 Err(refused) => results.push(Some(failed(topic.name.to_string(), refused))),
             },
-            // Named more than once: told once, at its first mention.
-            Some(count) if *count > 0 => {
-                *count = 0;
+            Mention::FirstOfSeveral => {
                 let refused = Refusal::new(ErrorCode::InvalidRequest, "The request names the topic twice.");
                 results.push(Some(failed(topic.name.to_string(), refused)));
             }
-            _ => {}
+            Mention::Again => {}
         }
     }
     let created = context.broker.create_topics(specs.clone(), request.validate_only).await;

@@ -1,7 +1,7 @@
 //! DeleteTopics (20), versions 1 to 6: by name, from version 6 on also by id (KIP-516).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use base::config::keys;
 use base::error::ErrorCode;
@@ -11,7 +11,8 @@ use wire::message::delete_topics_request::DeleteTopicState;
 use wire::message::delete_topics_response::DeletableTopicResult;
 use wire::message::{DeleteTopicsRequest, DeleteTopicsResponse};
 
-use super::{Close, RequestContext};
+use super::by_topic::{Mention, Mentions};
+use super::{Close, RequestContext, in_time};
 use crate::topics::unknown_topic;
 
 /// Version from which a topic may be named by id.
@@ -31,39 +32,43 @@ pub(crate) async fn handle(
     } else {
         request.topics
     };
-    let mut mentions: HashMap<DeleteTopicKey, usize> = HashMap::new();
-    for topic in &asked {
-        *mentions.entry(key(topic)).or_default() += 1;
-    }
+    let mut mentions = Mentions::of(asked.iter().map(key));
+    let twice = named_and_by_id(context, &asked);
     let mut responses = Vec::with_capacity(asked.len());
-    for topic in asked {
-        match mentions.get_mut(&key(&topic)) {
-            Some(1) => responses.push(delete(context, topic).await),
-            // Named more than once: told once.
-            Some(count) if *count > 0 => {
-                *count = 0;
-                let refused = Refusal::new(ErrorCode::InvalidRequest, "The request names the topic twice.");
-                responses.push(shown(topic.name, topic.topic_id, Err(refused)));
+    for topic in &asked {
+        let refused = |message: &str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        let response = match mentions.next(&key(topic)) {
+            Mention::Only => match in_time(request.timeout_ms).and_then(|()| find(context, topic)) {
+                Ok((_, id)) if twice.contains(&id) && topic.name.is_none() => continue,
+                Ok((name, id)) if twice.contains(&id) => {
+                    shown(Some(&name), id, refused("The request names the topic by its id, too."))
+                }
+                Ok((name, id)) => shown(Some(&name), id, context.broker.delete_topic(id).await),
+                Err(refused) => shown(topic.name.as_deref(), topic.topic_id, Err(refused)),
+            },
+            Mention::FirstOfSeveral => {
+                shown(topic.name.as_deref(), topic.topic_id, refused("The request names the topic twice."))
             }
-            _ => {}
-        }
+            Mention::Again => continue,
+        };
+        responses.push(response);
     }
     Ok(DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() })
 }
 
-type DeleteTopicKey = (Option<String>, TopicId);
-
-fn key(topic: &DeleteTopicState<'_>) -> DeleteTopicKey {
-    (topic.name.as_deref().map(str::to_owned), topic.topic_id)
+fn key<'t>(topic: &'t DeleteTopicState<'_>) -> (Option<&'t str>, TopicId) {
+    (topic.name.as_deref(), topic.topic_id)
 }
 
-async fn delete(context: &RequestContext<'_>, topic: DeleteTopicState<'_>) -> DeletableTopicResult<'static> {
-    let (name, id) = match find(context, &topic) {
-        Ok(found) => found,
-        Err(refused) => return shown(topic.name, topic.topic_id, Err(refused)),
-    };
-    let deleted = context.broker.delete_topic(id).await;
-    shown(Some(Cow::Owned(name)), id, deleted)
+/// Topics that a request names both by name and by id. They are refused where they are named by name.
+fn named_and_by_id(context: &RequestContext<'_>, asked: &[DeleteTopicState<'_>]) -> HashSet<TopicId> {
+    let image = context.broker.image();
+    let ids: HashSet<TopicId> =
+        asked.iter().filter(|topic| topic.name.is_none()).map(|topic| topic.topic_id).collect();
+    let names =
+        asked.iter().filter(|topic| topic.topic_id.is_zero()).filter_map(|topic| topic.name.as_deref());
+    let named = names.filter_map(|name| image.topic(name)).map(|topic| topic.id);
+    named.filter(|id| ids.contains(id)).collect()
 }
 
 fn find(context: &RequestContext<'_>, topic: &DeleteTopicState<'_>) -> Result<(String, TopicId), Refusal> {
@@ -94,7 +99,7 @@ fn find(context: &RequestContext<'_>, topic: &DeleteTopicState<'_>) -> Result<(S
 }
 
 fn shown(
-    name: Option<Cow<'_, str>>,
+    name: Option<&str>,
     topic_id: TopicId,
     outcome: Result<(), Refusal>,
 ) -> DeletableTopicResult<'static> {
@@ -103,7 +108,7 @@ fn shown(
         Err(refused) => (refused.code, Some(Cow::Owned(refused.message))),
     };
     DeletableTopicResult {
-        name: name.map(|name| Cow::Owned(name.into_owned())),
+        name: name.map(|name| Cow::Owned(name.to_owned())),
         topic_id,
         error_code: code.code(),
         error_message: message,

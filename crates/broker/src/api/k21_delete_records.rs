@@ -3,14 +3,16 @@
 //! Offset -1 stands for the high watermark. A topic that is compacted and not also deleted keeps its
 //! records: POLICY_VIOLATION.
 
+use std::collections::HashMap;
+
 use base::error::ErrorCode;
 use base::ids::Offset;
 use replication::TrimError;
 use wire::message::{
-    DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
-    DeleteRecordsTopicResult,
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
 
+use super::by_topic::ByTopic;
 use super::{Close, RequestContext};
 
 const TO_HIGH_WATERMARK: Offset = -1;
@@ -20,43 +22,52 @@ pub(crate) async fn handle<'a>(
     context: &RequestContext<'_>,
     request: DeleteRecordsRequest<'a>,
 ) -> Result<DeleteRecordsResponse<'a>, Close> {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in &topic.partitions {
-            let result = delete(context, &topic.name, asked).await;
-            partitions.push(DeleteRecordsPartitionResult {
-                partition_index: asked.partition_index,
-                low_watermark: *result.as_ref().unwrap_or(&-1),
-                error_code: result.err().unwrap_or(ErrorCode::None).code(),
-            });
-        }
-        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+    let mut asked = Vec::new();
+    for topic in &request.topics {
+        asked.extend(topic.partitions.iter().map(|partition| (&topic.name, partition)));
     }
+    // Of a partition that is named more than once the last mention counts.
+    let mut offsets: HashMap<_, _> =
+        asked.iter().map(|(topic, asked)| ((*topic, asked.partition_index), asked.offset)).collect();
+    let mut deleted = ByTopic::new();
+    for (topic, asked) in asked {
+        let Some(offset) = offsets.remove(&(topic, asked.partition_index)) else { continue };
+        let result = delete(context, topic, asked.partition_index, offset).await;
+        let result = DeleteRecordsPartitionResult {
+            partition_index: asked.partition_index,
+            low_watermark: *result.as_ref().unwrap_or(&-1),
+            error_code: result.err().unwrap_or(ErrorCode::None).code(),
+        };
+        deleted.add(topic, result);
+    }
+    let topics =
+        deleted.into_entries().map(|(name, partitions)| DeleteRecordsTopicResult { name, partitions });
+    let topics = topics.collect();
     Ok(DeleteRecordsResponse { topics, ..DeleteRecordsResponse::default() })
 }
 
 async fn delete(
     context: &RequestContext<'_>,
     topic: &str,
-    asked: &DeleteRecordsPartition,
+    index: i32,
+    offset: Offset,
 ) -> Result<Offset, ErrorCode> {
+    let partition = context.broker.partition(topic, index)?;
     if context.broker.is_internal(topic) {
         return Err(ErrorCode::InvalidTopicException);
     }
-    let partition = context.broker.partition(topic, asked.partition_index)?;
     let settings = partition.log.settings();
     if settings.compact && !settings.delete {
         return Err(ErrorCode::PolicyViolation);
     }
-    let start = match asked.offset {
+    let start = match offset {
         TO_HIGH_WATERMARK => partition.log.high_watermark(),
         offset => offset,
     };
     partition.log.trim(start).await.map_err(|error| match error {
         TrimError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         TrimError::Chain(_) | TrimError::Append(_) => {
-            tracing::warn!(topic, partition = asked.partition_index, %error, "records are not deleted");
+            tracing::warn!(topic, partition = index, %error, "records are not deleted");
             ErrorCode::NotLeaderOrFollower
         }
     })

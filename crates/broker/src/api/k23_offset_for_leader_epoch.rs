@@ -1,7 +1,7 @@
 //! OffsetForLeaderEpoch (23), versions 2 to 4: where the records of an epoch end (KIP-320).
 //!
 //! Computed from the chain; consumers use it to find out whether the log they read was cut behind
-//! them. An epoch later than the current one, or from before the log, is answered with -1 and -1.
+//! them. An epoch later than the current one is answered with -1 and -1, one from before the log with the log's start.
 
 use base::error::ErrorCode;
 use base::ids::LeaderEpoch;

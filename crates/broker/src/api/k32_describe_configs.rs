@@ -12,7 +12,7 @@ use wire::message::describe_configs_response::{
 use wire::message::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::{Close, RequestContext};
-use crate::configs::broker_resource;
+use crate::configs::{broker_resource, loggers_of};
 use crate::topics::unknown_topic;
 
 /// Kafka's number for topics.
@@ -31,7 +31,8 @@ pub(crate) async fn handle(
     let results = request.resources.into_iter().map(|resource| {
         let described = describe(context, &resource);
         let (code, message, configs) = match described {
-            Ok(configs) => (ErrorCode::None, None, configs),
+            // Empty rather than null, as in Kafka.
+            Ok(configs) => (ErrorCode::None, Some(Cow::Borrowed("")), configs),
             Err(refused) => (refused.code, Some(Cow::Owned(refused.message)), Vec::new()),
         };
         // No keys, or an empty list of them, means all; unknown ones are left out.
@@ -70,7 +71,7 @@ fn describe(
             _ => Ok(config.describe()),
         },
         // Log levels are not set through the protocol here, so there are none to show.
-        BROKER_LOGGER => broker_resource(broker.id, name).map(|_| Vec::new()),
+        BROKER_LOGGER => loggers_of(broker.id, name).map(|()| Vec::new()),
         other => {
             let message = format!("Resources of type {other} have no values here.");
             Err(Refusal::new(ErrorCode::InvalidRequest, message))

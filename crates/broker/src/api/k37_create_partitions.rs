@@ -1,7 +1,6 @@
 //! CreatePartitions (37), versions 0 to 3: more partitions for a topic. They are open when this answers.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use base::error::ErrorCode;
 use metadata::Refusal;
@@ -9,7 +8,8 @@ use wire::message::create_partitions_request::CreatePartitionsTopic;
 use wire::message::create_partitions_response::CreatePartitionsTopicResult;
 use wire::message::{CreatePartitionsRequest, CreatePartitionsResponse};
 
-use super::{Close, RequestContext};
+use super::by_topic::{Mention, Mentions};
+use super::{Close, RequestContext, in_time};
 use crate::groups::OFFSETS_TOPIC;
 
 /// Answers the request.
@@ -17,20 +17,18 @@ pub(crate) async fn handle(
     context: &RequestContext<'_>,
     request: CreatePartitionsRequest<'_>,
 ) -> Result<CreatePartitionsResponse<'static>, Close> {
-    let mut mentions: HashMap<&str, usize> = HashMap::new();
-    for topic in &request.topics {
-        *mentions.entry(&topic.name).or_default() += 1;
-    }
+    let mut mentions = Mentions::of(request.topics.iter().map(|topic| &topic.name));
     let mut results = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
-        let outcome = match mentions.get_mut(&*topic.name) {
-            Some(1) => create(context, topic, request.validate_only).await,
-            // Named more than once: told once.
-            Some(count) if *count > 0 => {
-                *count = 0;
+        let outcome = match mentions.next(&&topic.name) {
+            Mention::Only => match in_time(request.timeout_ms) {
+                Ok(()) => create(context, topic, request.validate_only).await,
+                Err(overdue) => Err(overdue),
+            },
+            Mention::FirstOfSeveral => {
                 Err(Refusal::new(ErrorCode::InvalidRequest, "The request names the topic twice."))
             }
-            _ => continue,
+            Mention::Again => continue,
         };
         let (code, message) = match outcome {
             Ok(()) => (ErrorCode::None, None),

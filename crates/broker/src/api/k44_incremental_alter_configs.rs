@@ -13,7 +13,7 @@ use wire::message::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsRespo
 use super::k32_describe_configs::BROKER_LOGGER;
 use super::k33_alter_configs::{Repeated, key_twice, no_value, target};
 use super::{Close, RequestContext};
-use crate::configs::{Change, Operation, broker_resource};
+use crate::configs::{Change, Operation, loggers_of};
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -53,7 +53,7 @@ async fn alter(
     validate_only: bool,
 ) -> Result<(), Refusal> {
     if resource.resource_type == BROKER_LOGGER {
-        broker_resource(context.broker.id, &resource.resource_name)?;
+        loggers_of(context.broker.id, &resource.resource_name)?;
         let message = "Log levels are not set through the protocol here.";
         return Err(Refusal::new(ErrorCode::InvalidConfig, message));
     }

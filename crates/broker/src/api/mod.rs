@@ -7,6 +7,7 @@
 //! Which of them are served, and in which versions, stands in [`crate::dispatch`].
 
 mod authorized;
+mod by_topic;
 mod cluster;
 mod codes;
 pub(crate) mod k00_produce;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use base::error::ErrorCode;
 use bytes::Bytes;
 use coordinator::{Answer, Request};
+use metadata::Refusal;
 
 use crate::broker::Broker;
 use crate::net::ConnectionInfo;
@@ -73,6 +75,14 @@ impl RequestContext<'_> {
             () = self.broker.drain.draining() => Err(ErrorCode::CoordinatorNotAvailable),
         }
     }
+}
+
+/// Refuses what was to be done before it was asked for: Kafka's controller gives up what is overdue when it comes.
+fn in_time(timeout_ms: i32) -> Result<(), Refusal> {
+    if timeout_ms >= 0 {
+        return Ok(());
+    }
+    Err(Refusal::new(ErrorCode::RequestTimedOut, format!("A timeout of {timeout_ms} ms is over at once.")))
 }
 
 /// The code for an answer of another kind than the question: a bug of ours.

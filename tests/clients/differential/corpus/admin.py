@@ -4,14 +4,14 @@ import uuid
 
 from proof.connection import Session
 
-from .helpers import STRANGE, create, fill, gone, settle, topic, values
+from .helpers import STRANGE, coordinate, create, fill, gone, settle, topic, values
 
 
 def create_topics(session: Session) -> None:
     create(session, "existing")
     for version in session.each("CreateTopics"):
         def ask(step: str, *topics: dict, **more) -> dict:
-            return session.call(step, "CreateTopics", version, topics=list(topics), timeoutMs=15000, **more)
+            return session.call(step, "CreateTopics", version, **{"topics": list(topics), "timeoutMs": 15000, **more})
 
         name = f"created-v{version}"
         ask("plain", topic(name, 2, retention_ms="100000", cleanup_policy="compact"))
@@ -42,6 +42,12 @@ def create_topics(session: Session) -> None:
         ask("same config twice", {**topic(f"{name}-c6"), "configs": [
             {"name": "retention.ms", "value": "1000"}, {"name": "retention.ms", "value": "2000"}]})
         ask("min insync beyond replicas", topic(f"{name}-c7", min_insync_replicas="3"))
+        ask("reserved name", topic("__consumer_offsets"), validateOnly=True)
+        ask("metadata's name", topic("__cluster_metadata"), validateOnly=True)
+        ask("replicas minus two", topic(f"{name}-r2", 1, -2))
+        ask("validate only, bad", topic(f"{name}-p9", 0), validateOnly=True)
+        ask("empty config name", {**topic(f"{name}-c8"), "configs": [{"name": "", "value": "x"}]})
+        ask("negative timeout", topic(f"{name}-t1"), timeoutMs=-1)
         ask("dots", topic(f"col.lide.v{version}"))
         ask("collides with dots", topic(f"col_lide_v{version}"))
 
@@ -80,7 +86,16 @@ def delete_topics(session: Session) -> None:
         gone(session, names[1])
         ask("nothing")
         ask("bad name", "not/ok")
+        ask("empty name", "")
+        ask("metadata's name", "__cluster_metadata")
+        session.call("negative timeout", "DeleteTopics", version, timeoutMs=-1,
+                     **({"topicNames": [names[2]]} if version < 6 else {"topics": [{"name": names[2]}]}))
         if version >= 6:
+            ask("same id twice", ids[2], ids[2])
+            ask("by name and by id", names[2], ids[2])
+            ask("same strange id twice", STRANGE, STRANGE)
+            ids[2] = create(session, f"{names[2]}-again")
+            names[2] = f"{names[2]}-again"
             ask("by id", ids[2])
             gone(session, names[2])
             ask("by id again", ids[2])
@@ -93,6 +108,7 @@ def delete_topics(session: Session) -> None:
 
 
 def create_partitions(session: Session) -> None:
+    coordinate(session, "any")  # brings the topic of groups into being
     node = session.ask("Metadata", 5, topics=[])["brokers"][0]["nodeId"]
     for version in session.each("CreatePartitions"):
         name = f"grown-v{version}"
@@ -113,6 +129,10 @@ def create_partitions(session: Session) -> None:
         ask("to a negative number", grow(-1))
         ask("unknown topic", grow(3, name="grown-unknown"))
         ask("same topic twice", grow(4), grow(5))
+        ask("bad name", grow(4, name="not/ok"))
+        ask("empty name", grow(4, name=""))
+        ask("far too many", grow(2**31 - 1))
+        session.call("negative timeout", "CreatePartitions", version, topics=[grow(9)], timeoutMs=-1)
         ask("placed", grow(4, [node]))
         settle(session, name, 4)
         ask("placed too few", grow(6, [node]))
@@ -121,9 +141,11 @@ def create_partitions(session: Session) -> None:
         ask("placed on two of one", grow(5, [node, node + 77]))
         ask("placed by an empty list", {"name": name, "count": 5, "assignments": []})
         ask("nothing")
+        ask("groups' topic", grow(60, name="__consumer_offsets"), validateOnly=True)
 
 
 def delete_records(session: Session) -> None:
+    coordinate(session, "any")  # brings the topic of groups into being
     for version in session.each("DeleteRecords"):
         name = f"trimmed-v{version}"
         create(session, name)
@@ -142,11 +164,24 @@ def delete_records(session: Session) -> None:
         ask("all", -1)
         ask("at the end", 20)
         ask("unknown partition", 1, partition=7)
+        ask("negative partition", 1, partition=-1)
+        ask("empty name", 1, name="")
+        ask("groups' topic", 0, name="__consumer_offsets")
+        ask("unknown partition of the groups' topic", 0, partition=9999, name="__consumer_offsets")
+        session.call("same partition twice", "DeleteRecords", version, timeoutMs=10000, topics=[
+            {"name": name, "partitions": [{"partitionIndex": 0, "offset": n} for n in (20, 19)]}])
+        session.call("same topic twice", "DeleteRecords", version, timeoutMs=10000, topics=[
+            {"name": name, "partitions": [{"partitionIndex": n, "offset": 20}]} for n in (0, 1)])
+        session.call("no partitions", "DeleteRecords", version, timeoutMs=1000, topics=[
+            {"name": name, "partitions": []}])
         ask("unknown topic", 1, name="trimmed-unknown")
         session.call("no topics", "DeleteRecords", version, timeoutMs=1000, topics=[])
         compact = f"trimmed-compact-v{version}"
         create(session, compact, cleanup_policy="compact")
         ask("compacted topic", 0, name=compact)
+        both = f"trimmed-both-v{version}"
+        create(session, both, cleanup_policy="compact,delete")
+        ask("compacted and deleted topic", 0, name=both)
     session.call("what is left", "ListOffsets", 5, replicaId=-1, topics=[
         {"name": "trimmed-v0", "partitions": [{"partitionIndex": 0, "timestamp": -2}]}])
 

@@ -33,10 +33,12 @@ def metadata(session: Session) -> None:
         session.call("none", "Metadata", version, topics=[] if version else [{"name": "metadata-a"}], **quiet)
         session.call("two", "Metadata", version, topics=[{"name": "metadata-b"}, {"name": "metadata-a"}], **quiet)
         session.call("twice", "Metadata", version, topics=[{"name": "metadata-a"}] * 2, **quiet)
+        session.call("metadata's topic", "Metadata", version, topics=[{"name": "__cluster_metadata"}], **quiet)
         for step, name in [("empty", ""), ("dots", ".."), ("slash", "a/b"), ("long", "x" * 250)]:
             session.call(f"bad name: {step}", "Metadata", version, topics=[{"name": name}], **quiet)
         if version >= 4:
-            session.call("unknown", "Metadata", version, topics=[{"name": "metadata-unknown"}], **quiet)
+            for step, name in [("unknown", "metadata-unknown"), ("groups' topic", "__consumer_offsets")]:
+                session.call(step, "Metadata", version, topics=[{"name": name}], **quiet)
         if version >= 8:
             session.call("operations", "Metadata", version, topics=[{"name": "metadata-a"}],
                          includeTopicAuthorizedOperations=True,
@@ -45,6 +47,9 @@ def metadata(session: Session) -> None:
             for step, one in [("id", known), ("unknown id", STRANGE), ("id and name", known)]:
                 name = "metadata-a" if step == "id and name" else None
                 session.call(f"by {step}", "Metadata", version, topics=[{"topicId": one, "name": name}], **quiet)
+            session.call("by id twice", "Metadata", version, topics=[{"topicId": known, "name": None}] * 2, **quiet)
+            session.call("by id and by name", "Metadata", version, topics=[
+                {"topicId": known, "name": None}, {"topicId": ZERO, "name": "metadata-b"}], **quiet)
             session.call("null name", "Metadata", version, topics=[{"topicId": ZERO, "name": None}], **quiet)
 
 
@@ -56,6 +61,8 @@ def auto_create(session: Session) -> None:
         settle(session, name, 1)
         session.call("created", "Metadata", version, topics=[{"name": name}], allowAutoTopicCreation=True)
         session.call("bad name", "Metadata", version, topics=[{"name": "not/ok"}], allowAutoTopicCreation=True)
+        session.call("metadata's topic", "Metadata", version, topics=[{"name": "__cluster_metadata"}],
+                     allowAutoTopicCreation=True)
         session.ask("DeleteTopics", 5, topicNames=[name], timeoutMs=10000)
         gone(session, name)
 
@@ -67,6 +74,8 @@ def describe_cluster(session: Session) -> None:
         if version >= 1:
             session.call("controllers", "DescribeCluster", version, endpointType=2)
             session.call("strange endpoint", "DescribeCluster", version, endpointType=7)
+        if version >= 2:
+            session.call("fenced brokers", "DescribeCluster", version, includeFencedBrokers=True)
 
 
 def describe_topic_partitions(session: Session) -> None:
@@ -87,6 +96,12 @@ def describe_topic_partitions(session: Session) -> None:
     ask("cursor beyond", ["partitions-a"], cursor={"topicName": "partitions-a", "partitionIndex": 9})
     ask("cursor before", ["partitions-a"], cursor={"topicName": "partitions-a", "partitionIndex": -1})
     ask("limit of zero", ["partitions-a"], responsePartitionLimit=0)
+    ask("negative limit", ["partitions-a"], responsePartitionLimit=-1)
+    ask("twice", ["partitions-a", "partitions-a"])
+    ask("empty name", [""])
+    ask("cursor at another topic", ["partitions-b"], cursor={"topicName": "partitions-a", "partitionIndex": 0})
+    ask("cursor at an unknown topic", ["partitions-b"], cursor={"topicName": "partitions-c", "partitionIndex": 0})
+    ask("all", [], responsePartitionLimit=4)
 
 
 def find_coordinator(session: Session) -> None:
@@ -99,9 +114,12 @@ def find_coordinator(session: Session) -> None:
             session.call("groups", "FindCoordinator", version, coordinatorKeys=["coordinated", "other"], keyType=0)
             session.call("nothing", "FindCoordinator", version, coordinatorKeys=[], keyType=0)
             session.call("empty", "FindCoordinator", version, coordinatorKeys=[""], keyType=0)
+            session.call("twice", "FindCoordinator", version, coordinatorKeys=["coordinated"] * 2, keyType=0)
         if version >= 1:
             keys = {"key": "x"} if version < 4 else {"coordinatorKeys": ["x"]}
             session.call("strange kind", "FindCoordinator", version, keyType=9, **keys)
+            session.call("share group", "FindCoordinator", version, keyType=2, **keys)
+            session.call("negative kind", "FindCoordinator", version, keyType=-1, **keys)
 
 
 SCENARIOS = [

@@ -6,13 +6,15 @@ import uuid
 from proof.connection import Session
 from proof.records import BASE_TIME, Record, batch
 
-from .helpers import STRANGE, create, produced, until, values
+from .helpers import STRANGE, coordinate, create, produced, until, values
 
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 8, 16, 32
 
 
 def produce(session: Session) -> None:
     ids = {name: create(session, name, 2) for name in ["produced", "produced-other"]}
+    coordinate(session, "any")
+    ids["__consumer_offsets"] = session.ask("Metadata", 12, topics=[{"name": "__consumer_offsets"}])["topics"][0]["topicId"]
     for version in session.each("Produce"):
         def place(name: str) -> str | uuid.UUID:
             return ids.get(name, STRANGE) if version >= 13 else name
@@ -28,6 +30,23 @@ def produce(session: Session) -> None:
         ask("unknown topic", values(1), name="produced-unknown")
         ask("unknown partition", values(1), partition=9)
         ask("negative partition", values(1), partition=-1)
+        ask("groups' topic", values(1), name="__consumer_offsets")
+        ask("other strange acks", values(1), acks=-2)
+        session.call("no partitions", "Produce", version, acks=-1, timeoutMs=1000, topicData=[
+            {**produced(place("produced"), None), "partitionData": []}])
+        session.call("negative timeout", "Produce", version, acks=-1, timeoutMs=-1, topicData=[
+            produced(place("produced"), values(1))])
+        session.call("strange acks among good and bad", "Produce", version, acks=5, timeoutMs=1000, topicData=[
+            produced(place("produced"), values(1)), produced(place("produced-unknown"), values(1))])
+        session.call("same topic twice", "Produce", version, acks=-1, timeoutMs=10000, topicData=[
+            produced(place("produced"), values(1), 0), produced(place("produced"), values(1), 1)])
+        ids["produced-twice"] = create(session, f"produced-twice-v{version}")
+        twice = place("produced-twice") if version >= 13 else f"produced-twice-v{version}"
+        session.call("same partition twice", "Produce", version, acks=-1, timeoutMs=10000, topicData=[
+            {**produced(twice, None), "partitionData": [
+                {"index": 0, "records": values(n)} for n in (1, 2)]}])
+        session.call("what came of it", "ListOffsets", 7, replicaId=-1, topics=[
+            {"name": "produced", "partitions": [{"partitionIndex": n, "timestamp": -1} for n in range(2)]}])
         session.call("no topics", "Produce", version, acks=-1, timeoutMs=1000, topicData=[])
         session.call("two topics", "Produce", version, acks=-1, timeoutMs=10000, topicData=[
             produced(place("produced"), values(1), 1), produced(place("produced-other"), values(2), 0)])
@@ -145,7 +164,13 @@ def idempotence(session: Session) -> None:
     for version in session.each("InitProducerId"):
         session.call("plain", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=60000)
         session.call("odd timeout", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=-5)
+        session.call("no timeout", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=0)
+        session.call("empty transactional id", "InitProducerId", version, transactionalId="", transactionTimeoutMs=1000)
         if version >= 3:
+            session.call("with an epoch alone", "InitProducerId", version, transactionalId=None,
+                         transactionTimeoutMs=60000, producerId=-1, producerEpoch=3)
+            session.call("with a strange id", "InitProducerId", version, transactionalId=None,
+                         transactionTimeoutMs=60000, producerId=-5, producerEpoch=-5)
             session.call("with an id", "InitProducerId", version, transactionalId=None, transactionTimeoutMs=60000,
                          producerId=10, producerEpoch=3)
             session.call("with half an id", "InitProducerId", version, transactionalId=None,

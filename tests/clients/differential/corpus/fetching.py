@@ -6,7 +6,7 @@ import uuid
 from proof.connection import Session
 from proof.records import BASE_TIME, Record, batch
 
-from .helpers import STRANGE, create, fill, named, values
+from .helpers import STRANGE, ZERO, coordinate, create, fill, named, values
 
 BIG = 1_000_000
 
@@ -20,6 +20,9 @@ def fetch(session: Session) -> None:
     fill(session, "fetched", values(10), values(10, 10), batch([b"z" * 50] * 10, gzip=True))
     fill(session, "fetched-other", values(3))
     fill(session, "fetched", values(2), partition=1)
+    coordinate(session, "any")
+    ids["__consumer_offsets"] = session.ask("Metadata", 12, topics=[{"name": "__consumer_offsets"}])["topics"][0]["topicId"]
+    ids["zero"] = ZERO
     for version in session.each("Fetch"):
         def place(name: str) -> str | uuid.UUID:
             return ids.get(name, STRANGE) if version >= 13 else name
@@ -37,6 +40,17 @@ def fetch(session: Session) -> None:
         ask("negative", _partition(-1))
         ask("one byte", _partition(0, size=1))
         ask("no bytes", _partition(0, size=0))
+        ask("less than no bytes", _partition(0, size=-1))
+        ask("less than no bytes in all", _partition(0), maxBytes=-1)
+        ask("less than no wait", _partition(30), maxWaitMs=-1)
+        ask("negative least bytes", _partition(30), minBytes=-1)
+        ask("negative partition", _partition(0, partition=-1))
+        ask("no partitions")
+        ask("same partition twice", _partition(0), _partition(15))
+        ask("groups' topic", _partition(1000, partition=0), name="__consumer_offsets")
+        ask("empty name", _partition(0), name="") if version < 13 else ask("zero id", _partition(0), name="zero")
+        session.call("same topic twice", "Fetch", version, maxWaitMs=0, minBytes=0, maxBytes=BIG, topics=[
+            {**named(place("fetched"), "topic"), "partitions": [_partition(0, partition=n)]} for n in (1, 0)])
         ask("one batch", _partition(0, size=700))
         ask("little in all", _partition(0), _partition(0, partition=1), maxBytes=1)
         ask("two partitions", _partition(0), _partition(0, partition=1))
@@ -51,8 +65,15 @@ def fetch(session: Session) -> None:
         if version >= 9:
             ask("epoch of now", _partition(0, currentLeaderEpoch=0))
             ask("epoch to come", _partition(0, currentLeaderEpoch=50))
+            ask("negative epoch", _partition(0, currentLeaderEpoch=-2))
+            ask("epoch to come, beyond the end", _partition(99, currentLeaderEpoch=50))
+        if version >= 11:
+            ask("from a rack", _partition(0), rackId="r1")
         if version >= 12:
             ask("diverging", _partition(5, lastFetchedEpoch=0))
+            ask("diverging, epoch to come", _partition(5, lastFetchedEpoch=9))
+            ask("diverging, beyond the end", _partition(31, lastFetchedEpoch=0))
+            ask("diverging, negative epoch", _partition(5, lastFetchedEpoch=-2))
 
 
 def waiting_fetch(session: Session) -> None:
@@ -102,11 +123,24 @@ def fetch_sessions(session: Session) -> None:
         ask("unknown session to close", 999_999_999, -1, full(0))
         ask("close", number, -1, full(0))
         ask("closed", number, 8)
+        ask("closed, to close", number, -1)
+        ask("negative session", -5, 1)
+        ask("negative session begins", -5, 0, full(0))
+        ask("negative epoch", 0, -2, full(0))
+        ask("session with the epoch of none", 5, -1)
         ask("sessionless", 0, -1, full(0))
         ask("session zero goes on", 0, 1, full(0))
         if version >= 13:
             number = ask("begin with a stranger", 0, 0, {"topicId": STRANGE, "partitions": [_partition(0)]})["sessionId"]
             ask("stranger stays", number, 1)
+            ask("forget the stranger", number, 2, forget=[{"topicId": STRANGE, "partitions": [0]}])
+            ask("without the stranger", number, 3)
+        number = ask("begin with an unknown partition", 0, 0, {**places[0], "partitions": [_partition(0, 9)]})["sessionId"]
+        ask("unknown partition stays", number, 1)
+        ask("add a known one", number, 2, full(0))
+        ask("forget what is not in it", number, 3, forget=[{**places[1], "partitions": [0, 5]}])
+        ask("add and forget", number, 4, full(1), forget=[{**places[1], "partitions": [0]}])
+        ask("after all", number, 5)
 
 
 def list_offsets(session: Session) -> None:
@@ -134,7 +168,19 @@ def list_offsets(session: Session) -> None:
         ask("unknown partition", -1, partition=9)
         ask("same partition twice", -1, -2)
         ask("committed only", -1, isolationLevel=1)
+        ask("negative partition", -1, partition=-1)
+        ask("empty name", -1, name="")
+        ask("unknown timestamp of an unknown topic", -9, name="timed-unknown")
+        ask("no partitions")
+        ask("strange isolation", -1, isolationLevel=7)
+        session.call("no topics", "ListOffsets", version, replicaId=-1, timeoutMs=5000, topics=[])
+        session.call("same topic twice", "ListOffsets", version, replicaId=-1, timeoutMs=5000, topics=[
+            {"name": "timed", "partitions": [{"partitionIndex": n, "timestamp": -1}]} for n in (0, 1)])
+        for replica in [-2, -3, 0, 5]:
+            session.call(f"as replica {replica}", "ListOffsets", version, replicaId=replica, timeoutMs=5000, topics=[
+                {"name": "timed", "partitions": [{"partitionIndex": 0, "timestamp": -1}]}])
         if version >= 4:
+            ask("negative epoch", -1, currentLeaderEpoch=-2)
             ask("epoch to come", -1, currentLeaderEpoch=50)
             ask("epoch of now", -1, currentLeaderEpoch=0)
 
@@ -155,6 +201,18 @@ def leader_epochs(session: Session) -> None:
         ask("current of now", 0, current=0)
         ask("unknown partition", 0, partition=9)
         ask("unknown topic", 0, name="epochs-unknown")
+        ask("empty name", 0, name="")
+        ask("negative partition", 0, partition=-1)
+        ask("negative beyond unknown", -5)
+        ask("of the unknown current", 0, current=-2)
+        session.call("no topics", "OffsetForLeaderEpoch", version, replicaId=-1, topics=[])
+        session.call("same partition twice", "OffsetForLeaderEpoch", version, replicaId=-1, topics=[
+            {"topic": "epochs", "partitions": [
+                {"partition": 0, "leaderEpoch": epoch, "currentLeaderEpoch": -1} for epoch in (0, 7)]}])
+        session.call("no partitions", "OffsetForLeaderEpoch", version, replicaId=-1, topics=[
+            {"topic": "epochs", "partitions": []}])
+        session.call("as a follower", "OffsetForLeaderEpoch", version, replicaId=5, topics=[
+            {"topic": "epochs", "partitions": [{"partition": 0, "leaderEpoch": 0, "currentLeaderEpoch": -1}]}])
 
 
 SCENARIOS = [

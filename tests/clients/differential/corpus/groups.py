@@ -6,7 +6,8 @@ from proof.connection import Connection, Session
 
 from .helpers import coordinate, until
 
-SESSION_MS = 10_000
+# Longer than the whole run: no member of a group that a scenario leaves behind dies meanwhile.
+SESSION_MS = 120_000
 
 
 def _versions(join: int) -> tuple[int, int, int]:
@@ -115,21 +116,50 @@ def refused_joins(session: Session) -> None:
         group.join("session too long", sessionTimeoutMs=10_000_000)
         group.join("no protocols", protocols=[])
         group.join("no protocol type", protocolType="")
+        group.join("negative session", sessionTimeoutMs=-1)
+        group.join("no protocol type and no protocols", protocolType="", protocols=[])
         session.call("empty group", "JoinGroup", version, groupId="", sessionTimeoutMs=SESSION_MS,
                      rebalanceTimeoutMs=SESSION_MS, protocolType="consumer",
                      protocols=[{"name": "range", "metadata": b""}])
         member = group.identify("a member")
         if version >= 4:
             group.join("the member", member)
-        group.sync("its sync", 1, member, {member: b"x"})
+        group.sync("its sync", 1, member, {member: b"x", "stranger": b"y"})
         group.join("another protocol type", protocolType="connect")
         group.join("no protocol in common", protocols=[{"name": "other", "metadata": b""}])
+        group.join("another protocol type, by the member", member, protocolType="connect")
+        group.join("no protocols, by the member", member, protocols=[])
+        group.join("a stranger without a session", "stranger", sessionTimeoutMs=1)
+        group.sync("negative generation", -1, member, {member: b"x"})
+        group.sync("another protocol type", 1, member, {}, protocolType="connect")
+        group.sync("another protocol", 1, member, {}, protocolName="other")
+        group.sync("no member id", 1, "", {})
+        group.sync("no protocol", 1, member, {}, protocolType=None, protocolName=None)
+        group.sync("half a protocol", 1, member, {}, protocolName=None)
+        group.beat("negative generation", -1, member)
+        group.beat("no member id", 1, "")
         for step, instance in [("empty", ""), ("blank", "a b"), ("long", "i" * 300)] if version >= 5 else []:
             # Each in a group of its own, since one that is taken waits for the members there are.
             Group(session, f"instance-{step}-v{version}", version).join(f"{step} instance", groupInstanceId=instance)
         group.leave("leave", member)
         group.beat("beat of a gone member", 1, member)
         group.sync("sync of a gone member", 1, member)
+    for version in session.each("SyncGroup"):
+        session.call("empty group", "SyncGroup", version, groupId="", memberId="m", generationId=1,
+                     protocolType="consumer", protocolName="range", assignments=[])
+        session.call("unknown group", "SyncGroup", version, groupId="refused-unknown", memberId="m", generationId=1,
+                     protocolType="consumer", protocolName="range", assignments=[])
+    for version in session.each("Heartbeat"):
+        session.call("empty group", "Heartbeat", version, groupId="", memberId="m", generationId=1)
+        session.call("unknown group", "Heartbeat", version, groupId="refused-unknown", memberId="m", generationId=1)
+    for version in session.each("LeaveGroup"):
+        who = {"memberId": "m"} if version < 3 else {"members": [{"memberId": "m"}, {"memberId": "n"}]}
+        session.call("empty group", "LeaveGroup", version, groupId="", **who)
+        session.call("unknown group", "LeaveGroup", version, groupId="refused-unknown", **who)
+        if version >= 3:
+            session.call("nobody", "LeaveGroup", version, groupId="refused-unknown", members=[])
+            session.call("nobody of a known group", "LeaveGroup", version, groupId="refused-v5", members=[])
+            session.call("a member twice", "LeaveGroup", version, groupId="refused-v5", members=[{"memberId": "m"}] * 2)
     unknown = Group(session, "refused-unknown", 5)
     unknown.beat("beat in an unknown group", 1, "m")
     unknown.sync("sync in an unknown group", 1, "m")
@@ -191,6 +221,43 @@ def protocol_choice(session: Session) -> None:
         connection.close()
 
 
+def joined_together(session: Session) -> None:
+    """Two members of one group leave together, one is removed by name, and pending ids are told apart."""
+    for version in range(5, session.newest("JoinGroup") + 1):
+        group = Group(session, f"together-v{version}", version)
+        first = group.join(f"first joins, v{version}", groupInstanceId="i1")["memberId"]
+        pending = group.identify(f"second is told its id, v{version}")
+        group.describe(f"with one pending, v{version}")
+        group.beat(f"the pending one beats, v{version}", 1, pending)
+        group.sync(f"the pending one syncs, v{version}", 1, pending)
+        group.leave(f"the pending one leaves, v{version}", pending)
+        group.join(f"the pending one joins after it left, v{version}", pending)
+        group.sync(f"first syncs, v{version}", 1, first, {first: b"all"}, groupInstanceId="i1")
+        group.join(f"unchanged, first joins again, v{version}", first, groupInstanceId="i1")
+        group.await_state("CompletingRebalance")
+        group.sync(f"first syncs again, v{version}", 2, first, {first: b"all"}, groupInstanceId="i1")
+        group.leave(f"leave by id without the name, v{version}", first)
+        group.leave(f"leave a stranger, and by name, v{version}", {"memberId": "stranger"}, {"memberId": "", "groupInstanceId": "i1"},
+                    {"memberId": "", "groupInstanceId": "i1"})
+        group.describe(f"left, v{version}")
+
+
+def several_protocols(session: Session) -> None:
+    """A member that changes what it can."""
+    group = Group(session, "several", 7)
+    first = group.identify("first")
+    group.join("first joins", first)
+    group.describe("first has joined")
+    group.sync("first syncs", 1, first, {first: b"all"})
+    group.describe("first has synced")
+    other = [{"name": "roundrobin", "metadata": b"three"}]
+    group.join("first changes its protocol", first, protocols=other)
+    group.sync("first syncs by the old one", 2, first, {first: b"all"})
+    group.sync("first syncs by the new one", 2, first, {first: b"all"}, protocolName="roundrobin")
+    group.describe("first has changed")
+    group.leave("first leaves", first)
+
+
 def static_members(session: Session) -> None:
     for version in range(5, session.newest("JoinGroup") + 1):
         group = Group(session, f"static-v{version}", version)
@@ -222,11 +289,15 @@ def group_admin(session: Session) -> None:
     live.sync("it syncs", 1, member, {member: b"x"})
     committed = Group(session, "admin-committed", 5)
     session.ask("OffsetCommit", 5, groupId=committed.name, topics=[])
+    for version in session.each("DeleteGroups"):
+        session.ask("OffsetCommit", 5, groupId=f"admin-offsets-v{version}", topics=[
+            {"name": "existing", "partitions": [{"partitionIndex": 0, "committedOffset": 1}]}])
     for version in session.each("DescribeGroups"):
         session.call("live", "DescribeGroups", version, groups=["admin-live"])
         session.call("unknown", "DescribeGroups", version, groups=["admin-unknown"])
         session.call("several", "DescribeGroups", version, groups=["admin-live", "admin-unknown", ""])
         session.call("nothing", "DescribeGroups", version, groups=[])
+        session.call("twice", "DescribeGroups", version, groups=["admin-live", "admin-live"])
         if version >= 3:
             session.call("operations", "DescribeGroups", version, groups=["admin-live"],
                          includeAuthorizedOperations=True)
@@ -236,6 +307,9 @@ def group_admin(session: Session) -> None:
             for states in [["Stable"], ["Empty"], ["stable"], ["NoSuchState"], ["Stable", "Empty"]]:
                 session.call(f"states {' '.join(states)}", "ListGroups", version, statesFilter=states)
         if version >= 5:
+            session.call("a state and a type", "ListGroups", version, statesFilter=["Stable"], typesFilter=["classic"])
+            session.call("a state and another type", "ListGroups", version, statesFilter=["Stable"],
+                         typesFilter=["share"])
             for types in [["classic"], ["Classic"], ["consumer"], ["nosuchtype"]]:
                 session.call(f"types {' '.join(types)}", "ListGroups", version, typesFilter=types)
     for version in session.each("DeleteGroups"):
@@ -244,9 +318,25 @@ def group_admin(session: Session) -> None:
         session.call("emptied", "DeleteGroups", version, groupsNames=[f"one-v{version}"])
         session.call("deleted", "DeleteGroups", version, groupsNames=[f"one-v{version}"])
         session.call("nothing", "DeleteGroups", version, groupsNames=[])
+        session.call("twice", "DeleteGroups", version, groupsNames=["admin-unknown"] * 2)
+        session.call("known twice", "DeleteGroups", version, groupsNames=[f"two-v{version}"] * 2)
+        session.call("offsets alone", "DeleteGroups", version, groupsNames=[f"admin-offsets-v{version}"])
+
+
+def protocol_twice(session: Session) -> None:
+    """Apache Kafka never answers a member that names a protocol twice, and its group is stuck: no use in waiting long."""
+    group = Group(session, "protocol-twice", 7)
+    twice = [{"name": "range", "metadata": text} for text in (b"one", b"two")]
+    first = group.identify("first join", protocols=twice)
+    connection = session.connect()
+    group.start_join(connection, first, protocols=twice)
+    session.record("join with the id", "JoinGroup", 7, connection.receive(timeout_s=2))
+    connection.close()
 
 
 SCENARIOS = [
     ("one-member", one_member), ("refused-joins", refused_joins), ("two-members", two_members),
-    ("protocol-choice", protocol_choice), ("static-members", static_members), ("group-admin", group_admin),
+    ("protocol-choice", protocol_choice), ("joined-together", joined_together),
+    ("several-protocols", several_protocols), ("static-members", static_members), ("group-admin", group_admin),
+    ("protocol-twice", protocol_twice),
 ]

@@ -37,6 +37,11 @@ def settle(session: Session, name: str, partitions: int) -> None:
     until(session, lambda: _ready(session, name, partitions), f"{name} to be ready")
 
 
+def settle_configs(session: Session) -> None:
+    """Waits until what was changed is told: a change that was made later, a topic's creation, is."""
+    create(session, f"settled-{uuid.uuid4()}")
+
+
 def _led(session: Session, name: str) -> int:
     answer = session.ask("Metadata", 12, topics=[{"name": name}], allowAutoTopicCreation=False)
     return len([p for p in answer["topics"][0]["partitions"] if p["leaderId"] >= 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from proof.connection import Session
 
 from .groups import Group
-from .helpers import STRANGE, coordinate, create, named
+from .helpers import STRANGE, ZERO, coordinate, create, named
 
 
 def commit_and_fetch(session: Session) -> None:
@@ -33,6 +33,29 @@ def commit_and_fetch(session: Session) -> None:
         ask("a member of no group", at(1), generationIdOrMemberEpoch=3, memberId="m")
         ask("a generation without member", at(1), generationIdOrMemberEpoch=3)
         session.call("no topics", "OffsetCommit", version, groupId=group, topics=[])
+        ask("negative partition", at(1, -1))
+        ask("no partitions")
+        ask("same partition twice", at(11, 1), at(12, 1))
+        ask("known and unknown partitions", at(9), at(9, 9), at(9, -1))
+        ask("a member id without generation", at(1), memberId="m")
+        ask("a generation of zero", at(1), generationIdOrMemberEpoch=0)
+        ask("offset beyond the end", at(2**62))
+        ask("least negative", at(-(2**63)))
+        session.call("same topic twice", "OffsetCommit", version, groupId=group, topics=[
+            {**place, "partitions": [at(13, n)]} for n in (1, 2)])
+        session.call("known and unknown topics", "OffsetCommit", version, groupId=group, topics=[
+            {**one, "partitions": [at(14)]} for one in (
+                named(STRANGE if version >= 10 else "committed-unknown"), place)])
+        if version <= 4:
+            ask("kept for a while", at(15, 2), retentionTimeMs=3_600_000)
+        if version >= 7:
+            ask("by a static member of no group", at(1), groupInstanceId="i", memberId="m", generationIdOrMemberEpoch=1)
+        if version >= 10:
+            session.call("zero id", "OffsetCommit", version, groupId=group, topics=[
+                {"topicId": ZERO, "partitions": [at(1)]}])
+        else:
+            session.call("empty name", "OffsetCommit", version, groupId=group, topics=[
+                {"name": "", "partitions": [at(1)]}])
         session.call("empty group", "OffsetCommit", version, groupId="", topics=[{**place, "partitions": [at(1)]}])
         if version >= 6:
             ask("with an epoch", at(8, committedLeaderEpoch=0))
@@ -54,6 +77,11 @@ def fetch_all_ways(session: Session, group: str, known, after: str) -> None:
         ask("some", topics)
         ask("unknown topic", unknown)
         ask("no topics", [])
+        ask("no partitions", [{**place, "partitionIndexes": []}])
+        ask("same partition twice", [{**place, "partitionIndexes": [0, 0]}])
+        ask("same topic twice", [{**place, "partitionIndexes": [n]} for n in (0, 1)])
+        ask("negative partition", [{**place, "partitionIndexes": [-1]}])
+        ask("empty group", topics, group="")
         if version >= 2:
             ask("all", None)
             ask("unknown group", None, group="commits-unknown")
@@ -64,6 +92,8 @@ def fetch_all_ways(session: Session, group: str, known, after: str) -> None:
             session.call(f"two groups {after}", "OffsetFetch", version, groups=[
                 {"groupId": group, "topics": None}, {"groupId": "commits-unknown", "topics": topics}])
             session.call(f"no groups {after}", "OffsetFetch", version, groups=[])
+            session.call(f"same group twice {after}", "OffsetFetch", version, groups=[
+                {"groupId": group, "topics": topics}, {"groupId": group, "topics": None}])
         if version >= 9:
             for step, member, epoch in [("as a member", "m", 1), ("as nobody in particular", None, -1)]:
                 session.call(f"{step} {after}", "OffsetFetch", version, groups=[
@@ -114,6 +144,15 @@ def delete_offsets(session: Session) -> None:
     ask("unknown group", 0, of="deletes-unknown")
     ask("empty group name", 0, of="")
     session.call("no topics", "OffsetDelete", 0, groupId="deletes", topics=[])
+    session.call("no partitions", "OffsetDelete", 0, groupId="deletes", topics=[
+        {"name": "offsets-deleted", "partitions": []}])
+    session.call("same partition twice", "OffsetDelete", 0, groupId="deletes", topics=[
+        {"name": "offsets-deleted", "partitions": [{"partitionIndex": 0}] * 2}])
+    session.call("known and unknown", "OffsetDelete", 0, groupId="deletes", topics=[
+        {"name": name, "partitions": [{"partitionIndex": n} for n in (0, 7)]}
+        for name in ("offsets-deleted", "offsets-unknown")])
+    ask("negative partition", -1)
+    ask("empty name", 0, name="")
     session.call("what is left", "OffsetFetch", 5, groupId="deletes", topics=None)
     subscribed = b"\0\0\0\0\0\1\0\x0foffsets-deleted\xff\xff\xff\xff"
     member = group.identify("a member", protocols=[{"name": "range", "metadata": subscribed}])

@@ -92,6 +92,9 @@ def differences(left: Any, right: Any, path: str = "") -> Iterator[tuple[str, st
     if path == "" and _telling(left) != _telling(right):
         yield "(answer)", _short(left), _short(right)
     elif isinstance(left, dict) and isinstance(right, dict):
+        if left.get("errorCode") != right.get("errorCode"):
+            # All else there follows from the one being refused in another way than the other.
+            left, right = ({"errorCode": side.get("errorCode", _ABSENT)} for side in (left, right))
         for name in [*left, *(name for name in right if name not in left)]:
             inner = f"{path}.{name}" if path else name
             yield from differences(left.get(name, _ABSENT), right.get(name, _ABSENT), inner)
