@@ -13,6 +13,9 @@ use crate::{codegen, docs, repository_root, tidy};
 /// Names Kafka's jars for the test that lets Kafka's dump tool read our segment files.
 const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
 
+/// Hold our codec and our answers against Apache Kafka's own.
+const COMPARISONS: [&str; 2] = ["tests/clients/codec/run", "tests/clients/differential/run"];
+
 /// All checks, then the tests.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     checks(&[])?;
@@ -29,8 +32,8 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
     docs::run(&["--check".to_owned()])
 }
 
-/// Workspace tests, then the suites of real clients against a release build. Arguments go to
-/// `tests/clients/run`; `--no-clients` leaves those suites out.
+/// Workspace tests, then the suites of real clients against a release build and the comparisons with Apache Kafka.
+/// Arguments go to `tests/clients/run`, and leave the comparisons out; `--no-clients` leaves out both.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
     let mut tests = cargo_command(&root, &["test", "--workspace", "--locked"]);
@@ -45,7 +48,16 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     cargo(&root, &["build", "--release", "--locked", "--package", "cli"])?;
     let mut suites = Command::new(root.join("tests/clients/run"));
     suites.args(arguments).current_dir(&root);
-    check(suites, "tests/clients/run")
+    check(suites, "tests/clients/run")?;
+    if !arguments.is_empty() {
+        return Ok(());
+    }
+    for comparison in COMPARISONS {
+        let mut command = Command::new(root.join(comparison));
+        command.current_dir(&root);
+        check(command, comparison)?;
+    }
+    Ok(())
 }
 
 /// Formats the code and writes what is generated.
