@@ -124,6 +124,6 @@ ALL = [
     Suite("platformatic", "@platformatic/kafka", _node("platformatic")),
     # kcat cannot create topics: those it creates by producing need several partitions for the group cases.
     Suite("kcat", "kcat as Debian packages it (old librdkafka)", _kcat, settings={"num.partitions": "4"}),
-    Suite("cli", "the tools of vltava itself", _cli),
+    Suite("cli", "the tools of vltava itself", _cli, settings={"log.retention.check.interval.ms": "200"}),
     Suite("cat", "vltava cat in the place of kcat", _cat, settings={"num.partitions": "4"}),
 ]

@@ -58,6 +58,11 @@ def written(codecs: list[str]) -> int:
     return len(first_batch()) + sum(len(batch(codec, codecs)) for codec in codecs) + 1
 
 
+def lines(pairs: list[tuple]) -> list[str]:
+    """Keys and values as command-line tools take them with `-K = -Z`."""
+    return [f"{key}={value or ''}" for key, value in pairs]
+
+
 def await_roll() -> None:
     """Returns once a record written now makes an open segment too old."""
     begun = time.time()
@@ -82,9 +87,14 @@ def judge(records: list[tuple], wanted: dict, count: int) -> None:
     equal(found, {}, "keys that nobody wrote")
 
 
+def live(records: list[tuple]) -> list[tuple]:
+    """Those that are no tombstones, which may go between two reads."""
+    return [record for record in records if record[2] is not None]
+
+
 def gap(records: list[tuple]) -> tuple[int, int]:
-    """An offset amid some that have no record any more, and the offset of the next record."""
-    offsets = [offset for offset, _, _ in records]
+    """An offset amid some that have no record any more, and the offset of the first live one after it."""
+    offsets = [offset for offset, _, _ in live(records)]
     for before, after in itertools.pairwise([-1, *offsets]):
         if after - before > 3:
             return before + 2, after

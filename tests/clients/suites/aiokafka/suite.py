@@ -5,6 +5,7 @@ import contextlib
 import signal
 import time
 
+import compaction
 import harness
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
@@ -13,7 +14,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.structs import OffsetAndMetadata
-from harness import BOOTSTRAP, SESSION_MS, Child, case, check, equal, payload, role, unique
+from harness import BOOTSTRAP, BROKER, SESSION_MS, Child, case, check, equal, payload, role, unique
 
 ASSIGNORS = {
     "range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor, "sticky": StickyPartitionAssignor,
@@ -116,6 +117,103 @@ async def read(topic: str, count: int, offset: int = 0, partition: int = 0) -> l
 
 def values_of(records: list) -> list:
     return [record.value for record in records]
+
+
+# ---------------------------------------------------------------- compaction: first, since it waits
+
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+
+
+def text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode()
+
+
+async def read_through(client: AIOKafkaConsumer, place: TopicPartition) -> list:
+    """Polls until the position is the end; returns offsets, keys and values."""
+    end = (await client.end_offsets([place]))[place]
+    records: list = []
+
+    async def at_end() -> bool:
+        records.extend((await client.getmany(place, timeout_ms=100)).get(place, []))
+        return await client.position(place) >= end
+
+    await until(at_end, f"a position at the end, {end}")
+    equal(await client.position(place), end, "position")
+    return [(record.offset, text(record.key), text(record.value)) for record in records]
+
+
+async def read_all(topic: str) -> list:
+    """Reads from the beginning to the end, one batch a fetch, so that empty ones come alone."""
+    place = TopicPartition(topic, 0)
+    async with consumer(max_partition_fetch_bytes=1) as client:
+        client.assign([place])
+        await client.seek_to_beginning(place)
+        return await read_through(client, place)
+
+
+async def send_batch(client: AIOKafkaProducer, topic: str, pairs: list) -> list:
+    """Produces keys and values in one batch; returns the offsets."""
+    batch = client.create_batch()
+    for key, value in pairs:
+        check(batch.append(key=key.encode(), value=value and value.encode(), timestamp=None), "it has room")
+    first = await (await client.send_batch(batch, topic, partition=0))
+    return [first.offset + number for number in range(len(pairs))]
+
+
+@case
+async def compacted_topic():
+    topic = await create("compacted", 1, compaction.CONFIG)
+    async with producer(enable_idempotence=True) as lasting:
+        await send_batch(lasting, topic, compaction.first_batch())
+        for codec in CODECS:
+            async with producer(compression_type=None if codec == "none" else codec) as client:
+                await send_batch(client, topic, compaction.batch(codec, CODECS))
+        await asyncio.to_thread(compaction.await_roll)
+        wanted, count = compaction.left(CODECS), compaction.written(CODECS)
+        equal(await send_batch(lasting, topic, [compaction.LAST]), [count - 1], "offset of the last record")
+
+        async def settled() -> bool:
+            return compaction.settled(await read_all(topic))
+
+        await until(settled, "compaction")
+        records = await read_all(topic)
+        compaction.judge(records, wanted, count)
+        await resume_in_gap(topic, records)
+
+        # The producer goes on; then nothing is left at the end of the log but, at most, a tombstone.
+        changes = [("key-0", "afterwards"), (compaction.LAST[0], None)]
+        for offset, change in enumerate(changes, count):
+            equal(await send_batch(lasting, topic, [change]), [offset], "offset after compaction")
+
+    async def gone() -> bool:
+        return compaction.LAST[0] not in [key for _, key, _ in await read_all(topic)]
+
+    if BROKER == "vltava":
+        # Apache Kafka closes no segment that nobody writes to, and so never compacts the last one.
+        await until(gone, "the last tombstone to go")
+    found = {key: value for _, key, value in await read_all(topic)}
+    equal({key: found.get(key) for key in wanted}, {**wanted, **dict(changes)}, "the last values")
+
+
+async def resume_in_gap(topic: str, records: list) -> None:
+    """A group that committed where there is nothing any more."""
+    group, place = unique("compacted"), TopicPartition(topic, 0)
+    committed, following = compaction.gap(records)
+    async with consumer(group_id=group) as client:
+        client.assign([place])
+        await client.commit({place: committed})
+    async with consumer(topic, group_id=group) as client:
+        equal((await take(client, 1))[0].offset, following, f"first offset after {committed}")
+        await read_through(client, place)
+
+
+@case
+async def no_key_for_a_compacted_topic():
+    topic = await create("keyless", 1, compaction.CONFIG)
+    async with producer() as client:
+        # This client has no name for INVALID_RECORD.
+        await raises(errors.UnknownError, client.send_and_wait(topic, b"no key", partition=0), "a record without a key")
+        equal(await send_batch(client, topic, [("key", "value")]), [0], "offset of the record after the refused one")
 
 
 # ---------------------------------------------------------------- topics and configs

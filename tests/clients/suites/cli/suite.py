@@ -12,8 +12,9 @@ import subprocess
 import time
 import urllib.request
 
+import compaction
 import harness
-from harness import BOOTSTRAP, SCRATCH, case, check, equal, unique, wait_until
+from harness import BOOTSTRAP, BROKER, SCRATCH, case, check, equal, unique, wait_until
 
 BINARY = os.environ["VLTAVA"]
 TOOLS_PAGE = pathlib.Path(__file__).resolve().parents[4] / "docs" / "TOOLS.md"
@@ -90,10 +91,11 @@ def tool(noun: str, *arguments: str, data: bytes = b"") -> Done:
     return run(noun, "-b", BOOTSTRAP, *arguments, data=data)
 
 
-def create(prefix: str, partitions: int = 1) -> str:
+def create(prefix: str, partitions: int = 1, configs: dict | None = None) -> str:
     """A new topic."""
     topic = unique(prefix)
-    tool("topic", "create", topic, "-p", str(partitions)).ok()
+    words = [word for key, value in (configs or {}).items() for word in ("-c", f"{key}={value}")]
+    tool("topic", "create", topic, "-p", str(partitions), *words).ok()
     return topic
 
 
@@ -105,6 +107,98 @@ def produce(topic: str, lines: list, *options: str) -> None:
 def consume(topic: str, *options: str) -> list:
     """Reads to the end."""
     return tool("topic", "consume", topic, "-e", *options).ok().lines()
+
+
+# ---------------------------------------------------------------- compaction: first, since it waits
+
+PAIRS = ["-K", "=", "-Z"]
+
+
+def read_all(topic: str, *options: str) -> list:
+    """Offsets, keys and values from the beginning to the end."""
+    rows = [json.loads(line) for line in consume(topic, "-o", "json", *options)]
+    return [(row["offset"], row["key"], row["value"]) for row in rows]
+
+
+def offsets(topic: str) -> tuple:
+    """The first offset and the end of a topic of one partition."""
+    row = tool("topic", "offsets", topic, "-o", "json").ok().json()[0]
+    return row["first_offset"], row["end_offset"]
+
+
+class Lasting:
+    """A producer that goes on while others come and go. It sends each line as it comes."""
+
+    def __init__(self, topic: str):
+        self._topic = topic
+        command = [BINARY, "topic", "-b", BOOTSTRAP, "produce", topic, *PAIRS]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def send(self, pairs: list, end: int) -> None:
+        """Produces; returns once the log ends there."""
+        self._process.stdin.write("".join(f"{line}\n" for line in compaction.lines(pairs)).encode())
+        self._process.stdin.flush()
+        wait_until(lambda: offsets(self._topic)[1] == end, f"an end at {end}")
+
+    def close(self) -> None:
+        """Fails the case unless all was sent without an error."""
+        _, error = self._process.communicate(timeout=60)
+        equal((self._process.returncode, error.count(b"error")), (0, 0), f"status and errors: {error.decode()}")
+
+
+@case
+def compacted_topic():
+    topic, group = create("compacted", configs=compaction.CONFIG), unique("compacted")
+    lasting = Lasting(topic)
+    first = compaction.first_batch()
+    lasting.send(first, len(first))
+    equal(consume(topic, "-g", group, "-n", "3"), [value for _, value in first[:3]], "what a group commits")
+    for codec in CODECS:
+        produce(topic, compaction.lines(compaction.batch(codec, CODECS)), *PAIRS, "-z", codec)
+    compaction.await_roll()
+    wanted, count = compaction.left(CODECS), compaction.written(CODECS)
+    lasting.send([compaction.LAST], count)
+    wait_until(lambda: compaction.settled(read_all(topic)), "compaction", every_s=0.2)
+    records = read_all(topic)
+    compaction.judge(records, wanted, count)
+    check(records[0][0] > 3, "the group committed where nothing is left")
+    lag = tool("group", "describe", group, "-o", "json").ok().json()[0]["lag"]
+    equal(lag, count - 3, "the lag counts offsets")
+    rest = read_all(topic, "-g", group)
+    equal(compaction.live(rest), compaction.live(records), "records from there")
+
+    # The producer goes on; then nothing is left at the end of the log but, at most, a tombstone.
+    changes = [("key-0", "afterwards"), (compaction.LAST[0], None)]
+    for end, change in enumerate(changes, count + 1):
+        lasting.send([change], end)
+    lasting.close()
+    if BROKER == "vltava":
+        # Apache Kafka closes no segment that nobody writes to, and so never compacts the last one.
+        gone = compaction.LAST[0]
+        wait_until(lambda: gone not in [key for _, key, _ in read_all(topic)], "the last tombstone to go", every_s=0.2)
+    found = {key: value for _, key, value in read_all(topic)}
+    equal({key: found.get(key) for key in wanted}, {**wanted, **dict(changes)}, "the last values")
+
+
+@case
+def no_key_for_a_compacted_topic():
+    topic = create("keyless", configs=compaction.CONFIG)
+    tool("topic", "produce", topic, data=b"no key\n").refused("INVALID_RECORD")
+    produce(topic, ["key=value"], *PAIRS)
+    equal(read_all(topic), [(0, "key", "value")], "the record after the refused one")
+
+
+@case
+def compaction_and_retention():
+    both = {**compaction.CONFIG, "cleanup.policy": "compact,delete", "retention.ms": "1000"}
+    topic = create("both", configs=both)
+    for codec in CODECS:
+        produce(topic, compaction.lines(compaction.batch(codec, CODECS)), *PAIRS, "-z", codec)
+    end = len(CODECS) * len(compaction.batch("none", CODECS))
+    wait_until(lambda: offsets(topic) == (end, end), "all records to grow too old")
+    equal(read_all(topic), [], "records")
+    produce(topic, ["key=value"], *PAIRS)
+    equal(offsets(topic)[1], end + 1, "the end after one more record")
 
 
 # ---------------------------------------------------------------- topics
@@ -194,6 +288,9 @@ def round_trip(codec: str, acks: str):
         topic = create(f"trip-{codec}")
         lines = [f"line {n} " + "abcdefghij" * 20 for n in range(500)]
         produce(topic, lines, "-z", codec, "--acks", acks)
+        if acks == "none":
+            # Nobody has said yet that they arrived.
+            wait_until(lambda: len(consume(topic)) >= len(lines), "the records")
         equal(consume(topic), lines, "values")
         equal(consume(topic, "-f", "%o\\n"), [str(n) for n in range(500)], "offsets")
 

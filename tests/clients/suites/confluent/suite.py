@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 
+import compaction
 import harness
 from confluent_kafka import (
     OFFSET_BEGINNING, OFFSET_END, Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, IsolationLevel,
@@ -13,7 +14,7 @@ from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ConfigSource, NewPartitions, NewTopic, OffsetSpec,
     ResourceType,
 )
-from harness import BOOTSTRAP, SESSION_MS, Child, case, check, equal, payload, role, unique, wait_until
+from harness import BOOTSTRAP, BROKER, SESSION_MS, Child, case, check, equal, payload, role, unique, wait_until
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -100,6 +101,109 @@ def read(topic: str, count: int, offset: int = OFFSET_BEGINNING, partition: int 
         return take(client, count)
     finally:
         client.close()
+
+
+# ---------------------------------------------------------------- compaction: first, since it waits
+
+def text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode()
+
+
+def read_through(client: Consumer) -> tuple[list, int]:
+    """Reads until librdkafka tells the end of the partition; returns offsets, keys and values, and that end."""
+    records = []
+
+    def at_end() -> int | None:
+        message = client.poll(0.1)
+        if message is None:
+            return None
+        error = message.error()
+        if error is not None:
+            equal(error.code(), KafkaError._PARTITION_EOF, f"consumer error {error}")
+            return message.offset()
+        records.append((message.offset(), text(message.key()), text(message.value())))
+        return None
+
+    end = wait_until(at_end, "the end of the partition", every_s=0)
+    return records, end
+
+
+def read_all(topic: str) -> list:
+    """Reads from the beginning to the end, one batch a fetch, so that empty ones come alone."""
+    client = consumer(enable_partition_eof=True, fetch_message_max_bytes=1)
+    place = TopicPartition(topic, 0, OFFSET_BEGINNING)
+    client.assign([place])
+    records, end = read_through(client)
+    equal(end, client.get_watermark_offsets(place)[1], "the end that the consumer came to")
+    client.close()
+    return records
+
+
+def send_batch(client: Producer, topic: str, pairs: list) -> list:
+    """Produces keys and values in one batch; returns the offsets."""
+    offsets = []
+
+    def note(error, message):
+        check(error is None, f"delivery failed: {error}")
+        offsets.append(message.offset())
+
+    for key, value in pairs:
+        client.produce(topic, value, key, partition=0, on_delivery=note)
+    equal(client.flush(30), 0, "messages left after flush")
+    return offsets
+
+
+@case
+def compacted_topic():
+    topic = create("compacted", 1, compaction.CONFIG)
+    lasting = producer(enable_idempotence=True, linger_ms=50)
+    send_batch(lasting, topic, compaction.first_batch())
+    for codec in CODECS:
+        send_batch(producer(compression_type=codec, linger_ms=50), topic, compaction.batch(codec, CODECS))
+    compaction.await_roll()
+    wanted, count = compaction.left(CODECS), compaction.written(CODECS)
+    equal(send_batch(lasting, topic, [compaction.LAST]), [count - 1], "offset of the last record")
+    wait_until(lambda: compaction.settled(read_all(topic)), "compaction", every_s=0.2)
+    records = read_all(topic)
+    compaction.judge(records, wanted, count)
+    resume_in_gap(topic, records)
+
+    # The producer goes on; then nothing is left at the end of the log but, at most, a tombstone.
+    changes = [("key-0", "afterwards"), (compaction.LAST[0], None)]
+    for offset, change in enumerate(changes, count):
+        equal(send_batch(lasting, topic, [change]), [offset], "offset after compaction")
+    if BROKER == "vltava":
+        # Apache Kafka closes no segment that nobody writes to, and so never compacts the last one.
+        gone = compaction.LAST[0]
+        wait_until(lambda: gone not in [key for _, key, _ in read_all(topic)], "the last tombstone to go", every_s=0.2)
+    found = {key: value for _, key, value in read_all(topic)}
+    equal({key: found.get(key) for key in wanted}, {**wanted, **dict(changes)}, "the last values")
+
+
+def resume_in_gap(topic: str, records: list) -> None:
+    """A group that committed where there is nothing any more."""
+    group = unique("compacted")
+    committed_at, following = compaction.gap(records)
+    client = consumer(group)
+    client.commit(offsets=[TopicPartition(topic, 0, committed_at)], asynchronous=False)
+    client.close()
+    client = consumer(group, enable_partition_eof=True)
+    client.subscribe([topic])
+    rest, _ = read_through(client)
+    client.close()
+    wanted = [record for record in compaction.live(records) if record[0] >= following]
+    equal(compaction.live(rest), wanted, f"records after {committed_at}")
+
+
+@case
+def no_key_for_a_compacted_topic():
+    topic = create("keyless", 1, compaction.CONFIG)
+    client = producer()
+    errors = []
+    client.produce(topic, "no key", partition=0, on_delivery=lambda error, _: errors.append(error.code()))
+    equal(client.flush(30), 0, "messages left after flush")
+    equal(errors, [KafkaError.INVALID_RECORD], "a record without a key")
+    equal(send_batch(client, topic, [("key", "value")]), [0], "offset of the record after the refused one")
 
 
 # ---------------------------------------------------------------- topics and configs

@@ -162,17 +162,7 @@ def compacted_topic():
     records = read_all(topic)
     compaction.judge(records, wanted, count)
 
-    # A group that committed where there is nothing any more.
-    group, place = unique("compacted"), TopicPartition(topic, 0)
-    committed, following = compaction.gap(records)
-    client = consumer(topic, group_id=group)
-    wait_until(lambda: client.poll(50) is not None and client.assignment(), "an assignment")
-    client.commit({place: OffsetAndMetadata(committed, "", -1)})
-    client.close()
-    client = consumer(topic, group_id=group)
-    equal(take(client, 1)[0].offset, following, f"first offset after {committed}")
-    read_through(client, place)
-    client.close()
+    resume_in_gap(topic, records)
 
     # The producer goes on; then nothing is left at the end of the log but, at most, a tombstone.
     changes = [("key-0", "afterwards"), (compaction.LAST[0], None)]
@@ -185,6 +175,20 @@ def compacted_topic():
         wait_until(lambda: gone not in [key for _, key, _ in read_all(topic)], "the last tombstone to go", every_s=0.2)
     found = {key: value for _, key, value in read_all(topic)}
     equal({key: found.get(key) for key in wanted}, {**wanted, **dict(changes)}, "the last values")
+
+
+def resume_in_gap(topic: str, records: list) -> None:
+    """A group that committed where there is nothing any more."""
+    group, place = unique("compacted"), TopicPartition(topic, 0)
+    committed, following = compaction.gap(records)
+    client = consumer(group_id=group)
+    client.assign([place])
+    client.commit({place: OffsetAndMetadata(committed, "", -1)})
+    client.close()
+    client = consumer(topic, group_id=group)
+    equal(take(client, 1)[0].offset, following, f"first offset after {committed}")
+    read_through(client, place)
+    client.close()
 
 
 @case

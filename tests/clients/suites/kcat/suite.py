@@ -1,6 +1,7 @@
 """kcat as Debian packages it, and so a librdkafka of 2022: what operators still have on their machines.
 
-kcat cannot create topics, so its broker is set to create them by itself, with four partitions.
+kcat cannot create topics, so its broker is set to create them by itself, with four partitions. The compacted ones
+are created by `vltava topic create`.
 
 With STAND_IN set, what is called kcat is our own `vltava cat`: the same cases hold, but for errors in its own
 words and for an assignor it does not offer.
@@ -15,13 +16,19 @@ import subprocess
 import threading
 import time
 
+import compaction
 import harness
-from harness import BOOTSTRAP, SESSION_MS, case, check, equal, unique, wait_until
+from harness import BOOTSTRAP, BROKER, SESSION_MS, case, check, equal, unique, wait_until
 
 PARTITIONS = 4
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 STAND_IN = bool(os.environ.get("STAND_IN"))
 # One line per record: partition, offset, timestamp, key length, key, value length, value, headers.
 FORMAT = "%p|%o|%T|%K|%k|%S|%s|%h\n"
+# The same for what is read from a compacted topic: offset, key, value length, value.
+ROW = "%o|%k|%S|%s\n"
+# What comes of one producer. kcat reads its input in blocks, so that none can be kept waiting for the next record.
+IDEMPOTENT = ["-X", "enable.idempotence=true"]
 GROUP = ["-X", f"session.timeout.ms={SESSION_MS}", "-X", "heartbeat.interval.ms=500",
          "-X", "auto.offset.reset=earliest"]
 
@@ -63,6 +70,76 @@ def consume(topic: str, *options: str, partition: int = 0, offset: str = "beginn
     return output.splitlines()
 
 
+# ---------------------------------------------------------------- compaction: first, since it waits
+
+def create_compacted(prefix: str) -> str:
+    """A compacted topic of one partition."""
+    topic = unique(prefix)
+    configs = [word for key, value in compaction.CONFIG.items() for word in ("-c", f"{key}={value}")]
+    command = [os.environ["VLTAVA"], "topic", "create", topic, "-b", BOOTSTRAP, "-p", "1", *configs]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    equal((done.returncode, done.stderr), (0, b""), "creating a compacted topic")
+    return topic
+
+
+def produce_pairs(topic: str, pairs: list, *options: str) -> None:
+    """Produces keys and values in one batch."""
+    produce(topic, compaction.lines(pairs), "-K", "=", "-Z", "-X", "linger.ms=50", *options)
+
+
+def rows(output: str) -> list:
+    """Offsets, keys and values of what was printed as ROW."""
+    fields = [line.split("|") for line in output.splitlines()]
+    return [(int(offset), key, None if size == "-1" else value) for offset, key, size, value in fields]
+
+
+def read_all(topic: str) -> list:
+    """Reads from the beginning to the end, one batch a fetch, so that empty ones come alone."""
+    return rows(kcat("-C", "-q", "-e", "-t", topic, "-p", "0", "-o", "beginning", "-f", ROW,
+                     "-X", "fetch.message.max.bytes=1"))
+
+
+@case
+def compacted_topic():
+    topic, group = create_compacted("compacted"), unique("compacted")
+    first = compaction.first_batch()
+    produce_pairs(topic, first, *IDEMPOTENT)
+    read = kcat("-G", group, *GROUP, "-q", "-c", "3", topic).splitlines()
+    equal(read, [value for _, value in first[:3]], "what a group reads and commits")
+    for codec in CODECS:
+        produce_pairs(topic, compaction.batch(codec, CODECS), "-z", codec)
+    compaction.await_roll()
+    wanted, count = compaction.left(CODECS), compaction.written(CODECS)
+    produce_pairs(topic, [compaction.LAST])
+    wait_until(lambda: compaction.settled(read_all(topic)), "compaction", every_s=0.2)
+    records = read_all(topic)
+    compaction.judge(records, wanted, count)
+    check(records[0][0] > 3, "the group committed where nothing is left")
+    rest = rows(kcat("-G", group, *GROUP, "-q", "-e", "-f", ROW, topic))
+    equal(compaction.live(rest), compaction.live(records), "records from there")
+
+    # Nothing is left at the end of the log but, at most, a tombstone.
+    changes = [("key-0", "afterwards"), (compaction.LAST[0], None)]
+    for change in changes:
+        produce_pairs(topic, [change], *IDEMPOTENT)
+    if BROKER == "vltava":
+        # Apache Kafka closes no segment that nobody writes to, and so never compacts the last one.
+        gone = compaction.LAST[0]
+        wait_until(lambda: gone not in [key for _, key, _ in read_all(topic)], "the last tombstone to go", every_s=0.2)
+    found = {key: value for _, key, value in read_all(topic)}
+    equal({key: found.get(key) for key in wanted}, {**wanted, **dict(changes)}, "the last values")
+
+
+@case
+def no_key_for_a_compacted_topic():
+    topic = create_compacted("keyless")
+    error = kcat("-P", "-t", topic, "-p", "0", data=b"no key\n", fails=True)
+    words = "INVALID_RECORD" if STAND_IN else "Broker failed to validate record"
+    check(words in error, f"the broker's refusal, not: {error[-300:]}")
+    produce_pairs(topic, [("key", "value")])
+    equal(read_all(topic), [(0, "key", "value")], "the record after the refused one")
+
+
 # ---------------------------------------------------------------- metadata
 
 @case
@@ -84,13 +161,16 @@ def produce_with(codec: str, acks: str):
         topic = create(f"codec-{codec}")
         lines = [f"line {n} " + "abcdefghij" * 20 for n in range(200)]
         produce(topic, lines, "-z", codec, "-X", f"acks={acks}", "-X", "linger.ms=20")
+        if acks == "0":
+            # Nobody has said yet that they arrived.
+            wait_until(lambda: len(consume(topic)) >= len(lines), "the records")
         equal(consume(topic), lines, "values")
         equal(consume(topic, form="%o\n"), [str(n) for n in range(200)], "offsets")
 
     return body
 
 
-for _codec in ["none", "gzip", "snappy", "lz4", "zstd"]:
+for _codec in CODECS:
     for _acks in ["0", "1", "-1"]:
         name = "all" if _acks == "-1" else _acks
         harness.add(f"produce-{_codec}-acks-{name}", produce_with(_codec, _acks))
