@@ -57,6 +57,8 @@ final class ClientCases {
     private ClientCases() {}
 
     static void addAll() {
+        // First, since they wait.
+        CompactionCases.addAll();
         Harness.add("create-and-list-topic", ClientCases::createAndList);
         Harness.add("create-topic-validate-only", ClientCases::validateOnly);
         Harness.add("describe-and-alter-configs", ClientCases::alterConfigs);
