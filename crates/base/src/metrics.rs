@@ -304,6 +304,8 @@ node_metrics! {
         "Partitions this node holds";
     leaders: Gauge = "kafka_server_replicamanager_leadercount",
         "Partitions this node leads";
+    producer_ids: Gauge = "kafka_server_replicamanager_produceridcount",
+        "Idempotent producers that partitions remember, each counted once per partition";
     under_replicated_partitions: Gauge = "kafka_server_replicamanager_underreplicatedpartitions",
         "Partitions with fewer copies in sync than they should have";
     under_min_isr_partitions: Gauge = "kafka_server_replicamanager_underminisrpartitioncount",

@@ -32,14 +32,17 @@ impl Broker {
     async fn sweep(&self) {
         let now_ms = self.env.clock.wall_ms();
         let expiration_ms = i64::from(self.config().get(keys::PRODUCER_ID_EXPIRATION_MS));
+        let mut producers = 0;
         for partition in self.partitions.all() {
             if let TailState::Ready(mut tail) = partition.log.tail() {
                 tail.derived().expire(now_ms, expiration_ms);
+                producers += tail.derived().len();
                 tail.checkpoint_slow();
                 tail.release();
             }
             tokio::task::yield_now().await;
         }
+        self.metrics.node().producer_ids.set(i64::try_from(producers).unwrap_or(i64::MAX));
     }
 
     /// Rolls what is due of the logs whose segments grow old faster than the sweep comes round. Returns when

@@ -183,6 +183,11 @@ impl Producers {
         self.by_id.retain(|_, producer| now_ms.saturating_sub(producer.written_at_ms) < expiration_ms);
     }
 
+    /// How many producers are known.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// True when no producer is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
