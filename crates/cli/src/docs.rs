@@ -15,8 +15,9 @@ const DIFFERENCES: &str = "\
 ## Known differences from Apache Kafka 4.3.1
 
 Answers that differ on purpose, field by field and each with its reason, are listed in \
-[tests/clients/differential/expected.md](../tests/clients/differential/expected.md); those not yet mended are in \
-[PLAN.md](PLAN.md).";
+[tests/clients/differential/expected.md](../tests/clients/differential/expected.md). `cargo xtask test` sends the same \
+requests, every version of every API above, to both, and fails on any other difference and on a reason that is no \
+longer needed.";
 
 /// Prints a part of the reference, in Markdown.
 pub(crate) fn print(part: DocsPart) -> Outcome {

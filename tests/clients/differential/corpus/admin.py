@@ -182,6 +182,10 @@ def delete_records(session: Session) -> None:
         both = f"trimmed-both-v{version}"
         create(session, both, cleanup_policy="compact,delete")
         ask("compacted and deleted topic", 0, name=both)
+    for offset in [0, 4, 5, 19, 20]:
+        session.call(f"fetch at {offset} of what is left", "Fetch", 12, maxWaitMs=0, minBytes=0, topics=[
+            {"topic": "trimmed-v0", "partitions": [
+                {"partition": 0, "fetchOffset": offset, "partitionMaxBytes": 1_000_000}]}])
     session.call("what is left", "ListOffsets", 5, replicaId=-1, topics=[
         {"name": "trimmed-v0", "partitions": [{"partitionIndex": 0, "timestamp": -2}]}])
 

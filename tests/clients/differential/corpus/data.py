@@ -6,7 +6,7 @@ import uuid
 from proof.connection import Session
 from proof.records import BASE_TIME, Record, batch
 
-from .helpers import STRANGE, coordinate, create, produced, until, values
+from .helpers import STRANGE, coordinate, create, fill, gone, produced, settle_configs, until, values
 
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 8, 16, 32
 
@@ -131,6 +131,13 @@ def topic_rules(session: Session) -> None:
     create(session, "rules-zstd", compression_type="zstd")
     create(session, "rules-gzip", compression_type="gzip")
     create(session, "rules-uncompressed", compression_type="uncompressed")
+    create(session, "rules-recent", message_timestamp_before_max_ms="86400000")
+    create(session, "rules-altered")
+    session.ask("IncrementalAlterConfigs", 1, resources=[{"resourceType": 2, "resourceName": "rules-altered", "configs": [
+        {"name": "max.message.bytes", "configOperation": 0, "value": "1000"},
+        {"name": "message.timestamp.type", "configOperation": 0, "value": "LogAppendTime"}]}])
+    settle_configs(session)
+    now = int(time.time() * 1000)
     cases = [
         ("null key", batch([Record(b"x")]), "rules-compact"),
         ("some null keys", batch([Record(b"x", key=b"k"), Record(b"y")]), "rules-compact"),
@@ -138,10 +145,27 @@ def topic_rules(session: Session) -> None:
         ("too large", batch([b"x" * 3000]), "rules-small"), ("large enough", batch([b"x" * 1900]), "rules-small"),
         ("plain to zstd", batch([b"x" * 200]), "rules-zstd"), ("plain to gzip", batch([b"x" * 200]), "rules-gzip"),
         ("gzip to plain", batch([b"x" * 200], gzip=True), "rules-uncompressed"),
+        ("gzip of several to plain", batch([Record(b"x", key=b"k", headers=(("h", b"v"), ("h", None)), time=n)
+                                            for n in range(5)], gzip=True), "rules-uncompressed"),
+        ("claimed append time to plain", batch([Record(b"x", time=n) for n in range(3)], gzip=True,
+                                               attributes=LOG_APPEND_TIME), "rules-uncompressed"),
+        ("too old", batch([b"x"]), "rules-recent"), ("recent enough", batch([b"x"], base_time=now), "rules-recent"),
+        ("one too old", batch([Record(b"x"), Record(b"y", time=now - BASE_TIME)]), "rules-recent"),
+        ("all too old", batch([b"x", b"y"], gzip=True), "rules-recent"),
+        ("no time", batch([b"x"], base_time=-1), "rules-recent"),
+        ("too large by now", batch([b"x" * 1500]), "rules-altered"), ("still small", batch([b"x"]), "rules-altered"),
     ]
     for version in _BATCH_VERSIONS:
         for step, data, name in cases:
             session.call(step, "Produce", version, acks=-1, timeoutMs=10000, topicData=[produced(name, data)])
+    for name in ["rules-compact", "rules-small", "rules-uncompressed", "rules-recent", "rules-altered"]:
+        stored(session, name)
+
+
+def stored(session: Session, name: str) -> None:
+    """Records what is in a log, batch by batch."""
+    session.call(f"stored in {name}", "Fetch", 12, maxWaitMs=0, minBytes=0, topics=[
+        {"topic": name, "partitions": [{"partition": 0, "fetchOffset": 0, "partitionMaxBytes": 1_000_000}]}])
 
 
 def append_time(session: Session) -> None:
@@ -199,12 +223,53 @@ def idempotence(session: Session) -> None:
     ask("unknown producer in the middle", 100)
     ask("unknown producer goes on", 102)
     producer = session.ask("InitProducerId", 4, transactionalId=None, transactionTimeoutMs=60000)["producerId"]
+    stored(session, "idempotent")
     ask("before the wrap", 2**31 - 2)
     ask("after the wrap", 0)
     ask("wrap goes on", 2)
 
 
+def recreated(session: Session) -> None:
+    """A topic that is deleted and made again under its name is another one."""
+    old = create(session, "recreated")
+    coordinate(session, "recreated-group")
+    fill(session, "recreated", values(3))
+    at = {"partitionIndex": 0, "committedOffset": 2}
+    session.ask("OffsetCommit", 8, groupId="recreated-group", topics=[{"name": "recreated", "partitions": [at]}])
+    asked = {"partition": 0, "fetchOffset": 0, "partitionMaxBytes": 1000}
+    by_id, by_name = ({**place, "partitions": [asked]} for place in ({"topicId": old}, {"topic": "recreated"}))
+    sessions = [session.ask("Fetch", version, maxWaitMs=0, minBytes=0, maxBytes=1000, sessionId=0, sessionEpoch=0,
+                            topics=[place])["sessionId"] for version, place in ((13, by_id), (12, by_name))]
+
+    def ask_all(when: str) -> None:
+        for version, place in ((13, by_id), (18, by_id), (12, by_name)):
+            session.call(f"fetch {when}", "Fetch", version, maxWaitMs=0, minBytes=0, topics=[place])
+        session.call(f"produce by name {when}", "Produce", 12, acks=-1, timeoutMs=5000, topicData=[
+            produced("recreated", values(1))])
+        session.call(f"produce by id {when}", "Produce", 13, acks=-1, timeoutMs=5000, topicData=[produced(old, values(1))])
+        session.call(f"metadata by id {when}", "Metadata", 12, topics=[{"topicId": old, "name": None}])
+        session.call(f"commit by id {when}", "OffsetCommit", 10, groupId="recreated-group", topics=[
+            {"topicId": old, "partitions": [at]}])
+        session.call(f"offsets {when}", "OffsetFetch", 8, groups=[{"groupId": "recreated-group", "topics": None}])
+        session.call(f"offsets by id {when}", "OffsetFetch", 10, groups=[
+            {"groupId": "recreated-group", "topics": [{"topicId": old, "partitionIndexes": [0]}]}])
+
+    session.ask("DeleteTopics", 5, topicNames=["recreated"], timeoutMs=10000)
+    gone(session, "recreated")
+    until(session, lambda: not session.ask("OffsetFetch", 8, groups=[
+        {"groupId": "recreated-group", "topics": None}])["groups"][0]["topics"], "end of the offsets")
+    ask_all("when deleted")
+    for version, number in zip((13, 12), sessions):
+        session.call("the session when deleted", "Fetch", version, maxWaitMs=0, minBytes=0, maxBytes=1000,
+                     sessionId=number, sessionEpoch=1, topics=[])
+    create(session, "recreated")
+    ask_all("when made again")
+    for version, number in zip((13, 12), sessions):
+        session.call("the session when made again", "Fetch", version, maxWaitMs=0, minBytes=0, maxBytes=1000,
+                     sessionId=number, sessionEpoch=2, topics=[])
+
+
 SCENARIOS = [
     ("produce", produce), ("refused-batches", refused_batches), ("topic-rules", topic_rules),
-    ("append-time", append_time), ("idempotence", idempotence),
+    ("append-time", append_time), ("idempotence", idempotence), ("recreated", recreated),
 ]

@@ -242,6 +242,28 @@ def joined_together(session: Session) -> None:
         group.describe(f"left, v{version}")
 
 
+def full_group(session: Session) -> None:
+    """The brokers let a group have two members."""
+    for version in session.each("JoinGroup"):
+        group = Group(session, f"full-v{version}", version)
+        first = group.identify("first")
+        if version >= 4:
+            group.join("first joins", first)
+        connections = session.connect(), session.connect()
+        second = "" if version < 4 else group.identify("second")
+        group.start_join(connections[0], second)
+        group.await_state("PreparingRebalance")
+        group.start_join(connections[1], first)
+        for step, connection in zip(("second", "first"), connections):
+            session.record(f"{step} is in", "JoinGroup", version, connection.receive())
+            connection.close()
+        group.join("third")
+        if version >= 5:
+            group.join("third by a name", groupInstanceId="i3")
+        group.join("stranger", "stranger")
+        group.describe(f"full, v{version}")
+
+
 def several_protocols(session: Session) -> None:
     """A member that changes what it can."""
     group = Group(session, "several", 7)
@@ -337,6 +359,6 @@ def protocol_twice(session: Session) -> None:
 SCENARIOS = [
     ("one-member", one_member), ("refused-joins", refused_joins), ("two-members", two_members),
     ("protocol-choice", protocol_choice), ("joined-together", joined_together),
-    ("several-protocols", several_protocols), ("static-members", static_members), ("group-admin", group_admin),
+    ("full-group", full_group), ("several-protocols", several_protocols), ("static-members", static_members), ("group-admin", group_admin),
     ("protocol-twice", protocol_twice),
 ]

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from driver.broker import Broker, BrokerError, Kafka, Vltava, end_group
 
 import corpus
 
+from . import codec
 from .compare import compare, read_expected
 from .connection import Session, Transcript
 
 EXPECTED = Path(__file__).resolve().parent.parent / "expected.md"
 # Nothing of the corpus may depend on how long it takes: members join without waiting for others, and records keep
 # their old timestamps without being too old.
-SETTINGS = {"group.initial.rebalance.delay.ms": "0", "log.retention.ms": "-1"}
+SETTINGS = {"group.initial.rebalance.delay.ms": "0", "log.retention.ms": "-1", "group.max.size": "2"}
 
 
 def parse() -> argparse.Namespace:
@@ -98,15 +100,35 @@ def report(arguments: argparse.Namespace, only: list[str], transcripts: list[Tra
     for difference in verdict.unexplained:
         print(f"differs: {difference}")
     stale = [] if only else [row for row in expected if not row.used]
+    unasked = [] if only else list(never_asked(transcripts[1]))
+    for api in unasked:
+        print(f"served, but no step asks for it: {api}")
     for row in stale:
         print(f"no longer differs, so take it off the list: {row.where} {row.api} {row.path}")
     for trouble in filter(None, troubles):
         print(f"broker: {trouble}")
-    failed = verdict.failed + len(stale) + len([trouble for trouble in troubles if trouble])
+    failed = verdict.failed + len(unasked) + len(stale) + len([trouble for trouble in troubles if trouble])
     print(f"{len(verdict.unexplained)} differences without a reason, {len(verdict.explained)} with one;"
           f" {arguments.left} left, {arguments.right} right")
     print(f"{verdict.compared - verdict.failed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def never_asked(transcript: Transcript) -> Iterator[str]:
+    """What the broker says it serves and the corpus leaves out, so that nothing new stays without comparison."""
+    told = [e.answer for e in transcript.exchanges if (e.scenario, e.step) == ("api-versions", "plain")][-1]
+    names = {codec.load(f"{e.api}Request").key: e.api for e in transcript.exchanges if e.api != "none"}
+    asked = {(e.api, e.version) for e in transcript.exchanges}
+    for served in told.get("apiKeys", []):
+        name = names.get(served["apiKey"])
+        if name is None:
+            yield f"API {served['apiKey']}"
+            continue
+        # Produce is told from version 0 on and answered from 3 on, by either broker.
+        lowest = max(served["minVersion"], codec.load(f"{name}Request").valid.low)
+        for version in range(lowest, served["maxVersion"] + 1):
+            if (name, version) not in asked:
+                yield f"{name} v{version}"
 
 
 if __name__ == "__main__":
