@@ -76,7 +76,7 @@ def _node(name: str) -> Callable[[Path], Prepared]:
         source = SUITES / name
         node = packages.node_packages(folder, source)
         # Node.js resolves packages from the folder of the script, hence the copies.
-        for script in [source / "suite.mjs", HERE / "lib" / "node" / "harness.mjs"]:
+        for script in [source / "suite.mjs", *sorted((HERE / "lib" / "node").glob("*.mjs"))]:
             (folder / script.name).write_bytes(script.read_bytes())
         return Prepared([str(node), "--no-warnings", str(folder / "suite.mjs")], {})
 

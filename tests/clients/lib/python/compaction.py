@@ -1,11 +1,12 @@
 """What the Python suites share about compaction: what they write, and what must be left of it.
 
-A case writes `first_batch()` by an idempotent producer that stays open, one `batch()` per codec, each in one
-request, and then `LAST` more than `ROLL_MS` later, so that all before it lies in segments that compaction may
-touch. It then reads until `settled()`, and holds what it has read against `judge()`.
+A case writes `first_batch()` by an idempotent producer that stays open. Others write one `batch()` per codec,
+each in one request, and `LAST` more than `ROLL_MS` later, so that all before it lies in segments that
+compaction may touch. The case reads until `settled()`, holds what it has read against `judge()`, and then
+goes on with the first producer.
 
 Every batch has one key of its own, so that it is cut down and built again in its codec, but for the first:
-of that nothing is left, and the idempotent producer may keep an empty batch in its place.
+of that an empty batch stays, since it is the last one of a producer that may go on.
 
 Records are tuples of offset, key and value, the latter two as text; `None` is a tombstone.
 """

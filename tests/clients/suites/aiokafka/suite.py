@@ -160,17 +160,22 @@ async def send_batch(client: AIOKafkaProducer, topic: str, pairs: list) -> list:
     return [first.offset + number for number in range(len(pairs))]
 
 
+async def send_once(topic: str, pairs: list, codec: str = "none") -> list:
+    """The same by a producer of its own."""
+    async with producer(compression_type=None if codec == "none" else codec) as client:
+        return await send_batch(client, topic, pairs)
+
+
 @case
 async def compacted_topic():
     topic = await create("compacted", 1, compaction.CONFIG)
     async with producer(enable_idempotence=True) as lasting:
         await send_batch(lasting, topic, compaction.first_batch())
         for codec in CODECS:
-            async with producer(compression_type=None if codec == "none" else codec) as client:
-                await send_batch(client, topic, compaction.batch(codec, CODECS))
+            await send_once(topic, compaction.batch(codec, CODECS), codec)
         await asyncio.to_thread(compaction.await_roll)
         wanted, count = compaction.left(CODECS), compaction.written(CODECS)
-        equal(await send_batch(lasting, topic, [compaction.LAST]), [count - 1], "offset of the last record")
+        equal(await send_once(topic, [compaction.LAST]), [count - 1], "offset of the last record")
 
         async def settled() -> bool:
             return compaction.settled(await read_all(topic))
@@ -213,7 +218,7 @@ async def no_key_for_a_compacted_topic():
     async with producer() as client:
         # This client has no name for INVALID_RECORD.
         await raises(errors.UnknownError, client.send_and_wait(topic, b"no key", partition=0), "a record without a key")
-        equal(await send_batch(client, topic, [("key", "value")]), [0], "offset of the record after the refused one")
+    equal(await send_once(topic, [("key", "value")]), [0], "offset of the record after the refused one")
 
 
 # ---------------------------------------------------------------- topics and configs

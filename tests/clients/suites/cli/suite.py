@@ -157,7 +157,7 @@ def compacted_topic():
         produce(topic, compaction.lines(compaction.batch(codec, CODECS)), *PAIRS, "-z", codec)
     compaction.await_roll()
     wanted, count = compaction.left(CODECS), compaction.written(CODECS)
-    lasting.send([compaction.LAST], count)
+    produce(topic, compaction.lines([compaction.LAST]), *PAIRS)
     wait_until(lambda: compaction.settled(read_all(topic)), "compaction", every_s=0.2)
     records = read_all(topic)
     compaction.judge(records, wanted, count)

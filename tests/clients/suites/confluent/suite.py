@@ -162,7 +162,7 @@ def compacted_topic():
         send_batch(producer(compression_type=codec, linger_ms=50), topic, compaction.batch(codec, CODECS))
     compaction.await_roll()
     wanted, count = compaction.left(CODECS), compaction.written(CODECS)
-    equal(send_batch(lasting, topic, [compaction.LAST]), [count - 1], "offset of the last record")
+    equal(send_batch(producer(), topic, [compaction.LAST]), [count - 1], "offset of the last record")
     wait_until(lambda: compaction.settled(read_all(topic)), "compaction", every_s=0.2)
     records = read_all(topic)
     compaction.judge(records, wanted, count)

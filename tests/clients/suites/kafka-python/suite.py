@@ -146,18 +146,25 @@ def send_batch(client: KafkaProducer, topic: str, pairs: list) -> list:
     return [future.get(30).offset for future in futures]
 
 
+def send_once(topic: str, pairs: list, codec: str = "none") -> list:
+    """The same by a producer of its own."""
+    client = producer(compression_type=None if codec == "none" else codec, linger_ms=50)
+    try:
+        return send_batch(client, topic, pairs)
+    finally:
+        client.close()
+
+
 @case
 def compacted_topic():
     topic = create("compacted", 1, compaction.CONFIG)
     lasting = producer(enable_idempotence=True, linger_ms=50)
     send_batch(lasting, topic, compaction.first_batch())
     for codec in CODECS:
-        client = producer(compression_type=None if codec == "none" else codec, linger_ms=50)
-        send_batch(client, topic, compaction.batch(codec, CODECS))
-        client.close()
+        send_once(topic, compaction.batch(codec, CODECS), codec)
     compaction.await_roll()
     wanted, count = compaction.left(CODECS), compaction.written(CODECS)
-    equal(send_batch(lasting, topic, [compaction.LAST]), [count - 1], "offset of the last record")
+    equal(send_once(topic, [compaction.LAST]), [count - 1], "offset of the last record")
     wait_until(lambda: compaction.settled(read_all(topic)), "compaction", every_s=0.2)
     records = read_all(topic)
     compaction.judge(records, wanted, count)
@@ -198,9 +205,7 @@ def no_key_for_a_compacted_topic():
     future = client.send(topic, b"no key", partition=0)
     harness.raises(errors.InvalidRecordError, lambda: future.get(30), "a record without a key")
     client.close()
-    client = producer()
-    equal(send_batch(client, topic, [("key", "value")]), [0], "offset of the record after the refused one")
-    client.close()
+    equal(send_once(topic, [("key", "value")]), [0], "offset of the record after the refused one")
 
 
 # ---------------------------------------------------------------- topics and configs

@@ -4,6 +4,7 @@ import {
   Admin, CompressionAlgorithms, ConfigResourceTypes, Consumer, IncrementalAlterConfigOperationTypes, ListOffsetTimestamps,
   MessagesStreamFallbackModes, MessagesStreamModes, ProduceAcks, Producer, sleep
 } from '@platformatic/kafka'
+import { CONFIGS, compactedTopic } from './compaction.mjs'
 import {
   BOOTSTRAP, BROKER, SESSION_MS, add, assert, main, payload, restart, role, tellAssigned, unique, until, within, withChildren
 } from './harness.mjs'
@@ -97,6 +98,47 @@ function read (topic, count, { offset, groupId = unique('read') } = {}) {
 const valuesOf = messages => messages.map(message => message.value)
 const isUnknownTopic = error => apiIdIs('UNKNOWN_TOPIC_OR_PARTITION')(error)
 const apiIdIs = id => error => Boolean(error.findBy?.('apiId', id)) || `${error.apiId}` === id
+
+// ---------------------------------------------------------------- compaction: first, since it waits
+
+const toMessages = pairs => pairs.map(([key, value]) => ({ key: Buffer.from(key), value: value === null ? null : Buffer.from(value) }))
+
+/** Runs the body with a list that grows as a consumer reads a topic, one batch a fetch, so that empty ones come alone. */
+function withReader (topic, { groupId = unique('read') }, body) {
+  return withConsumer(groupId, {}, async consumer => {
+    const records = []
+    const stream = await consumer.consume({
+      topics: [topic], mode: MessagesStreamModes.COMMITTED, fallbackMode: MessagesStreamFallbackModes.EARLIEST, autocommit: false,
+      maxBytes: 1
+    })
+    stream.on('data', ({ offset, key, value }) => {
+      records.push({ offset: Number(offset), key: String(key), value: value ? String(value) : null })
+    })
+    return body(records)
+  })
+}
+
+add('compacted-topic', () => {
+  const firstOffset = async (producer, topic, pairs) =>
+    Number((await sendWith(producer, topic, toMessages(pairs))).offsets[0].offset)
+  return compactedTopic({
+    create: (prefix, configs) => create(prefix, 1, configs),
+    send: (topic, pairs, compression) => withProducer({ compression }, producer => firstOffset(producer, topic, pairs)),
+    withLasting: body => withProducer({ idempotent: true, acks: ProduceAcks.ALL }, producer =>
+      body((topic, pairs) => firstOffset(producer, topic, pairs))),
+    withReader,
+    commit: (groupId, topic, offset) => withAdmin(admin => admin.alterConsumerGroupOffsets({
+      groupId, topics: [{ name: topic, partitionOffsets: [{ partition: 0, offset: BigInt(offset) }] }]
+    }))
+  })
+})
+
+add('no-key-for-a-compacted-topic', async () => {
+  const topic = await create('keyless', 1, CONFIGS)
+  await assert.rejects(send(topic, ['no key']), apiIdIs('INVALID_RECORD'))
+  await send(topic, toMessages([['key', 'value']]))
+  assert.deepEqual(valuesOf(await read(topic, 1)).map(String), ['value'])
+})
 
 // ---------------------------------------------------------------- topics and configs
 
