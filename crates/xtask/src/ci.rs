@@ -16,6 +16,9 @@ const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
 /// Hold our codec and our answers against Apache Kafka's own.
 const COMPARISONS: [&str; 2] = ["tests/clients/codec/run", "tests/clients/differential/run"];
 
+/// The feature of the crate `cli` that turns on the tests of the real process.
+const PROCESS_TESTS: &str = "process-tests";
+
 /// All checks, then the tests.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     checks(&[])?;
@@ -28,20 +31,32 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
     cargo(&root, &["fmt", "--all", "--check"])?;
     tidy::run(&[])?;
     codegen::run(&["--check".to_owned()])?;
-    cargo(&root, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    let features = format!("cli/{PROCESS_TESTS}");
+    let clippy = ["clippy", "--workspace", "--all-targets", "--features", &features, "--locked"];
+    cargo(&root, &[&clippy[..], &["--", "-D", "warnings"]].concat())?;
     docs::run(&["--check".to_owned()])
 }
 
-/// Workspace tests, then the suites of real clients against a release build and the comparisons with Apache Kafka.
-/// Arguments go to `tests/clients/run`, and leave the comparisons out; `--no-clients` leaves out both.
+/// Workspace tests and those of the real process, then the suites of real clients against a release build and
+/// the comparisons with Apache Kafka. Arguments go to `tests/clients/run`, and leave the comparisons out;
+/// `--no-clients` leaves out both.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
-    let mut tests = cargo_command(&root, &["test", "--workspace", "--locked"]);
-    match kafka_libs(&root) {
-        Ok(libs) => drop(tests.env(KAFKA_LIBS, libs)),
-        Err(error) => println!("Kafka's dump tool is not at hand: {error:#}"),
+    let process = ["test", "--release", "--locked", "--package", "cli", "--features", PROCESS_TESTS];
+    // They measure: one after the other, and what they find is shown.
+    let one_by_one = ["--test", "process", "--", "--test-threads=1", "--nocapture"];
+    let all = [&["test", "--workspace", "--locked"][..], &[&process[..], &one_by_one].concat()];
+    let libs = kafka_libs(&root);
+    if let Err(error) = &libs {
+        println!("Kafka's dump tool is not at hand: {error:#}");
     }
-    check(tests, "cargo test")?;
+    for arguments in all {
+        let mut tests = cargo_command(&root, arguments);
+        if let Ok(libs) = &libs {
+            tests.env(KAFKA_LIBS, libs);
+        }
+        check(tests, "cargo test")?;
+    }
     if arguments.iter().any(|argument| argument == "--no-clients") {
         return Ok(());
     }

@@ -1,0 +1,32 @@
+//! The real `vltava` process: killed under load, measured, pestered.
+//!
+//! Run by `cargo test --release -p cli --features process-tests --test process -- --test-threads=1
+//! --nocapture`: in a release build and one after the other, because they measure time and memory.
+//! `PROCESS_SEED=n` repeats the choices of a run whose output names that seed.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests stand outside of the process they look at"
+)]
+
+mod churn;
+mod compaction;
+mod idle;
+mod inspect;
+mod journal;
+mod kills;
+mod load;
+mod memory;
+mod partitions;
+mod retries;
+mod segments;
+mod server;
+mod start;
+
+use std::future::Future;
+
+/// Runs a test on threads of its own.
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("threads").block_on(test)
+}
