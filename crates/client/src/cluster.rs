@@ -15,9 +15,10 @@ use wire::message::{
 
 use crate::config::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
 use crate::pool::Connections;
+use crate::trouble::{TroubleNote, Troubles};
 use crate::{
     Answer, ClientConfig, ClientError, ClusterMetadata, Connection, PartitionName, Result, TopicMetadata,
-    Topics,
+    Topics, Trouble,
 };
 
 /// Coordinators remembered at most; beyond it all are asked for again.
@@ -36,6 +37,7 @@ struct Shared {
     connections: Connections,
     metadata: Mutex<ClusterMetadata>,
     coordinators: Mutex<HashMap<String, BrokerId>>,
+    troubles: Arc<Troubles>,
 }
 
 impl Client {
@@ -50,6 +52,7 @@ impl Client {
                 connections,
                 metadata: Mutex::default(),
                 coordinators: Mutex::default(),
+                troubles: Arc::default(),
             }),
         };
         client.metadata(Topics::None).await?;
@@ -86,19 +89,29 @@ impl Client {
         Ok(metadata)
     }
 
-    /// What is known of some topics, asked for if not remembered. Waits for topics that are not there yet
-    /// or have no leader, as long as calls are tried again.
+    /// What the client, or a producer or consumer made with it, tries again at the moment.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.troubles.oldest()
+    }
+
+    /// What is known of some topics, asked for if not remembered; those that do not exist are created if
+    /// the broker is set to do so. Waits for them as long as calls are tried again.
     pub async fn topics(&self, names: &[&str]) -> Result<BTreeMap<String, TopicMetadata>> {
         let mut backoff = self.backoff();
         loop {
-            match self.topics_once(names).await {
+            match self.topics_once(Topics::NamedOrCreated(names), names).await {
                 Err(error) if error.retriable() => backoff.pause(error).await?,
                 other => return other,
             }
         }
     }
 
-    async fn topics_once(&self, names: &[&str]) -> Result<BTreeMap<String, TopicMetadata>> {
+    /// `asked` are these names, with the word whether they may be created.
+    async fn topics_once(
+        &self,
+        asked: Topics<'_>,
+        names: &[&str],
+    ) -> Result<BTreeMap<String, TopicMetadata>> {
         let known = |metadata: &ClusterMetadata, name: &str| metadata.topics.get(name).cloned();
         let remembered: Option<BTreeMap<_, _>> = {
             let metadata = self.shared.metadata.lock();
@@ -107,7 +120,7 @@ impl Client {
         if let Some(topics) = remembered {
             return Ok(topics);
         }
-        let mut metadata = self.metadata(Topics::NamedOrCreated(names)).await?;
+        let mut metadata = self.metadata(asked).await?;
         let mut topics = BTreeMap::new();
         for name in names {
             let subject = || format!("topic `{name}`");
@@ -125,15 +138,52 @@ impl Client {
     }
 
     /// Who leads a partition; asks if that is not known. An error that may pass while nobody leads it.
+    /// Never creates a topic.
     pub async fn leader(&self, partition: &PartitionName) -> Result<BrokerId> {
-        let topics = self.topics_once(&[&partition.topic]).await?;
-        let found = topics.get(&*partition.topic).and_then(|t| t.partitions.get(&partition.partition));
-        let refused = |code: ErrorCode| {
+        self.leader_among(partition, Topics::Named(&[&partition.topic])).await
+    }
+
+    /// The same for a writer, whose topic is created anew (if the broker is set to do so) when it is gone.
+    pub(crate) async fn leader_to_write(&self, partition: &PartitionName) -> Result<BrokerId> {
+        self.leader_among(partition, Topics::NamedOrCreated(&[&partition.topic])).await
+    }
+
+    async fn leader_among(&self, partition: &PartitionName, asked: Topics<'_>) -> Result<BrokerId> {
+        let topics = self.topics_once(asked, &[&partition.topic]).await?;
+        let leader = leader_in(&topics, partition);
+        if leader.is_err() {
             self.forget_topic(&partition.topic);
-            ClientError::Broker { subject: partition.to_string(), code, message: None }
+        }
+        leader
+    }
+
+    /// Who leads a partition and at which address, if both are known.
+    pub(crate) fn known_leader(&self, partition: &PartitionName) -> Option<(BrokerId, Arc<str>)> {
+        let metadata = self.shared.metadata.lock();
+        let leader = metadata.leader(partition)?;
+        Some((leader, metadata.brokers.get(&leader)?.address.clone()))
+    }
+
+    /// Asks who leads these partitions, whatever is known; answers in their order. Never creates a topic.
+    pub(crate) async fn find_leaders(&self, partitions: &[PartitionName]) -> Vec<Result<BrokerId>> {
+        let mut names: Vec<&str> = partitions.iter().map(|partition| &*partition.topic).collect();
+        names.sort_unstable();
+        names.dedup();
+        let metadata = match self.metadata(Topics::Named(&names)).await {
+            Ok(metadata) => metadata,
+            Err(error) => return partitions.iter().map(|_| Err(error.clone())).collect(),
         };
-        let found = found.ok_or_else(|| refused(ErrorCode::UnknownTopicOrPartition))?;
-        found.leader.ok_or_else(|| refused(ErrorCode::LeaderNotAvailable))
+        let leader = |partition: &PartitionName| {
+            let topic = metadata.topics.get(&*partition.topic);
+            let code = topic.map_or(ErrorCode::UnknownTopicOrPartition, |topic| topic.error);
+            ClientError::check(code.code(), None, || format!("topic `{}`", partition.topic))?;
+            let leader = leader_in(&metadata.topics, partition)?;
+            match metadata.brokers.contains_key(&leader) {
+                true => Ok(leader),
+                false => Err(refused(format!("broker {leader}"), ErrorCode::BrokerNotAvailable)),
+            }
+        };
+        partitions.iter().map(leader).collect()
     }
 
     /// The brokers as last heard of.
@@ -157,8 +207,7 @@ impl Client {
             return Ok(address);
         }
         self.metadata(Topics::None).await?;
-        let code = ErrorCode::BrokerNotAvailable;
-        let gone = || ClientError::Broker { subject: format!("broker {broker}"), code, message: None };
+        let gone = || refused(format!("broker {broker}"), ErrorCode::BrokerNotAvailable);
         self.address(broker).ok_or_else(gone)
     }
 
@@ -239,7 +288,15 @@ impl Client {
 
     /// Pauses between attempts, counted from now.
     pub(crate) fn backoff(&self) -> Backoff {
-        Backoff::new(&self.shared.env, self.shared.config.retry_for)
+        self.backoff_for(self.shared.config.retry_for)
+    }
+
+    /// The same with another patience.
+    pub(crate) fn backoff_for(&self, retry_for: Duration) -> Backoff {
+        let clock = self.shared.env.clock.clone();
+        let deadline = clock.now() + retry_for;
+        let troubles = self.shared.troubles.clone();
+        Backoff { clock, deadline, pause: RETRY_PAUSE_MIN, troubles, note: None }
     }
 }
 
@@ -247,32 +304,55 @@ fn named<'a>(name: &&'a str) -> MetadataRequestTopic<'a> {
     MetadataRequestTopic { name: Some((*name).into()), ..Default::default() }
 }
 
-/// Growing pauses between attempts, until time is up.
+fn leader_in(topics: &BTreeMap<String, TopicMetadata>, partition: &PartitionName) -> Result<BrokerId> {
+    let found = topics.get(&*partition.topic).and_then(|topic| topic.partitions.get(&partition.partition));
+    let refused = |code| refused(partition.to_string(), code);
+    let found = found.ok_or_else(|| refused(ErrorCode::UnknownTopicOrPartition))?;
+    found.leader.ok_or_else(|| refused(ErrorCode::LeaderNotAvailable))
+}
+
+fn refused(subject: String, code: ErrorCode) -> ClientError {
+    ClientError::Broker { subject, code, message: None }
+}
+
+/// Growing pauses between attempts, until time is up. While it lives, the client's
+/// [`Client::trouble`] tells of the attempts that failed.
 pub(crate) struct Backoff {
     clock: Arc<dyn Clock>,
     deadline: Duration,
     pause: Duration,
+    troubles: Arc<Troubles>,
+    note: Option<TroubleNote>,
 }
 
 impl Backoff {
-    pub(crate) fn new(env: &Env, retry_for: Duration) -> Backoff {
-        let deadline = env.clock.now() + retry_for;
-        Backoff { clock: env.clock.clone(), deadline, pause: RETRY_PAUSE_MIN }
+    /// Notes that an attempt failed; answers how long to wait before the next, and whether time is left
+    /// for that one.
+    pub(crate) fn failed(&mut self, error: &ClientError) -> (Duration, bool) {
+        match &self.note {
+            Some(note) => note.update(error.clone()),
+            None => self.note = Some(self.troubles.begin(self.clock.now(), error.clone())),
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        tracing::debug!(%error, "trying again in {} ms", pause.as_millis());
+        (pause, self.clock.now() + pause <= self.deadline)
     }
 
     /// Waits before the next attempt; gives the error back when no time is left for one.
     pub(crate) async fn pause(&mut self, error: ClientError) -> Result<()> {
-        if self.clock.now() + self.pause > self.deadline {
-            return Err(error);
+        match self.failed(&error) {
+            (_, false) => Err(error),
+            (pause, true) => {
+                self.clock.sleep(pause).await;
+                Ok(())
+            }
         }
-        tracing::debug!(%error, "trying again in {} ms", self.pause.as_millis());
-        self.sleep().await;
-        Ok(())
     }
 
     /// Waits before the next attempt, whether or not time is left.
-    pub(crate) async fn sleep(&mut self) {
-        self.clock.sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+    pub(crate) async fn sleep(&mut self, error: &ClientError) {
+        let (pause, _) = self.failed(error);
+        self.clock.sleep(pause).await;
     }
 }

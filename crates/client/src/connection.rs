@@ -358,7 +358,7 @@ async fn read_frame(socket: &mut (impl AsyncRead + Unpin)) -> std::result::Resul
     };
     let size = usize::try_from(size).ok().filter(|size| (4..=ANSWER_BYTES_MAX).contains(size));
     let Some(size) = size else {
-        return Err("the broker sent something that is not Kafka's protocol".to_owned());
+        return Err("it sent something that is not Kafka's protocol".to_owned());
     };
     let mut frame = BytesMut::with_capacity(size.min(ANSWER_RESERVE_BYTES));
     let mut body = socket.take(size as u64);

@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, ClientError>;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers at an address.
-    #[error("no connection to {address}: {source}")]
+    #[error("no connection to {address}: {}", io_text(.source))]
     Connect {
         /// Host and port.
         address: Arc<str>,
@@ -123,10 +123,20 @@ pub enum ClientError {
 
 fn list(tried: &[ClientError]) -> String {
     let texts = tried.iter().map(|error| match error {
-        ClientError::Connect { address, source } => format!("{address} ({source})"),
+        ClientError::Connect { address, source } => format!("{address} ({})", io_text(source)),
+        ClientError::Closed { address, reason } => format!("{address} ({reason})"),
         other => other.to_string(),
     });
     texts.collect::<Vec<_>>().join(", ")
+}
+
+/// What the system says, without the number that says it again.
+pub fn io_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }
 
 fn theirs_text(api: ApiKey, theirs: &Option<VersionRange>) -> String {
@@ -204,5 +214,8 @@ mod tests {
             ClientError::Bootstrap { tried }.to_string(),
             "no broker answers at a:1 (connection refused)"
         );
+        let tried = vec![ClientError::Closed { address: "a:1".into(), reason: "it spoke HTTP".into() }];
+        assert_eq!(ClientError::Bootstrap { tried }.to_string(), "no broker answers at a:1 (it spoke HTTP)");
+        assert_eq!(io_text(&io::Error::from_raw_os_error(2)), "No such file or directory");
     }
 }

@@ -16,8 +16,9 @@ use wire::message::fetch_response::PartitionData;
 use wire::message::{
     ApiVersion, ApiVersionsResponse, FetchRequest, FetchResponse, FetchableTopicResponse,
     InitProducerIdResponse, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ListOffsetsTopicResponse, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
-    MetadataResponseTopic, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
+    ListOffsetsTopicResponse, MetadataRequest, MetadataResponse, MetadataResponseBroker,
+    MetadataResponsePartition, MetadataResponseTopic, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
 };
 use wire::{ApiKey, FrameHead, Payload, Reader, response_frame};
 
@@ -57,6 +58,10 @@ pub(crate) struct State {
     pub(crate) requests: Vec<(ApiKey, i16)>,
     /// It reads and never answers.
     pub(crate) silent: bool,
+    /// Partitions that nobody leads.
+    pub(crate) leaderless: Vec<usize>,
+    /// Metadata requests that allowed it to create topics.
+    pub(crate) may_create: usize,
     next_producer_id: i64,
 }
 
@@ -199,7 +204,12 @@ impl Fake {
                 let (response, version) = state.versions(version);
                 response_frame(correlation_id, version, &response)
             }
-            ApiKey::Metadata => response_frame(correlation_id, version, &self.metadata(&state)),
+            ApiKey::Metadata => {
+                let request = MetadataRequest::decode(reader, version).expect("a Metadata request");
+                let names = request.topics.is_some_and(|topics| !topics.is_empty());
+                state.may_create += usize::from(names && request.allow_auto_topic_creation);
+                response_frame(correlation_id, version, &self.metadata(&state))
+            }
             ApiKey::InitProducerId => {
                 state.next_producer_id += 1;
                 let producer_id = state.next_producer_id;
@@ -232,7 +242,7 @@ impl Fake {
         let (host, port) = self.address.rsplit_once(':').unwrap();
         let partition = |index| MetadataResponsePartition {
             partition_index: index as i32,
-            leader_id: 7,
+            leader_id: if state.leaderless.contains(&index) { -1 } else { 7 },
             replica_nodes: vec![7],
             isr_nodes: vec![7],
             ..Default::default()

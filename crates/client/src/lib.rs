@@ -26,6 +26,7 @@ mod group;
 mod metadata;
 mod pool;
 mod producer;
+mod trouble;
 
 #[cfg(test)]
 mod fake;
@@ -36,8 +37,9 @@ pub use cluster::Client;
 pub use config::ClientConfig;
 pub use connection::{Answer, Connection, PendingAnswer};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerConfig, Isolation, Start};
-pub use error::{ClientError, Result};
+pub use error::{ClientError, Result, io_text};
 pub use group::{GroupConfig, GroupConsumer};
 pub use metadata::{BrokerAddress, ClusterMetadata, PartitionMetadata, PartitionName, TopicMetadata, Topics};
 pub use pool::Connections;
 pub use producer::{Acks, Delivery, Placed, Producer, ProducerConfig, ProducerRecord, partition_of_key};
+pub use trouble::Trouble;

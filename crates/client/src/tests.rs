@@ -10,9 +10,10 @@ use base::error::ErrorCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::ApiKey;
 
+use crate::admin::OffsetAt;
 use crate::fake::{Fake, Fault, TOPIC};
 use crate::{
-    Acks, Client, ClientConfig, ClientError, Consumer, ConsumerConfig, PartitionName, Producer,
+    Acks, Client, ClientConfig, ClientError, Consumer, ConsumerConfig, Isolation, PartitionName, Producer,
     ProducerConfig, ProducerRecord, Start, Topics,
 };
 
@@ -433,7 +434,7 @@ fn reading_goes_on_over_a_lost_connection() {
             }
             if round == 1 {
                 // The next fetch is not answered: its connection is given up, another one serves.
-                assert!(consumer.poll(40 * SECOND).await.unwrap().is_empty());
+                assert!(consumer.poll(30 * SECOND).await.unwrap().is_empty());
                 fake.state.lock().silent = false;
             }
         }
@@ -456,5 +457,92 @@ fn answers_for_partitions_taken_away_are_thrown_away() {
             offsets.extend(consumer.poll(SECOND).await.unwrap().iter().map(|record| record.offset));
         }
         assert_eq!(offsets, (90..100).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_partition_without_leader_holds_up_no_other_and_ends_the_reading_in_time() {
+    run(async {
+        let env = Env::sim(1);
+        let (fake, filling) = filled(&env, Compression::None).await;
+        fake.state.lock().leaderless = vec![1];
+        drop(filling);
+        let config = ClientConfig { retry_for: 3 * SECOND, ..ClientConfig::new([fake.address.as_str()]) };
+        let client = Client::connect(&env, config).await.unwrap();
+        for start in [Start::Beginning, Start::BeforeEnd(1_000), Start::Time(1_000), Start::Offset(0)] {
+            let began = env.clock.now();
+            let mut consumer = Consumer::new(&client, ConsumerConfig::default());
+            consumer.assign([(whole(0), start), (whole(1), start)]);
+            let mut count = 0;
+            let error = loop {
+                // Shorter than the pauses: they must go on over calls.
+                match consumer.poll(Duration::from_millis(50)).await {
+                    Ok(records) => count += records.len(),
+                    Err(error) => break error,
+                }
+                if count == 100 && env.clock.now() - began > 2 * SECOND {
+                    let trouble = client.trouble().expect("it is being tried again");
+                    assert_eq!(trouble.error.code(), Some(ErrorCode::LeaderNotAvailable));
+                    assert!(trouble.since - began < SECOND, "{trouble:?}");
+                }
+            };
+            let took = env.clock.now() - began;
+            assert_eq!((count, error.code()), (100, Some(ErrorCode::LeaderNotAvailable)), "{start:?}");
+            assert!(error.to_string().starts_with("partition 1 of topic `t`"), "{error}");
+            assert!(took > SECOND && took < 4 * SECOND, "{start:?}: {took:?}");
+        }
+        assert!(client.trouble().is_none(), "the consumer is gone");
+    });
+}
+
+#[test]
+fn a_partition_that_gets_a_leader_is_read_and_the_trouble_is_over() {
+    run(async {
+        let env = Env::sim(1);
+        let (fake, client) = filled(&env, Compression::None).await;
+        fake.state.lock().leaderless = vec![0];
+        client.forget_topic(TOPIC);
+        let mut consumer = Consumer::new(&client, ConsumerConfig::default());
+        consumer.assign([(whole(0), Start::Beginning)]);
+        assert!(consumer.poll(5 * SECOND).await.unwrap().is_empty());
+        assert!(client.trouble().is_some());
+        fake.state.lock().leaderless.clear();
+        assert!(!consumer.poll(5 * SECOND).await.unwrap().is_empty());
+        assert!(client.trouble().is_none());
+    });
+}
+
+#[test]
+fn readers_never_create_a_topic() {
+    run(async {
+        let env = Env::sim(1);
+        let fake = Fake::start(&env, 1).await;
+        let client = connect(&env, &fake.address).await;
+        let nowhere = PartitionName::new("nosuch", 0);
+        let wanted = [(nowhere.clone(), OffsetAt::Latest)];
+        let listed = client.list_offsets(&wanted, Isolation::ReadUncommitted).await.unwrap();
+        assert!(listed[&nowhere].is_err());
+        let mut consumer = Consumer::new(&client, ConsumerConfig::default());
+        consumer.assign([(nowhere, Start::End)]);
+        assert!(consumer.poll(SECOND).await.unwrap().is_empty());
+        assert_eq!(fake.state.lock().may_create, 0);
+    });
+}
+
+#[test]
+fn what_a_producer_tries_again_is_told_while_it_does() {
+    run(async {
+        let env = Env::sim(1);
+        let fake = Fake::start(&env, 1).await;
+        let client = connect(&env, &fake.address).await;
+        let producer = Producer::new(&client, small_batches());
+        fake.state.lock().faults = vec![Some(Fault::Refuse(ErrorCode::KafkaStorageError)); 5].into();
+        let (outcomes, trouble) = tokio::join!(send_numbers(&producer, 10), async {
+            env.clock.sleep(Duration::from_millis(200)).await;
+            client.trouble()
+        });
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        assert_eq!(trouble.unwrap().error.code(), Some(ErrorCode::KafkaStorageError));
+        assert!(client.trouble().is_none());
     });
 }

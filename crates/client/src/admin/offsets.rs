@@ -113,7 +113,8 @@ impl Client {
         again
     }
 
-    async fn list_offsets_at(
+    /// One question to one leader; answers in the order of the group.
+    pub(crate) async fn list_offsets_at(
         &self,
         leader: BrokerId,
         group: &[(PartitionName, OffsetAt)],

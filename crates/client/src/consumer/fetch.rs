@@ -19,6 +19,8 @@ use crate::{ClientError, PartitionName, Result};
 /// Partitions to fetch from one leader, each from its offset.
 #[derive(Clone, Debug)]
 pub(super) struct FetchPlan {
+    /// Host and port of the leader.
+    pub(super) address: Arc<str>,
     pub(super) partitions: Vec<(PartitionName, Offset)>,
 }
 
@@ -46,10 +48,10 @@ pub(super) struct FetchedPartition {
 /// Fetches without a session: the plan is told whole each time.
 pub(super) async fn fetch(
     connections: &Connections,
-    address: &str,
     plan: &FetchPlan,
     limits: FetchLimits,
 ) -> Result<Vec<FetchedPartition>> {
+    let address = &plan.address;
     let connection = connections.to(address).await?;
     let request = request(plan, limits);
     let answer = connection.start(&request, limits.wait).await?.wait().await?;

@@ -1,19 +1,22 @@
 //! Reads records from partitions that its owner names, from positions its owner names.
 //!
 //! ```text
-//! poll ─► positions not known yet ─► ListOffsets
+//! poll ─► for leaders and positions not known yet: tasks with Metadata and ListOffsets
 //!      ─► for each leader without one: a task with one Fetch over all its partitions
 //!      ◄─ the first answer: records, new positions, errors to sort out
 //! ```
 //!
 //! Invariants: records of one partition come in order, each once per assignment; at most one Fetch per
 //! leader is under way, so memory is bounded by `brokers × fetch_bytes_max`; an answer for a partition
-//! that was taken away or moved meanwhile is thrown away. `poll` may be cancelled at any await.
+//! that was taken away or moved meanwhile is thrown away. `poll` may be cancelled at any await: whatever
+//! waits for a broker is a task. A partition that cannot be read rests for a growing while and holds up no
+//! other; `poll` fails when that has lasted for [`ClientConfig::retry_for`](crate::ClientConfig::retry_for).
 
 mod decode;
 mod fetch;
+mod look_up;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +26,12 @@ use base::ids::{BrokerId, Offset, TimestampMs};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::admin::{OffsetAt, leader_moved};
+use crate::admin::leader_moved;
 use crate::cluster::Backoff;
 use crate::pool::Connections;
 use crate::{Client, ClientError, PartitionName, Result};
 use fetch::{FetchLimits, FetchPlan, FetchedPartition, fetch};
+use look_up::{Found, LookedUp, find_leaders, find_offsets};
 
 /// Which records are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,13 +113,29 @@ pub struct ConsumedRecord {
 }
 
 /// What is known of a partition that is read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Progress {
     start: Start,
     /// Offset of the next record; `None` while [`Progress::start`] is not looked up.
     next: Option<Offset>,
     /// Where records end for now, as the last answer said.
     end: Option<Offset>,
+    /// Whether its leader or position is being looked up.
+    looking: bool,
+    /// While the last attempt to read it failed.
+    retry: Option<Retry>,
+}
+
+/// When to try again.
+struct Retry {
+    at: Duration,
+    backoff: Backoff,
+}
+
+impl std::fmt::Debug for Retry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retry").field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 /// Reads partitions.
@@ -126,11 +146,11 @@ pub struct Consumer {
     partitions: BTreeMap<PartitionName, Progress>,
     fetches: JoinSet<(BrokerId, FetchPlan, Result<Vec<FetchedPartition>>)>,
     /// Leaders that have a fetch under way.
-    busy: HashSet<BrokerId>,
+    busy: BTreeSet<BrokerId>,
+    look_ups: JoinSet<LookedUp>,
     /// Fetches begun so far; turns the order of partitions, so that none starves behind another.
     turn: usize,
     buffer: DecompressBuffer,
-    backoff: Option<Backoff>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -147,17 +167,17 @@ impl Consumer {
             connections: Arc::new(Connections::new(client.env(), client.config().clone())),
             partitions: BTreeMap::new(),
             fetches: JoinSet::new(),
-            busy: HashSet::new(),
+            busy: BTreeSet::new(),
+            look_ups: JoinSet::new(),
             turn: 0,
             buffer: DecompressBuffer::new(config.batch_bytes_max),
-            backoff: None,
             config,
         }
     }
 
     /// Reads these partitions from now on, and no others.
     pub fn assign(&mut self, partitions: impl IntoIterator<Item = (PartitionName, Start)>) {
-        let progress = |(partition, start)| (partition, Progress { start, next: None, end: None });
+        let progress = |(partition, start)| (partition, Progress::new(start));
         self.partitions = partitions.into_iter().map(progress).collect();
     }
 
@@ -206,117 +226,122 @@ impl Consumer {
         }
     }
 
-    /// One step: looks up positions, begins fetches, takes one answer.
+    /// One step: begins look-ups and fetches, takes one answer.
     async fn advance(&mut self) -> Result<Vec<ConsumedRecord>> {
-        let step = match self.look_up_starts().await {
-            Ok(()) => self.begin_fetches().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = step {
-            self.pause(error).await?;
-            return Ok(Vec::new());
-        }
-        let Some(done) = self.fetches.join_next().await else {
-            // Nothing to read: wait to be told what.
-            return std::future::pending().await;
-        };
-        let (leader, plan, fetched) = done.map_err(|_| ClientError::Ended("consumer"))?;
-        self.busy.remove(&leader);
-        let (records, trouble) = match fetched {
-            Ok(partitions) => self.take_all(&plan, partitions),
-            Err(error) => {
-                plan.partitions.iter().for_each(|(partition, _)| self.client.forget_topic(&partition.topic));
-                (Vec::new(), Some(error))
+        let clock = self.client.env().clock.clone();
+        let now = clock.now();
+        self.begin_look_ups(now);
+        self.begin_fetches(now);
+        let resting = self.partitions.values().filter_map(|progress| progress.retry.as_ref());
+        let next_retry = resting.map(|retry| retry.at).filter(|at| *at > now).min();
+        let rest = async {
+            match next_retry {
+                Some(at) => clock.sleep_until(at).await,
+                // Nothing rests: wait for an answer or, with nothing to read, to be told what.
+                None => std::future::pending().await,
             }
         };
-        match trouble {
-            None => self.backoff = None,
-            // What came before it is shown first; the trouble will be met again.
-            Some(_) if !records.is_empty() => {}
-            Some(error) => self.pause(error).await?,
+        let ended = |_| ClientError::Ended("consumer");
+        tokio::select! {
+            biased;
+            Some(done) = self.look_ups.join_next() => {
+                self.take_look_up(done.map_err(ended)?)?;
+                Ok(Vec::new())
+            }
+            Some(done) = self.fetches.join_next() => {
+                let (leader, plan, fetched) = done.map_err(ended)?;
+                self.busy.remove(&leader);
+                let (records, trouble) = self.take_all(&plan, fetched);
+                match trouble {
+                    // What came before it is shown first; the trouble will be met again.
+                    Some(error) if records.is_empty() => Err(error),
+                    _ => Ok(records),
+                }
+            }
+            () = rest => Ok(Vec::new()),
         }
-        Ok(records)
     }
 
-    /// Waits after an error that may pass; gives the others back.
-    async fn pause(&mut self, error: ClientError) -> Result<()> {
+    /// Looks up leaders and positions of the partitions that lack them, unless that is under way.
+    fn begin_look_ups(&mut self, now: Duration) {
+        let mut by_leader: BTreeMap<Option<BrokerId>, Vec<(PartitionName, Start)>> = BTreeMap::new();
+        for (partition, progress) in &mut self.partitions {
+            if let Start::Offset(offset) = progress.start {
+                progress.next.get_or_insert(offset);
+            }
+            let leader = self.client.known_leader(partition).map(|(leader, _)| leader);
+            let lacks = progress.next.is_none() || leader.is_none();
+            if lacks && !progress.looking && progress.is_due(now) {
+                progress.looking = true;
+                by_leader.entry(leader).or_default().push((partition.clone(), progress.start));
+            }
+        }
+        for (leader, wanted) in by_leader {
+            let client = self.client.clone();
+            match leader {
+                None => self.look_ups.spawn(find_leaders(client, wanted)),
+                Some(leader) => {
+                    self.look_ups.spawn(find_offsets(client, leader, wanted, self.config.isolation))
+                }
+            };
+        }
+    }
+
+    /// Takes over what was looked up, for partitions that are still to begin there; answers the first
+    /// error that does not pass.
+    fn take_look_up(&mut self, looked_up: LookedUp) -> Result<()> {
+        let mut result = Ok(());
+        for (partition, start, found) in looked_up {
+            let Some(progress) = self.partitions.get_mut(&partition) else { continue };
+            if progress.start != start || !std::mem::take(&mut progress.looking) {
+                continue;
+            }
+            match found {
+                Ok(Found::Leader) => {}
+                Ok(Found::Offset(offset)) => progress.next = progress.next.or(Some(offset)),
+                Err(error) => result = result.and(self.rest(&partition, error)),
+            }
+        }
+        result
+    }
+
+    /// Lets a partition rest after an error that may pass, so that others are read on. Gives back an error
+    /// that does not pass or has lasted too long.
+    fn rest(&mut self, partition: &PartitionName, error: ClientError) -> Result<()> {
+        let client = &self.client;
+        // While nobody leads it, asking again is enough: what is known of the others stays.
+        if leader_moved(&error) && error.code() != Some(ErrorCode::LeaderNotAvailable) {
+            client.forget_topic(&partition.topic);
+        }
+        let Some(progress) = self.partitions.get_mut(partition) else { return Ok(()) };
         if !error.retriable() {
             return Err(error);
         }
-        let client = &self.client;
-        self.backoff.get_or_insert_with(|| client.backoff()).pause(error).await
+        let retry = progress.retry.get_or_insert_with(|| {
+            let backoff = client.backoff();
+            Retry { at: Duration::ZERO, backoff }
+        });
+        let (pause, in_time) = retry.backoff.failed(&error);
+        retry.at = client.env().clock.now() + pause;
+        if in_time { Ok(()) } else { Err(error) }
     }
 
-    /// Looks up where partitions begin that have no position yet.
-    async fn look_up_starts(&mut self) -> Result<()> {
-        let mut wanted = Vec::new();
-        for (partition, progress) in &mut self.partitions {
-            match progress.start {
-                _ if progress.next.is_some() => {}
-                Start::Offset(offset) => progress.next = Some(offset),
-                Start::Beginning => wanted.push((partition.clone(), OffsetAt::Earliest)),
-                Start::End | Start::BeforeEnd(_) => wanted.push((partition.clone(), OffsetAt::Latest)),
-                Start::Time(timestamp) => wanted.push((partition.clone(), OffsetAt::Time(timestamp))),
-            }
-        }
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let found = self.client.list_offsets(&wanted, self.config.isolation).await?;
-        let mut none_so_late = Vec::new();
-        let mut before_end = Vec::new();
-        for (partition, listed) in found {
-            let offset = listed?.offset;
-            let Some(progress) = self.partitions.get_mut(&partition) else { continue };
-            match (progress.start, offset) {
-                (Start::Time(_), None) => none_so_late.push(partition),
-                (Start::BeforeEnd(count), Some(end)) => {
-                    before_end.push((partition, end.saturating_sub_unsigned(count).max(0)));
-                }
-                (_, offset) => progress.next = offset,
-            }
-        }
-        self.start_at(none_so_late.into_iter().map(|partition| (partition, Start::End)));
-        self.look_up_before_end(before_end).await
-    }
-
-    /// The wanted offsets, or the first one there is where that is later.
-    async fn look_up_before_end(&mut self, wanted: Vec<(PartitionName, Offset)>) -> Result<()> {
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let earliest = wanted.iter().map(|(partition, _)| (partition.clone(), OffsetAt::Earliest));
-        let earliest: Vec<_> = earliest.collect();
-        let mut earliest = self.client.list_offsets(&earliest, self.config.isolation).await?;
-        for (partition, offset) in wanted {
-            let first = match earliest.remove(&partition) {
-                Some(listed) => listed?.offset.unwrap_or(0),
-                None => 0,
-            };
-            if let Some(progress) = self.partitions.get_mut(&partition) {
-                progress.next = Some(offset.max(first));
-            }
-        }
-        Ok(())
-    }
-
-    fn start_at(&mut self, partitions: impl Iterator<Item = (PartitionName, Start)>) {
-        for (partition, start) in partitions {
-            if let Some(progress) = self.partitions.get_mut(&partition) {
-                (progress.start, progress.next) = (start, None);
-            }
+    fn start_at(&mut self, partition: &PartitionName, start: Start) {
+        if let Some(progress) = self.partitions.get_mut(partition) {
+            (progress.start, progress.next, progress.looking) = (start, None, false);
         }
     }
 
     /// Begins a fetch at every leader that has none under way.
-    async fn begin_fetches(&mut self) -> Result<()> {
-        let mut plans: HashMap<BrokerId, Vec<(PartitionName, Offset)>> = HashMap::new();
+    fn begin_fetches(&mut self, now: Duration) {
+        let mut plans: BTreeMap<BrokerId, FetchPlan> = BTreeMap::new();
         for (partition, progress) in &self.partitions {
-            if let Some(next) = progress.next {
-                let leader = self.client.leader(partition).await?;
-                if !self.busy.contains(&leader) {
-                    plans.entry(leader).or_default().push((partition.clone(), next));
-                }
+            let Some(next) = progress.next.filter(|_| progress.is_due(now)) else { continue };
+            if let Some((leader, address)) = self.client.known_leader(partition)
+                && !self.busy.contains(&leader)
+            {
+                let new = || FetchPlan { address, partitions: Vec::new() };
+                plans.entry(leader).or_insert_with(new).partitions.push((partition.clone(), next));
             }
         }
         let config = &self.config;
@@ -327,38 +352,42 @@ impl Consumer {
             partition_bytes_max: config.partition_bytes_max,
             isolation: config.isolation,
         };
-        for (leader, mut partitions) in plans {
-            let address = self.client.known_address(leader).await?;
+        for (leader, mut plan) in plans {
             self.turn = self.turn.wrapping_add(1);
-            let first = self.turn % partitions.len();
-            partitions.rotate_left(first);
-            let plan = FetchPlan { partitions };
+            let first = self.turn % plan.partitions.len();
+            plan.partitions.rotate_left(first);
             let connections = self.connections.clone();
             self.busy.insert(leader);
             self.fetches.spawn(async move {
-                let fetched = fetch(&connections, &address, &plan, limits).await;
+                let fetched = fetch(&connections, &plan, limits).await;
                 (leader, plan, fetched)
             });
         }
-        Ok(())
     }
 
     /// Takes over an answer: records of partitions that still stand where they stood when it was asked for,
-    /// and the first trouble.
+    /// and the first trouble that ends the reading.
     fn take_all(
         &mut self,
         plan: &FetchPlan,
-        fetched: Vec<FetchedPartition>,
+        fetched: Result<Vec<FetchedPartition>>,
     ) -> (Vec<ConsumedRecord>, Option<ClientError>) {
         let asked: HashMap<_, _> = plan.partitions.iter().map(|(name, offset)| (name, *offset)).collect();
         let mut records = Vec::new();
         let mut trouble = None;
-        for fetched in fetched {
-            let current = self.partitions.get(&fetched.partition).and_then(|progress| progress.next);
-            if current.is_none() || asked.get(&fetched.partition).copied() != current {
+        let rows: Vec<(PartitionName, Result<FetchedPartition>)> = match fetched {
+            Ok(rows) => rows.into_iter().map(|row| (row.partition.clone(), Ok(row))).collect(),
+            Err(error) => {
+                plan.partitions.iter().map(|(name, _)| (name.clone(), Err(error.clone()))).collect()
+            }
+        };
+        for (partition, row) in rows {
+            let current = self.partitions.get(&partition).and_then(|progress| progress.next);
+            if current.is_none() || asked.get(&partition).copied() != current {
                 continue;
             }
-            if let Err(error) = self.take(fetched, &mut records) {
+            let taken = row.and_then(|row| self.take(row, &mut records));
+            if let Err(error) = taken.or_else(|error| self.rest(&partition, error)) {
                 trouble.get_or_insert(error);
             }
         }
@@ -373,16 +402,12 @@ impl Consumer {
             (_, _, Ok(())) => {}
             (ErrorCode::OffsetOutOfRange, Some(start), _) => {
                 tracing::debug!(%partition, position = ?progress.next, "starting anew: no such offset");
-                (progress.start, progress.next) = (start, None);
+                self.start_at(&partition, start);
                 return Ok(());
             }
-            (_, _, Err(error)) => {
-                if leader_moved(&error) {
-                    self.client.forget_topic(&partition.topic);
-                }
-                return Err(error);
-            }
+            (_, _, Err(error)) => return Err(error),
         }
+        progress.retry = None;
         let next = progress.next.expect("the caller has compared positions");
         let decoded = decode::decode(&partition, &bytes, next, aborted, &mut self.buffer);
         progress.next = Some(decoded.next);
@@ -401,6 +426,15 @@ impl Consumer {
 }
 
 impl Progress {
+    fn new(start: Start) -> Progress {
+        Progress { start, next: None, end: None, looking: false, retry: None }
+    }
+
+    /// Whether it does not rest.
+    fn is_due(&self, now: Duration) -> bool {
+        self.retry.as_ref().is_none_or(|retry| retry.at <= now)
+    }
+
     fn caught_up(&self) -> bool {
         matches!((self.next, self.end), (Some(next), Some(end)) if next >= end)
     }

@@ -29,7 +29,6 @@ use wire::message::{InitProducerIdRequest, InitProducerIdResponse, ProduceReques
 use super::queue::{OpenBatch, PartitionQueue, PlacedBatch};
 use super::{Acks, Shared};
 use crate::admin::leader_moved;
-use crate::cluster::Backoff;
 use crate::{Answer, Client, ClientError, Connection, Result};
 
 /// How long a leader may wait for the other copies before it answers.
@@ -79,7 +78,7 @@ pub(super) struct PartitionSender {
     answers: FuturesOrdered<BoxFuture<'static, Result<Option<Answer>>>>,
     /// Whether a batch could not be sent, so that none may follow until that is dealt with.
     stalled: bool,
-    backoff: Option<Backoff>,
+    backoff: Option<crate::cluster::Backoff>,
 }
 
 impl PartitionSender {
@@ -204,7 +203,7 @@ impl PartitionSender {
         let connection = match &self.connection {
             Some(connection) => connection,
             None => {
-                let leader = client.leader(&self.queue.partition).await?;
+                let leader = client.leader_to_write(&self.queue.partition).await?;
                 self.connection.insert(client.broker(leader).await?)
             }
         };
@@ -244,7 +243,7 @@ impl PartitionSender {
             Err(error) => self.recover(error).await,
         }
         if self.batches.is_empty() {
-            self.connection = None;
+            (self.connection, self.backoff) = (None, None);
         }
     }
 
@@ -298,8 +297,8 @@ impl PartitionSender {
             return self.give_up_first(error).await;
         }
         tracing::debug!(partition = %self.queue.partition, %error, "sending again");
-        let new_backoff = || Backoff::new(env, self.shared.config.delivery_timeout);
-        self.backoff.get_or_insert_with(new_backoff).sleep().await;
+        let new_backoff = || self.shared.client.backoff_for(self.shared.config.delivery_timeout);
+        self.backoff.get_or_insert_with(new_backoff).sleep(&error).await;
     }
 
     /// Fails the first batch for good and lets those behind it move up.
