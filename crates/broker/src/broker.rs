@@ -36,6 +36,9 @@ use crate::status::BrokerProbe;
 /// How long requests in flight may take to finish when the broker drains.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// File handles for what is neither a connection nor a segment: metadata, the console, the runtime.
+const HANDLES_RESERVED: usize = 64;
+
 /// What a broker is made of.
 pub struct BrokerParts {
     /// The world.
@@ -159,7 +162,7 @@ impl Broker {
     }
 
     async fn listen(self: &Arc<Self>, config: &BrokerConfig) -> Result<(), StartError> {
-        let limits = Limits::from_config(config);
+        let limits = self.limits(config);
         let options = ServerOptions {
             listeners: config.client_listeners().to_vec(),
             budget: self.memory.clone(),
@@ -173,6 +176,14 @@ impl Broker {
         // A broker listens once: the cell is empty.
         let _ = self.server.set(server);
         Ok(())
+    }
+
+    /// What the configuration allows, and the operating system: sockets get the half of the file handles that
+    /// log directories leave, less some for everything else.
+    fn limits(&self, config: &BrokerConfig) -> Limits {
+        let limits = Limits::from_config(config);
+        let sockets_max = (self.env.disk.open_files_max() / 2).saturating_sub(HANDLES_RESERVED).max(1);
+        Limits { connections_max: limits.connections_max.min(sockets_max), ..limits }
     }
 
     /// Name and address of every listener.
@@ -216,7 +227,7 @@ impl Broker {
     pub(crate) fn set_config(&self, config: Arc<BrokerConfig>) {
         self.partitions.configure_all(&self.image(), &config);
         if let Some(server) = self.server.get() {
-            server.set_limits(Limits::from_config(&config));
+            server.set_limits(self.limits(&config));
         }
         self.config.store(config);
     }

@@ -22,6 +22,11 @@ use crate::api::{self, Close, ErrorCodes, RequestContext};
 use crate::broker::Broker;
 use crate::net::{ConnectionInfo, Outcome, Pace, Service};
 
+/// Elements of all arrays of a request together, most that are taken. It bounds what small elements become in
+/// memory and in the answer, and how long a worker is busy with one request; some ten times what a client
+/// of a node full of partitions sends.
+const REQUEST_ELEMENTS_MAX: usize = 100_000;
+
 /// One API that is served.
 pub(crate) struct Served {
     /// The API.
@@ -66,7 +71,7 @@ macro_rules! serve {
             note: "",
             start: |call| {
                 async move {
-                    let mut reader = Reader::new(&call.frame);
+                    let mut reader = Reader::new(&call.frame).with_elements_max(REQUEST_ELEMENTS_MAX);
                     let opened = match FrameHead::decode(&mut reader) {
                         Ok((head, header)) => {
                             $request::decode(&mut reader, head.version).map(|request| (head, header, request))

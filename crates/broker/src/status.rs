@@ -48,8 +48,8 @@ impl BrokerStatus {
         let mut problems = Vec::new();
         for directory in &self.directories {
             match &directory.state {
-                StorageState::Writable => {}
-                StorageState::ReadOnly => problems.push(format!("{} is getting full", directory.path)),
+                // Getting full is told by the log and by `vltava_directory_available_bytes`; all is served still.
+                StorageState::Writable | StorageState::ReadOnly => {}
                 StorageState::NoSpace => {
                     problems.push(format!("{} is full: produce requests are refused", directory.path));
                 }

@@ -249,9 +249,13 @@ impl Broker {
     }
 
     fn partitions_by_storage(&self) -> Vec<(StorageId, usize)> {
-        let usable = |storage: &&Arc<_>| matches!(storage_state(storage), StorageState::Writable);
+        // One that is getting full is for what is there already, as long as another has more room.
+        let of = |state: StorageState| self.storages.iter().filter(move |storage| storage.state() == state);
         let mut counts: HashMap<StorageId, usize> =
-            self.storages.iter().filter(usable).map(|storage| (storage.id(), 0)).collect();
+            of(StorageState::Writable).map(|storage| (storage.id(), 0)).collect();
+        if counts.is_empty() {
+            counts = of(StorageState::ReadOnly).map(|storage| (storage.id(), 0)).collect();
+        }
         if counts.len() > 1 {
             let image = self.image();
             for state in image.topics().flat_map(|topic| topic.partitions.iter()) {
@@ -267,10 +271,6 @@ impl Broker {
         counts.sort_unstable();
         counts
     }
-}
-
-fn storage_state(storage: &replication::Storage) -> StorageState {
-    storage.state()
 }
 
 fn created(topic: &NewTopic, validated: bool) -> CreatedTopic {

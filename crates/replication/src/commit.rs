@@ -159,13 +159,24 @@ impl CommitPoint {
         self.synced.notify_waiters();
     }
 
+    /// Whether the log was given up.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.waiting.lock().failed, Some(CommitError::Closed))
+    }
+
     /// Lets `reader` be told of bytes committed from now on. It is forgotten when it is dropped or
     /// has been woken.
     pub(crate) fn register(&self, reader: &Arc<ReadWaiter>) {
         let mut waiting = self.waiting.lock();
-        if waiting.failed.is_some() {
-            reader.wake();
-            return;
+        match &waiting.failed {
+            // There is news: the log is no more.
+            Some(CommitError::Closed) => {
+                reader.wake();
+                return;
+            }
+            // Nothing will ever be committed here; what was, was there to be read before.
+            Some(CommitError::Storage(_)) => return,
+            None => {}
         }
         if waiting.readers.len() == waiting.readers.capacity() {
             waiting.readers.retain(|reader| reader.strong_count() > 0);

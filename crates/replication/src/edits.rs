@@ -45,6 +45,11 @@ impl<S: Derived> Log<S> {
         if start <= self.log_start() {
             return Ok(self.log_start());
         }
+        // Records that power loss may still take cannot be deleted for good: later ones would get their offsets.
+        let open = self.view.load().segments.last().cloned();
+        if let Some(open) = open.filter(|open| open.durable_end() < start) {
+            self.sync(&open).await?;
+        }
         // An own task: who asked may go away between the edit and its showing.
         let log = self.clone();
         let edit = tokio::spawn(async move {

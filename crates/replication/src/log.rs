@@ -229,6 +229,15 @@ impl LogSpec {
         storage.create(name, CreateSegment { leader_epoch: entry.last_epoch(), snapshot })
     }
 
+    /// The log ends before its own start: going on would give offsets that nobody could read.
+    fn lost(&self, log_start: Offset, end: Offset) -> StorageError {
+        StorageError::InvalidRun {
+            reason: format!(
+                "records that were deleted up to offset {log_start} were durable, and the files end at {end}"
+            ),
+        }
+    }
+
     fn report(&self, recovered: Recovered) -> Arc<Segment> {
         if recovered.torn_bytes > 0 {
             tracing::warn!(
@@ -278,14 +287,19 @@ impl<S: Derived> Log<S> {
                 }
             }
         }
+        if end < state.log_start {
+            return Err(spec.lost(state.log_start, end));
+        }
         let commit = Arc::new(CommitPoint::new(end));
         if let Writable::Yes(segment) | Writable::AfterEdit(segment) = &writable {
             segment.set_listener(commit.clone());
         }
         let epoch = state.leader_epoch;
+        // What an earlier life left open is as old as this one, at least.
+        let opened_at_ms = (end > state.last().base).then(|| spec.env.clock.wall_ms());
         let jitter_draw = spec.env.random.next_u64();
         Ok(Arc::new(Log {
-            tail: Mutex::new(Tail { writable, end, epoch, derived, opened_at_ms: None, jitter_draw }),
+            tail: Mutex::new(Tail { writable, end, epoch, derived, opened_at_ms, jitter_draw }),
             view: ArcSwap::from_pointee(View { state, segments }),
             commit,
             settings: ArcSwap::new(spec.settings.clone()),
@@ -340,6 +354,11 @@ impl<S: Derived> Log<S> {
     /// The epoch in which this broker leads.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.view.load().state.leader_epoch
+    }
+
+    /// Whether its topic was deleted, so that nothing of it will be read or written again.
+    pub fn is_closed(&self) -> bool {
+        self.commit.is_closed()
     }
 
     /// How many segments there are.
@@ -470,9 +489,22 @@ impl<S: Derived> Log<S> {
             }
             Ok(largest)
         })?;
-        match largest {
-            Some(timestamp) => self.find_timestamp(timestamp, self.high_watermark()),
-            None => Ok(None),
+        let Some(largest) = largest else { return Ok(None) };
+        let upper = self.high_watermark();
+        let found = self.find_timestamp(largest, upper)?;
+        if found.is_some() {
+            return Ok(found);
         }
+        // It is that of a record that was deleted or is not committed: look for the largest there is.
+        let mut best = self.find_timestamp(0, upper)?;
+        let (mut low, mut high) = (best.map_or(0, |(_, timestamp)| timestamp), largest);
+        while best.is_some() && low + 1 < high {
+            let middle = low + (high - low) / 2;
+            match self.find_timestamp(middle, upper)? {
+                Some(later) => (best, low) = (Some(later), later.1.max(middle)),
+                None => high = middle,
+            }
+        }
+        Ok(best)
     }
 }

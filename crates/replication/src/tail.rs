@@ -260,8 +260,21 @@ impl<S: Derived> Log<S> {
 
     /// Rolls if size or age ask for it; for logs nobody appends to.
     pub fn roll_if_due(self: &Arc<Self>) {
-        if let TailState::Ready(tail) = self.tail() {
-            tail.release();
+        match self.tail() {
+            TailState::Ready(tail) => tail.release(),
+            TailState::NeedsEdit => {
+                let tail = self.tail.lock();
+                if matches!(&tail.writable, Writable::AfterEdit(segment) if self.roll_is_due(&tail, segment))
+                {
+                    let log = self.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = log.edit_tail().await {
+                            tracing::warn!(partition = %log.partition(), %error, "the next segment cannot be opened yet");
+                        }
+                    });
+                }
+            }
+            TailState::Refused(_) => {}
         }
     }
 

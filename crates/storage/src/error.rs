@@ -78,6 +78,17 @@ pub enum StorageError {
         /// What is wrong.
         reason: String,
     },
+    /// The process has no file handle left. It says nothing of the disk, so the storage goes on.
+    #[error(
+        "cannot {action} {}: too many files are open; raise the limit (ulimit -n), or lower max.connections",
+        path.display()
+    )]
+    NoHandles {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: Arc<Path>,
+    },
     /// The directory cannot be taken as a storage.
     #[error("{} cannot be used: {reason}", path.display())]
     Unusable {
@@ -100,8 +111,16 @@ pub struct Corruption {
     pub reason: String,
 }
 
+/// No descriptor left in the process, and in the system.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
 impl StorageError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> StorageError {
+        // Only what opens something can meet these.
+        if matches!(source.raw_os_error(), Some(EMFILE | ENFILE)) {
+            return StorageError::NoHandles { action, path: path.into() };
+        }
         StorageError::Io { action, path: path.into(), source: Arc::new(source) }
     }
 

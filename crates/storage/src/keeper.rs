@@ -34,9 +34,11 @@ impl Storage {
     }
 
     /// One round of housekeeping: looks at the room left and writes checkpoints that are due. Blocks.
-    pub fn keep_house(&self) {
+    pub fn keep_house(self: &Arc<Self>) {
         self.poll_space();
         self.decay_dirty();
+        let deferred = std::mem::take(&mut *self.deferred_syncs.lock());
+        deferred.iter().for_each(|segment| self.request_sync(segment));
         let listed = std::mem::take(&mut *self.checkpoints.lock());
         for segment in listed {
             if !self.is_closed() && segment.write_pending(false) {

@@ -117,6 +117,8 @@ pub struct Storage {
     dirty_bytes: AtomicU64,
     /// Segments with a checkpoint to be written.
     pub(crate) checkpoints: Mutex<Vec<Arc<Segment>>>,
+    /// Segments whose sync could not be begun, to be asked for again.
+    pub(crate) deferred_syncs: Mutex<Vec<Arc<Segment>>>,
     pub(crate) trash: Mutex<Trash>,
     /// Held for reading while directories are made, for writing while empty ones are removed.
     pub(crate) names: RwLock<()>,
@@ -176,6 +178,7 @@ impl Storage {
             reserve_held: AtomicBool::new(false),
             dirty_bytes: AtomicU64::new(0),
             checkpoints: Mutex::default(),
+            deferred_syncs: Mutex::default(),
             trash: Mutex::default(),
             names: RwLock::default(),
             durable_topics: Mutex::default(),
@@ -256,14 +259,24 @@ impl Storage {
         Ok(())
     }
 
-    /// Gives the storage up for good; returns what everybody is told from now on.
+    /// Gives the storage up for good; returns what everybody is told from now on. When only file handles
+    /// are wanting, that is returned and the storage goes on.
     pub(crate) fn fail(&self, action: &'static str, path: &Path, error: &io::Error) -> StorageError {
+        if let Some(number) = error.raw_os_error()
+            && let transient @ StorageError::NoHandles { .. } =
+                StorageError::io(action, path, io::Error::from_raw_os_error(number))
+        {
+            return transient;
+        }
         let reason = format!("cannot {action} {}: {error}", path.display());
         self.fail_with_reason(reason)
     }
 
     /// Gives the storage up for good.
     pub(crate) fn fail_with(&self, error: &StorageError) -> StorageError {
+        if matches!(error, StorageError::NoHandles { .. }) {
+            return error.clone();
+        }
         self.fail_with_reason(error.to_string())
     }
 

@@ -137,8 +137,9 @@ impl Storage {
         let (mut syncs, mut bytes) = (0, 0);
         let mut items = Vec::with_capacity(waiting.len());
         for segment in waiting {
-            // Cleared before the end is read: what is appended later asks anew.
-            segment.sync_queued.store(false, Ordering::Release);
+            // Cleared before the end is read: what is appended later asks anew. A plain store could be seen
+            // by the appender only after the end was read here, and neither side would ask again.
+            segment.sync_queued.swap(false, Ordering::AcqRel);
             let end = segment.end();
             bytes += segment.take_unsynced_bytes();
             syncs += if segment.names_durable.load(Ordering::Acquire) { 1 } else { FIRST_SYNCS };
@@ -196,6 +197,7 @@ impl Storage {
                     segment.names_durable.store(true, Ordering::Release);
                     segment.set_durable(*end);
                 }
+                Err(StorageError::NoHandles { .. }) => self.deferred_syncs.lock().push(segment.clone()),
                 Err(failure) => segment.tell_failure(failure),
             }
         }
@@ -209,6 +211,8 @@ impl Storage {
         // A failure of another file meanwhile fails this one too: all or none is simpler to reason about.
         match synced.and_then(|()| self.check_open()) {
             Ok(()) => segment.set_durable(*end),
+            // Nothing is wrong with the disk: housekeeping asks again.
+            Err(StorageError::NoHandles { .. }) => self.deferred_syncs.lock().push(segment.clone()),
             Err(failure) => segment.tell_failure(&failure),
         }
     }

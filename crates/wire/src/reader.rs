@@ -25,17 +25,24 @@ pub struct Reader<'a> {
     backing: Option<&'a Bytes>,
     position: usize,
     end: usize,
+    elements_left: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Reads `bytes` from the start.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, backing: None, position: 0, end: bytes.len() }
+        Self { bytes, backing: None, position: 0, end: bytes.len(), elements_left: usize::MAX }
     }
 
     /// Like [`Reader::new`], and a [`Payload`] read from it shares `bytes` instead of copying.
     pub fn from_bytes(bytes: &'a Bytes) -> Self {
-        Self { bytes, backing: Some(bytes), position: 0, end: bytes.len() }
+        Self { bytes, backing: Some(bytes), position: 0, end: bytes.len(), elements_left: usize::MAX }
+    }
+
+    /// Refuses more elements than this, over all arrays together: what an element of a byte or two becomes
+    /// in memory, and in an answer, may be a hundred times as large.
+    pub fn with_elements_max(self, elements_max: usize) -> Self {
+        Self { elements_left: elements_max, ..self }
     }
 
     /// Bytes not read yet.
@@ -199,8 +206,9 @@ impl<'a> Reader<'a> {
     ) -> Result<Option<Vec<T>>, DecodeError> {
         let offset = self.position;
         let length = self.long_length(flexible)?;
-        let most = self.remaining() / least_bytes.max(1);
+        let most = (self.remaining() / least_bytes.max(1)).min(self.elements_left);
         let Some(length) = checked_length(length, offset, "array", most)? else { return Ok(None) };
+        self.elements_left -= length;
         let reserve = RESERVE_AT_MOST_BYTES / size_of::<T>().max(1);
         let mut array = Vec::with_capacity(length.min(reserve));
         for _ in 0..length {
@@ -310,6 +318,18 @@ mod tests {
         let two_of_four_bytes = [0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2];
         let refused = Reader::new(&two_of_four_bytes).array(false, 4, Reader::i32);
         assert!(matches!(refused, Err(DecodeError::Length { length: 3, .. })));
+    }
+
+    #[test]
+    fn elements_are_counted_over_all_arrays() {
+        let bytes = [3, 7, 8, 3, 9, 10];
+        let read = |elements_max| {
+            let mut reader = Reader::new(&bytes).with_elements_max(elements_max);
+            reader.array(true, 1, Reader::i8)?;
+            reader.array(true, 1, Reader::i8)
+        };
+        assert_eq!(read(4), Ok(vec![9, 10]));
+        assert!(matches!(read(3), Err(DecodeError::Length { offset: 3, length: 2, .. })));
     }
 
     #[test]

@@ -169,7 +169,8 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes everything written so far on the file system that holds `path` durable (`syncfs`).
     fn sync_all(&self, path: &Path) -> io::Result<()>;
-    /// Whether the path exists.
+    /// Whether the path exists; true also when that cannot be told, so that nothing is made anew over what
+    /// may be there: whoever goes on then meets the error.
     fn exists(&self, path: &Path) -> bool;
     /// When a file was last written, wall clock, ms; `Unsupported` where the file system does not tell.
     fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {

@@ -148,7 +148,7 @@ impl Disk for OsDisk {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        path.exists()
+        path.try_exists().unwrap_or(true)
     }
 
     fn modified_ms(&self, path: &Path) -> io::Result<TimestampMs> {

@@ -59,6 +59,8 @@ pub(crate) async fn handle(
         if read.bytes >= min_bytes || read.failed {
             break;
         }
+        // Read anew after the wait: who only waits holds no records.
+        drop(read);
         let ended = tokio::select! {
             () = waiter.woken() => false,
             () = context.broker.env.clock.sleep_until(deadline) => true,
@@ -100,6 +102,7 @@ impl Reader {
         for (partition, asked) in self.partitions.iter().zip(wanted) {
             let room = self.limit.saturating_sub(pass.bytes);
             let result = match partition {
+                Ok(partition) if partition.log.is_closed() => Err(deleted(&asked.topic)),
                 Ok(partition) => self.read_one(partition, asked, room, pass.bytes == 0),
                 Err(code) => Err(*code),
             };
@@ -158,6 +161,14 @@ impl Reader {
                 _ => partition.metrics.fetch_failed(),
             }
         }
+    }
+}
+
+/// What the name or id of a topic that was deleted meanwhile stands for.
+fn deleted(topic: &TopicKey) -> ErrorCode {
+    match topic {
+        TopicKey::Name(_) => ErrorCode::UnknownTopicOrPartition,
+        TopicKey::Id(_) => ErrorCode::UnknownTopicId,
     }
 }
 

@@ -4,6 +4,7 @@
 //! that the client's next request is served; Kafka answers COORDINATOR_NOT_AVAILABLE meanwhile.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use base::error::ErrorCode;
 use wire::message::find_coordinator_response::Coordinator;
@@ -39,7 +40,10 @@ pub(crate) async fn handle(
             ..FindCoordinatorResponse::default()
         });
     }
-    let coordinators = request.coordinator_keys.iter().map(|key| coordinator(context, key, found));
+    // Each is answered once, however often it is named.
+    let mut named = HashSet::new();
+    let new = |key: &&Cow<'_, str>| named.insert(key.to_string());
+    let coordinators = request.coordinator_keys.iter().filter(new).map(|key| coordinator(context, key, found));
     Ok(FindCoordinatorResponse { coordinators: coordinators.collect(), ..FindCoordinatorResponse::default() })
 }
 

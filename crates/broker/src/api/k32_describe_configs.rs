@@ -1,6 +1,7 @@
 //! DescribeConfigs (32), versions 1 to 4: values with their sources and what stands behind them.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use base::config::{ConfigSource, Described, Synonym};
 use base::error::ErrorCode;
@@ -28,7 +29,12 @@ pub(crate) async fn handle(
     request: DescribeConfigsRequest<'_>,
 ) -> Result<DescribeConfigsResponse<'static>, Close> {
     let shown = Shown { synonyms: request.include_synonyms, documentation: request.include_documentation };
-    let results = request.resources.into_iter().map(|resource| {
+    // Each is described once, however often it is named.
+    let mut named = HashSet::new();
+    let new = |resource: &DescribeConfigsResource<'_>| {
+        named.insert((resource.resource_type, resource.resource_name.to_string()))
+    };
+    let results = request.resources.into_iter().filter(new).map(|resource| {
         let described = describe(context, &resource);
         let (code, message, configs) = match described {
             // Empty rather than null, as in Kafka.

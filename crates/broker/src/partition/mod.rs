@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use prepare::{Prepared, internal, produced};
 pub(crate) use producers::Producers;
-use producers::Verdict;
+use producers::{Remembered, Verdict};
 
 /// A batch that is in the log, maybe not committed yet.
 #[derive(Debug)]
@@ -190,6 +190,7 @@ impl Partition {
         let epoch = tail.leader_epoch();
         let mut accepted = Vec::with_capacity(entries.len());
         let mut undo = Vec::new();
+        let mut repeated = Vec::new();
         for entry in entries {
             if let Some(producer) = &entry.batch.producer {
                 match tail.derived().judge(producer) {
@@ -198,11 +199,12 @@ impl Partition {
                         continue;
                     }
                     Ok(Verdict::Duplicate(old)) => {
-                        let committed = entry.wait.then(|| self.log.committed(old.last_offset + 1));
-                        let log_append_time_ms = entry.batch.log_append_time_ms;
-                        let base_offset = old.base_offset();
-                        let _ =
-                            entry.answer.send(Ok(Appended { base_offset, log_append_time_ms, committed }));
+                        // A retry that came together with its original waits for what becomes of that.
+                        if old.last_offset >= tail.next_offset() {
+                            repeated.push((entry, old));
+                        } else {
+                            self.answer_repeated(entry, old);
+                        }
                         continue;
                     }
                     Ok(Verdict::New) => {
@@ -229,14 +231,25 @@ impl Partition {
         let result = tail.append(&appends);
         drop(appends);
         match result {
-            Ok(commits) => self.answer_appended(accepted, commits),
+            Ok(commits) => {
+                self.answer_appended(accepted, commits);
+                repeated.into_iter().for_each(|(entry, old)| self.answer_repeated(entry, old));
+            }
             Err(error) => {
                 undo.into_iter().rev().for_each(|undo| tail.derived().undo(undo));
-                for (entry, _) in accepted {
+                let refused = accepted.into_iter().map(|(entry, _)| entry);
+                for entry in refused.chain(repeated.into_iter().map(|(entry, _)| entry)) {
                     let _ = entry.answer.send(Err(AppendFailure::Log(error.clone())));
                 }
             }
         }
+    }
+
+    /// Answers a retry with what its original was given.
+    fn answer_repeated(&self, entry: Entry, old: Remembered) {
+        let committed = entry.wait.then(|| self.log.committed(old.last_offset + 1));
+        let log_append_time_ms = entry.batch.log_append_time_ms;
+        let _ = entry.answer.send(Ok(Appended { base_offset: old.base_offset(), log_append_time_ms, committed }));
     }
 
     fn answer_appended(&self, accepted: Vec<(Entry, Offset)>, commits: Vec<Option<Committed>>) {
