@@ -188,3 +188,41 @@ fn metrics_say_what_the_broker_is() {
         life.stop(&env).await;
     });
 }
+
+#[test]
+fn a_parked_fetch_is_answered_when_its_topic_is_deleted() {
+    run(async {
+        let env = Env::sim(9);
+        let _life = Life::start(&env, &["listeners=PLAINTEXT://127.0.0.1:9092"]).await;
+        let mut reader = connect(&env, "127.0.0.1:9092").await;
+        let mut admin = connect(&env, "127.0.0.1:9092").await;
+        ask(&mut *admin, 9, &named("t"), |_| ()).await;
+        let partition = fetch_request::FetchPartition { partition_max_bytes: 1_000, ..Default::default() };
+        let topic = fetch_request::FetchTopic {
+            topic: "t".into(),
+            partitions: vec![partition],
+            ..Default::default()
+        };
+        let fetch = FetchRequest {
+            max_wait_ms: 200_000,
+            min_bytes: 1,
+            max_bytes: 1_000,
+            topics: vec![topic],
+            ..Default::default()
+        };
+        let delete =
+            DeleteTopicsRequest { topic_names: vec!["t".into()], timeout_ms: 10_000, ..Default::default() };
+        let began = env.clock.now();
+        let parked = ask(&mut *reader, 11, &fetch, |response: FetchResponse<'_>| {
+            response.responses[0].partitions[0].error_code
+        });
+        let deleted = async {
+            env.clock.sleep(std::time::Duration::from_secs(1)).await;
+            let code = |response: DeleteTopicsResponse<'_>| response.responses[0].error_code;
+            ask(&mut *admin, 5, &delete, code).await
+        };
+        let (parked, deleted) = tokio::join!(parked, deleted);
+        assert_eq!((parked, deleted), (3, 0));
+        assert!(env.clock.now() - began < std::time::Duration::from_secs(5), "it was not told");
+    });
+}
