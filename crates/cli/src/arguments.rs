@@ -1,9 +1,14 @@
 //! The command line: what may be said, with the words of `--help`.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::output::Form;
+
+/// How long things are tried unless the user says it.
+const USUAL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A streaming platform that speaks the Kafka protocol: the server and its tools in one binary.
 #[derive(Debug, Parser)]
@@ -76,10 +81,22 @@ pub(crate) struct Bootstrap {
         value_delimiter = ','
     )]
     pub(crate) brokers: Vec<String>,
-    /// How long to try, seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 15, global = true,
+    /// How long to try, seconds [default: 15, to write a record 120]
+    #[arg(long, value_name = "SECONDS", global = true,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub(crate) timeout: u32,
+    pub(crate) timeout: Option<u32>,
+}
+
+impl Bootstrap {
+    /// How long a record is tried to be written, if the user has said how long to try.
+    pub(crate) fn delivery_timeout(&self) -> Option<Duration> {
+        self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// How long anything else is tried.
+    pub(crate) fn patience(&self) -> Duration {
+        self.delivery_timeout().unwrap_or(USUAL_PATIENCE)
+    }
 }
 
 /// How results are printed, for tools that list things.

@@ -1,32 +1,33 @@
 //! From the command line to a cluster.
 
-use std::time::Duration;
-
 use base::env::Env;
 use client::{Client, ClientConfig};
 
 use crate::arguments::Bootstrap;
 use crate::failure::{Failure, Outcome};
+use crate::telling::tell_troubles;
 
 /// The port of an address that names none.
 const USUAL_PORT: u16 = 9092;
 
-/// Connects to the cluster at these addresses.
+/// Connects to the cluster at these addresses. From then on standard error tells what is tried again.
 pub(crate) async fn connect(bootstrap: &Bootstrap) -> Outcome<Client> {
     let mut config = ClientConfig::new(addresses(&bootstrap.brokers)?);
-    let patience = Duration::from_secs(bootstrap.timeout.into());
+    let patience = bootstrap.patience();
     config.retry_for = patience;
     config.request_timeout = patience;
     config.connect_timeout = patience.min(config.connect_timeout);
     config.client_id = "vltava-cli".to_owned();
-    Ok(Client::connect(&Env::os(), config).await?)
+    let client = Client::connect(&Env::os(), config).await?;
+    tell_troubles(&client);
+    Ok(client)
 }
 
 fn addresses(brokers: &[String]) -> Outcome<Vec<String>> {
     let named = brokers.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
     let addresses: Vec<_> = named.map(with_port).collect::<Outcome<_>>()?;
     if addresses.is_empty() {
-        return Err(Failure::new("no broker is named").help("say `-b HOST:PORT` or set VLTAVA_BOOTSTRAP"));
+        return Err(Failure::usage("no broker is named").help("say `-b HOST:PORT` or set VLTAVA_BOOTSTRAP"));
     }
     Ok(addresses)
 }
@@ -34,11 +35,11 @@ fn addresses(brokers: &[String]) -> Outcome<Vec<String>> {
 /// `host` becomes `host:9092`; a scheme as in `PLAINTEXT://host:9092` is what people paste.
 fn with_port(text: &str) -> Outcome<String> {
     let wrong = |text: &str| {
-        Failure::new(format!("`{text}` is no broker's address")).help("addresses look like localhost:9092")
+        Failure::usage(format!("`{text}` is no broker's address")).help("addresses look like localhost:9092")
     };
     let address = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
     if address.contains("://") {
-        return Err(Failure::new(format!("`{text}`: only plain connections are spoken"))
+        return Err(Failure::usage(format!("`{text}`: only plain connections are spoken"))
             .help("name a PLAINTEXT listener of the broker"));
     }
     let has_port =

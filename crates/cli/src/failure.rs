@@ -12,6 +12,8 @@ pub(crate) struct Failure {
     help: Option<String>,
     /// Whoever read the output went away: nothing is to be told to anybody.
     quiet: bool,
+    /// The command line is wrong, as opposed to the world.
+    usage: bool,
 }
 
 /// The result of a command.
@@ -20,12 +22,22 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// What happened, one sentence without the point.
     pub(crate) fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), help: None, quiet: false }
+        Failure { message: message.into(), help: None, quiet: false, usage: false }
+    }
+
+    /// What is wrong with the command line, one sentence without the point.
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure { usage: true, ..Failure::new(message) }
+    }
+
+    /// The exit status that goes with it: 2 for a wrong command line, as for what the parser refuses.
+    pub(crate) fn exit_status(&self) -> u8 {
+        if self.usage { 2 } else { 1 }
     }
 
     /// The reader of standard output went away, as `| head` does: an end, not an error.
     pub(crate) fn reader_gone() -> Failure {
-        Failure { message: "nobody reads the output any more".to_owned(), help: None, quiet: true }
+        Failure { quiet: true, ..Failure::new("nobody reads the output any more") }
     }
 
     /// True for [`Failure::reader_gone`].
@@ -63,13 +75,32 @@ impl From<ClientError> for Failure {
 
 fn advice(error: &ClientError) -> Option<&'static str> {
     match error {
+        ClientError::Bootstrap { tried } if tried.iter().any(|e| matches!(e, ClientError::Closed { .. })) => {
+            Some("something listens there; does it speak Kafka's protocol, without TLS and login?")
+        }
         ClientError::Bootstrap { .. } | ClientError::Connect { .. } => {
             Some("is a broker running there? `vltava serve` starts one; `-b HOST:PORT` names another")
         }
+        ClientError::Broker {
+            code: ErrorCode::KafkaStorageError | ErrorCode::LeaderNotAvailable, ..
+        } => advice_while_trying(error),
         ClientError::Closed { .. } => {
             Some("does that port speak Kafka's protocol without TLS or login? Others are not spoken yet")
         }
         ClientError::Broker { code, .. } => advice_for_code(*code),
+        _ => None,
+    }
+}
+
+/// What may help while a call is being tried again.
+pub(crate) fn advice_while_trying(error: &ClientError) -> Option<&'static str> {
+    match error.code()? {
+        ErrorCode::KafkaStorageError => {
+            Some("the disk may be full or broken; the broker's log says more, and so does its /healthz")
+        }
+        ErrorCode::LeaderNotAvailable => Some(
+            "no broker serves the partition; `vltava topic describe` shows it, the broker's log says why",
+        ),
         _ => None,
     }
 }
@@ -99,6 +130,12 @@ mod tests {
         let failure = Failure::new("reading `a`: no such file").help("name another");
         assert_eq!(failure.to_string(), "error: reading `a`: no such file\n help: name another");
         assert_eq!(Failure::new("x").to_string(), "error: x");
+    }
+
+    #[test]
+    fn a_wrong_command_line_has_a_status_of_its_own() {
+        assert_eq!(Failure::usage("x").help("y").exit_status(), 2);
+        assert_eq!(Failure::new("x").exit_status(), 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use base::env::{Env, OpenMode};
 use bytes::Bytes;
+use client::io_text;
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Outcome};
@@ -57,7 +58,7 @@ impl Pieces {
             Source::Memory(bytes) => Box::new(io::Cursor::new(bytes)),
             Source::File(path) => {
                 let file = env.disk.open(&path, OpenMode::Read);
-                let file = file.map_err(|error| Failure::new(format!("{name}: {error}")))?;
+                let file = file.map_err(|error| Failure::new(format!("{name}: {}", io_text(&error))))?;
                 Box::new(Sequential { file, position: 0 })
             }
         };
@@ -103,7 +104,7 @@ impl Pieces {
 
 /// All bytes of a file, or of standard input when it is called `-`.
 pub(crate) fn read_whole(env: &Env, name: &str, limit: usize) -> Outcome<Vec<u8>> {
-    let failed = |error: io::Error| Failure::new(format!("{name}: {error}"));
+    let failed = |error: io::Error| Failure::new(format!("{name}: {}", io_text(&error)));
     if name != "-" {
         return env.disk.read(name.as_ref(), limit).map_err(failed);
     }

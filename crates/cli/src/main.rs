@@ -19,6 +19,7 @@ mod record;
 mod sending;
 mod serve;
 mod signals;
+mod telling;
 mod topic;
 
 use std::process::ExitCode;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Err(failure) if failure.is_quiet() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_status())
         }
     }
 }
@@ -57,7 +58,7 @@ fn start_log(arguments: &Arguments) -> Outcome {
     let text = arguments.log.clone().or(from_environment).unwrap_or_else(|| usual.to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|error| {
         let help = "levels are error, warn, info, debug and trace; `info,broker=debug` sets one part apart";
-        Failure::new(format!("`{text}` is no log filter: {error}")).help(help)
+        Failure::usage(format!("`{text}` is no log filter: {error}")).help(help)
     })?;
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();

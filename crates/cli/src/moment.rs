@@ -14,7 +14,7 @@ pub(crate) fn parse_moment(text: &str, now_ms: TimestampMs) -> Outcome<Timestamp
         .or_else(|| Some(now_ms.saturating_sub(i64::try_from(parse_ago(text)?.as_millis()).ok()?).max(0)))
         .or_else(|| parse_date(text));
     known.ok_or_else(|| {
-        Failure::new(format!("`{text}` is no point in time")).help(
+        Failure::usage(format!("`{text}` is no point in time")).help(
             "say milliseconds since 1970, 2026-01-31, 2026-01-31T12:30:15 (UTC), or 90s, 15m, 2h, 7d ago",
         )
     })
@@ -93,7 +93,7 @@ pub(crate) fn parse_start(text: &str, now_ms: TimestampMs) -> Outcome<Start> {
         text => match (text.parse::<i64>(), text.starts_with('-')) {
             (Ok(count), true) => Ok(Start::BeforeEnd(count.unsigned_abs())),
             (Ok(offset), false) => Ok(Start::Offset(offset)),
-            _ => Err(Failure::new(format!("`{text}` is no position"))
+            _ => Err(Failure::usage(format!("`{text}` is no position"))
                 .help("say beginning, end, an offset, -N for N records before the end, or @TIME")),
         },
     }

@@ -136,7 +136,7 @@ pub(crate) async fn read_in_group(
     };
     tokio::select! {
         left = consumer.leave() => left?,
-        signal = signals.next() => {
+        signal = signals.impatience() => {
             return Err(Failure::new(format!("{signal} came again: the group was not left in order"))
                 .help("the broker notices when the session times out"));
         }

@@ -8,11 +8,10 @@ use base::ids::TimestampMs;
 use client::{Client, Delivery, Producer, ProducerConfig, ProducerRecord};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use indicatif::ProgressBar;
 
 use crate::failure::Outcome;
 use crate::input::Pieces;
-use crate::output::written;
+use crate::output::{Progress, written};
 use crate::record::KeyRule;
 
 /// Lines between two looks at how the oldest watched record fares.
@@ -66,7 +65,7 @@ pub(crate) async fn send_all(
     client: &Client,
     pieces: &mut Pieces,
     sending: &Sending,
-    progress: &ProgressBar,
+    progress: &mut Progress,
 ) -> Outcome<Sent> {
     let clock = client.env().clock.clone();
     let producer = Producer::new(client, sending.producer.clone());
@@ -101,7 +100,7 @@ pub(crate) async fn send_all(
         sent.records += 1;
         sent.bytes +=
             [parsed.key, parsed.value].into_iter().flatten().map(|part| part.len() as u64).sum::<u64>();
-        progress.set_position(sent.records);
+        progress.set(sent.records);
     }
     producer.flush().await?;
     sent.took = began.map_or(Duration::ZERO, |began| clock.now() - began);

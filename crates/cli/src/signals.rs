@@ -1,5 +1,9 @@
 //! The two ways a user or the system asks a process to end.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::env::{Clock, Env};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Failure, Outcome};
@@ -8,6 +12,25 @@ use crate::failure::{Failure, Outcome};
 pub(crate) struct EndSignals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    clock: Arc<dyn Clock>,
+    repeats: Repeats,
+}
+
+/// Wrappers such as `timeout` signal a process and then its whole group: what comes this soon after the
+/// first signal is the same wish, not impatience.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+/// Tells impatience from one wish that is heard twice.
+#[derive(Default)]
+struct Repeats {
+    first_at: Option<Duration>,
+}
+
+impl Repeats {
+    /// A signal is heard; answers whether it shows impatience.
+    fn heard(&mut self, now: Duration) -> bool {
+        now >= *self.first_at.get_or_insert(now) + SAME_WISH
+    }
 }
 
 impl EndSignals {
@@ -17,14 +40,43 @@ impl EndSignals {
         Ok(EndSignals {
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            clock: Env::os().clock,
+            repeats: Repeats::default(),
         })
     }
 
     /// Completes at the next of them, with its name.
     pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
+        self.hear().await.0
+    }
+
+    /// The next of them, and whether it shows impatience.
+    async fn hear(&mut self) -> (&'static str, bool) {
+        let name = tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+        };
+        (name, self.repeats.heard(self.clock.now()))
+    }
+
+    /// Completes at the next that comes a second or more after the first: the user cannot wait.
+    pub(crate) async fn impatience(&mut self) -> &'static str {
+        loop {
+            if let (name, true) = self.hear().await {
+                return name;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_heard_twice_at_once_is_one_wish() {
+        let mut repeats = Repeats::default();
+        let heard = [10_000, 10_000, 10_999, 11_000].map(|ms| repeats.heard(Duration::from_millis(ms)));
+        assert_eq!(heard, [false, false, false, true]);
     }
 }

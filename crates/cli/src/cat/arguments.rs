@@ -80,7 +80,7 @@ pub(crate) struct CatArguments {
     /// Do not tell when the end of a partition is reached or a group is rebalanced
     #[arg(short = 'q')]
     pub(super) quiet: bool,
-    /// How long to try, seconds: another name of --timeout
+    /// How long to try, seconds, like --timeout but for the writing of records
     #[arg(short = 'm', value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) metadata_timeout: Option<u32>,
     /// Read properties from a file, each on its line as KEY=VALUE

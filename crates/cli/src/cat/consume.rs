@@ -8,7 +8,7 @@ use crate::failure::{Failure, Outcome};
 use crate::moment::parse_start;
 use crate::reading::{Reading, Shape, read, read_in_group};
 use crate::record::{Format, unescape};
-use crate::topic::existing;
+use crate::topic::{existing, no_such_partition};
 
 /// Where to begin and, with kcat's `e@`, at which time to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) async fn run(client: &Client, arguments: &CatArguments, properties: &
     let mut partitions: Vec<i32> = topics[topic].partitions.keys().copied().collect();
     if arguments.partition >= 0 {
         if !partitions.contains(&arguments.partition) {
-            return Err(Failure::new(format!("topic {topic} has no partition {}", arguments.partition)));
+            return Err(no_such_partition(topic, arguments.partition));
         }
         partitions = vec![arguments.partition];
     }
@@ -45,7 +45,7 @@ pub(super) async fn run_in_group(
     let group = arguments.group.as_deref().unwrap_or_default();
     let names: Vec<String> = arguments.operands.iter().chain(&arguments.topics).cloned().collect();
     if names.is_empty() {
-        return Err(Failure::new("no topic is named").help("say -G GROUP TOPIC…"));
+        return Err(Failure::usage("no topic is named").help("say -G GROUP TOPIC…"));
     }
     let topics = existing(client, &names).await?;
     let reading = reading(arguments, properties)?;
@@ -94,7 +94,7 @@ fn window(texts: &[String], now_ms: i64) -> Outcome<Window> {
         } else if let Some(time) = moment("e@") {
             window.end_ms = Some(time?);
         } else if text == "stored" {
-            return Err(Failure::new("only a group stores offsets").help("say -G GROUP TOPIC"));
+            return Err(Failure::usage("only a group stores offsets").help("say -G GROUP TOPIC"));
         } else {
             window.start = parse_start(text, now_ms)?;
         }

@@ -16,6 +16,7 @@ use std::io::IsTerminal;
 
 use base::env::Env;
 
+use crate::arguments::Bootstrap;
 use crate::connect::connect;
 use crate::failure::{Failure, Outcome};
 use arguments::Mode;
@@ -30,9 +31,6 @@ pub(crate) async fn run(mut arguments: CatArguments) -> Outcome {
     };
     texts.append(&mut arguments.properties);
     let properties = Properties::parse(&texts)?;
-    if let Some(seconds) = arguments.metadata_timeout {
-        arguments.bootstrap.timeout = seconds;
-    }
     if let Some(brokers) = &properties.bootstrap {
         arguments.bootstrap.brokers.clone_from(brokers);
     }
@@ -40,7 +38,9 @@ pub(crate) async fn run(mut arguments: CatArguments) -> Outcome {
         let from_pipe = !std::io::stdin().is_terminal();
         if from_pipe { Mode::Produce } else { Mode::Consume }
     });
-    let client = connect(&arguments.bootstrap).await?;
+    // With -m records are tried no shorter: in kcat it bounds look-ups alone.
+    let timeout = arguments.metadata_timeout.or(arguments.bootstrap.timeout);
+    let client = connect(&Bootstrap { timeout, ..arguments.bootstrap.clone() }).await?;
     match mode {
         Mode::List => list::run(&client, &arguments, &properties).await,
         Mode::Query => query::run(&client, &arguments).await,
@@ -54,9 +54,9 @@ pub(crate) async fn run(mut arguments: CatArguments) -> Outcome {
 fn one_topic(arguments: &CatArguments) -> Outcome<&str> {
     match arguments.topics.as_slice() {
         [topic] => Ok(topic),
-        [] => Err(Failure::new("no topic is named").help("say -t TOPIC")),
+        [] => Err(Failure::usage("no topic is named").help("say -t TOPIC")),
         _ => {
-            Err(Failure::new("more than one topic is named")
+            Err(Failure::usage("more than one topic is named")
                 .help("name one with -t, or read a group with -G"))
         }
     }

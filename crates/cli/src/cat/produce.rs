@@ -1,12 +1,12 @@
 //! `cat -P`: records from standard input or files.
 
 use client::{Client, Producer, ProducerRecord};
-use indicatif::ProgressBar;
 
 use super::properties::Properties;
 use super::{CatArguments, one_topic};
 use crate::failure::{Failure, Outcome};
 use crate::input::{Pieces, Source, read_whole};
+use crate::output::Progress;
 use crate::record::{KeyRule, parse_header, unescape};
 use crate::sending::{Sending, send_all};
 
@@ -17,7 +17,7 @@ pub(super) async fn run(client: &Client, arguments: &CatArguments, properties: &
     }
     let delimiter = unescape(&arguments.delimiter)?;
     if delimiter.is_empty() {
-        return Err(Failure::new("the delimiter is empty"));
+        return Err(Failure::usage("the delimiter is empty"));
     }
     let mut sources: Vec<Source> =
         arguments.operands.iter().map(|name| Source::from_argument(name)).collect();
@@ -27,7 +27,8 @@ pub(super) async fn run(client: &Client, arguments: &CatArguments, properties: &
     let mut sending = sending;
     for source in sources {
         let mut pieces = Pieces::open(client.env(), source, &delimiter)?;
-        let sent = send_all(client, &mut pieces, &sending, &ProgressBar::hidden()).await?;
+        let progress = &mut Progress::hidden(client.env());
+        let sent = send_all(client, &mut pieces, &sending, progress).await?;
         sending.limit = sending.limit.map(|limit| limit.saturating_sub(sent.records));
     }
     Ok(())
@@ -47,6 +48,9 @@ fn sending(arguments: &CatArguments, properties: &Properties) -> Outcome<Sending
         tee: if arguments.tee { Some(unescape(&arguments.delimiter)?) } else { None },
         ..Sending::lines_to(one_topic(arguments)?)
     };
+    if let Some(timeout) = arguments.bootstrap.delivery_timeout() {
+        sending.producer.delivery_timeout = timeout;
+    }
     properties.lay_over_producer(&mut sending.producer);
     if let Some(compression) = arguments.compression {
         sending.producer.compression = compression;

@@ -95,10 +95,10 @@ impl Properties {
             match properties.take(key.trim(), value.trim()) {
                 Some(true) => {}
                 Some(false) => {
-                    return Err(Failure::new(format!("`{}` cannot be `{}`", key.trim(), value.trim())));
+                    return Err(Failure::usage(format!("`{}` cannot be `{}`", key.trim(), value.trim())));
                 }
                 None => {
-                    let unknown = Failure::new(format!("the property `{}` is not known", key.trim()));
+                    let unknown = Failure::usage(format!("the property `{}` is not known", key.trim()));
                     return Err(unknown.help(format!("known are {KNOWN}")));
                 }
             }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::CatArguments;
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::topic::offsets_at;
+use crate::topic::{existing, no_such_partition, offsets_at};
 
 pub(super) async fn run(client: &Client, arguments: &CatArguments) -> Outcome {
     if arguments.topics.is_empty() {
@@ -16,6 +16,10 @@ pub(super) async fn run(client: &Client, arguments: &CatArguments) -> Outcome {
     let mut object = Map::new();
     for text in &arguments.topics {
         let (partition, at) = parse(text).ok_or_else(|| bad(text))?;
+        let topics = existing(client, &[partition.topic.to_string()]).await?;
+        if !topics[&*partition.topic].partitions.contains_key(&partition.partition) {
+            return Err(no_such_partition(&partition.topic, partition.partition));
+        }
         let found = offsets_at(client, std::slice::from_ref(&partition), at).await?;
         // As kcat has it, -1 is the end: no record is as late.
         let offset = found.get(&partition).copied().flatten().unwrap_or(-1);
@@ -45,7 +49,7 @@ fn parse(text: &str) -> Option<(PartitionName, OffsetAt)> {
 }
 
 fn bad(text: &str) -> Failure {
-    Failure::new(format!("`{text}` is no query")).help("say -Q -t TOPIC:PARTITION:MILLISECONDS")
+    Failure::usage(format!("`{text}` is no query")).help("say -Q -t TOPIC:PARTITION:MILLISECONDS")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::arguments::Consent;
 use crate::failure::{Failure, Outcome};
-use crate::output::{self, Align, Form, Table};
+use crate::output::{self, Align, Form, Table, counted};
 
 /// Arguments of `vltava group delete`.
 #[derive(Args, Debug)]
@@ -84,7 +84,7 @@ fn show(groups: &[Doomed], arguments: &DeleteArguments, form: Form, done: bool) 
                 (if done { "DELETED" } else { "TO DELETE" }, Align::Left),
             ]);
             for one in groups {
-                let offsets = format!("{} committed offsets", one.partitions.len());
+                let offsets = counted(one.partitions.len(), "committed offset");
                 let what = if whole { format!("the group and {offsets}") } else { offsets };
                 table.row([one.group.clone(), one.state.clone(), what]);
             }

@@ -152,7 +152,7 @@ fn print(group: &DescribedGroup, standings: &[Standing]) -> Outcome {
             standing.partition.partition.to_string(),
             or_dash(standing.committed),
             or_dash(standing.end),
-            or_dash(standing.lag()),
+            standing.lag().map_or_else(|| "–".to_owned(), count),
             standing.member.clone().unwrap_or_default(),
         ]);
     }

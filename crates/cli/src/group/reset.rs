@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::arguments::Consent;
 use crate::failure::{Failure, Outcome};
 use crate::moment::parse_start;
-use crate::output::{self, Align, Form, Table};
+use crate::output::{self, Align, Form, Table, count, counted};
 use crate::topic::{Range, existing, offsets_at, ranges, shown};
 
 /// Arguments of `vltava group reset`.
@@ -63,8 +63,10 @@ pub(crate) async fn run(client: &Client, arguments: &ResetArguments, form: Form)
 async fn refuse_members(client: &Client, group: &str) -> Outcome {
     match client.describe_group(group).await {
         Ok(described) if described.members.is_empty() => Ok(()),
-        Ok(described) => Err(Failure::new(format!("group {group} has {} members", described.members.len()))
-            .help("stop them first; `vltava group describe` names them")),
+        Ok(described) => {
+            Err(Failure::new(format!("group {group} has {}", counted(described.members.len(), "member")))
+                .help("stop them first; `vltava group describe` names them"))
+        }
         Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -187,7 +189,7 @@ fn show(moves: &BTreeMap<PartitionName, Move>, group: &str, form: Form, done: bo
                     partition.partition.to_string(),
                     shown(it.before),
                     it.after.to_string(),
-                    shown(it.range.1.map(|end| (end - it.after).max(0))),
+                    it.range.1.map_or_else(|| "–".to_owned(), |end| count((end - it.after).max(0))),
                 ]);
             }
             table.print()

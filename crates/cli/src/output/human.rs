@@ -45,6 +45,12 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// `1 record`, `12,345 records`: a number and what it counts, named in the singular.
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(number as i64))
+}
+
 /// `12,345/s`; over no time at all there is no rate.
 pub(crate) fn rate(number: u64, over: Duration) -> String {
     let seconds = over.as_secs_f64();
@@ -91,6 +97,13 @@ mod tests {
         assert_eq!(count(1_000), "1,000");
         assert_eq!(count(-1_234_567), "-1,234,567");
         assert_eq!(count(i64::MIN), "-9,223,372,036,854,775,808");
+    }
+
+    #[test]
+    fn one_thing_is_not_many() {
+        assert_eq!(counted(1, "committed offset"), "1 committed offset");
+        assert_eq!(counted(1_200, "record"), "1,200 records");
+        assert_eq!(counted(0, "record"), "0 records");
     }
 
     #[test]

@@ -4,15 +4,16 @@
 //! command quietly.
 
 mod human;
+mod progress;
 mod table;
 
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use indicatif::ProgressStyle;
 use serde::Serialize;
 
-pub(crate) use human::{bytes, count, duration, rate, timestamp};
+pub(crate) use human::{bytes, count, counted, duration, rate, timestamp};
+pub(crate) use progress::Progress;
 pub(crate) use table::{Align, Table};
 
 use crate::failure::{Failure, Outcome};
@@ -24,17 +25,6 @@ pub(crate) enum Form {
     Table,
     // Names and types in it keep their meaning, because scripts rely on them.
     Json,
-}
-
-/// The style of a progress line that only counts, because the end is not known.
-pub(crate) fn counting_style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {human_pos} records, {per_sec}").expect("the template is valid")
-}
-
-/// The style of a progress bar towards a known end. The message says what is done.
-pub(crate) fn bar_style() -> ProgressStyle {
-    let template = "{msg:<9} {bar:32} {human_pos}/{human_len} records, {per_sec}";
-    ProgressStyle::with_template(template).expect("the template is valid")
 }
 
 /// Prints a value as JSON, one line per nested level.

@@ -27,9 +27,9 @@ pub(crate) struct QuickstartArguments {
     /// End when all is compared, instead of serving on
     #[arg(long)]
     exit: bool,
-    /// The topic
-    #[arg(long, value_name = "TOPIC", default_value = "quickstart")]
-    topic: String,
+    /// The topic, which must not exist yet [default: quickstart, with a number where that exists]
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
 }
 
 /// Runs the command.
@@ -42,18 +42,21 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Outcome {
     let work = async {
         let client = Client::connect(&env, ClientConfig::new([bootstrap(&node)?])).await?;
         let durability = node.broker.config().durability();
-        round_trip(&client, source, &arguments.topic, durability).await
+        round_trip(&client, source, arguments.topic.as_deref(), durability).await
     };
     let result = tokio::select! {
         result = work => result,
         signal = signals.next() => Err(Failure::new(format!("ended by {signal}"))),
     };
-    if result.is_err() || arguments.exit {
-        let ended = node.shutdown().await;
-        return result.and(ended);
-    }
+    let topic = match result {
+        Ok(topic) if !arguments.exit => topic,
+        result => {
+            let ended = node.shutdown().await;
+            return result.and(ended);
+        }
+    };
     let address = bootstrap(&node)?;
-    eprintln!("serving at {address}: try `vltava topic consume -b {address} {}`", arguments.topic);
+    eprintln!("serving at {address}: try `vltava topic consume -b {address} {topic}`");
     eprintln!("data: {}; end with Ctrl-C", node.place_text());
     signals.next().await;
     node.shutdown().await
@@ -85,4 +88,30 @@ fn bootstrap(node: &Node) -> Outcome<String> {
     let addresses = node.broker.addresses();
     let first = addresses.first().ok_or_else(|| Failure::new("the broker listens nowhere"))?;
     Ok(first.1.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_directory_serves_several_runs() {
+        let env = Env::os();
+        let home = std::env::temp_dir().join(format!("vltava-quickstart-{}", std::process::id()));
+        let file = home.join("lines");
+        env.disk.create_dir_all(&home).expect("a directory");
+        env.disk.replace(&file, b"one\ntwo\n").expect("a file");
+        let results = [1, 2].map(|_| {
+            // One for each run, as for each process: with its tasks ends their hold of the directory.
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.expect("threads").block_on(run(QuickstartArguments {
+                file: Some(file.display().to_string()),
+                data: Some(home.join("data").display().to_string()),
+                exit: true,
+                topic: None,
+            }))
+        });
+        env.disk.remove_dir_all(&home).expect("it was made");
+        assert_eq!(results, [Ok(()), Ok(())]);
+    }
 }

@@ -4,19 +4,25 @@ use std::time::Duration;
 
 use base::config::Durability;
 use base::env::{Env, OpenMode};
+use base::error::ErrorCode;
 use client::admin::NewTopic;
-use client::{Client, GroupConfig, GroupConsumer, Producer, ProducerConfig, ProducerRecord};
-use indicatif::ProgressBar;
+use client::{
+    Client, ClientError, GroupConfig, GroupConsumer, Producer, ProducerConfig, ProducerRecord, io_text,
+};
 
 use crate::failure::{Failure, Outcome};
 use crate::input::{Pieces, Source, read_whole};
-use crate::output::{self, bytes, count, duration, rate};
+use crate::output::{self, Progress, bytes, count, duration, rate};
 use crate::sending::{Sending, send_all};
 
 /// The beginning of what is sent when no file is named; the generated reference follows.
 const README: &str = include_str!("../../../../README.md");
 /// Standard input is kept to be compared, up to that many bytes.
 const STDIN_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The topic when none is named.
+const USUAL_TOPIC: &str = "quickstart";
+/// Runs over one directory whose topics are told apart by a number.
+const TOPICS_MAX: u32 = 1_000;
 /// How long a poll waits for records that were acknowledged already.
 const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Reading back fails when nothing comes for so long.
@@ -25,32 +31,40 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LATENCY_PROBES: usize = 51;
 
 /// Creates the topic, sends, reads back, compares, and tells how it went. A difference is a failure.
+/// Without a name it takes a topic that is not there yet; answers the topic's name.
 /// `durability` is what acknowledgements promise, without which a latency says nothing.
 pub(super) async fn round_trip(
     client: &Client,
     source: Source,
-    topic: &str,
+    topic: Option<&str>,
     durability: Durability,
-) -> Outcome {
+) -> Outcome<String> {
     let env = client.env();
     let began = env.clock.now();
-    create(client, topic).await?;
+    let topic = match topic {
+        Some(topic) => create(client, topic).await.map(|()| topic.to_owned()).map_err(taken)?,
+        None => create_fresh(client, USUAL_TOPIC).await?,
+    };
     eprintln!("topic {topic} created in {}", duration(env.clock.now() - began));
     let latency = median_latency(client, &format!("{topic}-latency")).await?;
     let mut pieces = Pieces::open(env, source.clone(), b"\n")?;
-    let progress = ProgressBar::new_spinner().with_style(output::counting_style());
-    let sent = send_all(client, &mut pieces, &Sending::lines_to(topic), &progress).await?;
-    progress.finish_and_clear();
-    let took = read_back(client, topic, source, sent.records).await?;
+    let mut progress = Progress::counting(env);
+    let sent = send_all(client, &mut pieces, &Sending::lines_to(&topic), &mut progress).await?;
+    progress.clear();
+    let took = read_back(client, &topic, source, sent.records).await?;
     let (records, size) = (count(sent.records), bytes(sent.bytes));
     output::line(&format!("produced   {records} records, {size}, {}", rate(sent.records, sent.took)))?;
     output::line(&format!("consumed   {records} records in a group, {}", rate(sent.records, took)))?;
     output::line(&format!(
-        "latency    {} median from send to acknowledgement ({})",
+        "latency    {} median of {LATENCY_PROBES} single records, from send to acknowledgement ({})",
         duration(latency),
         durability.name()
     ))?;
-    output::line(&format!("compared   {records} records, all bytes are equal"))
+    match sent.records {
+        0 => output::line("compared   nothing: what was sent is empty")?,
+        _ => output::line(&format!("compared   {records} records, all bytes are equal"))?,
+    }
+    Ok(topic)
 }
 
 /// What is sent. It is read twice, so standard input is kept; a file must be readable.
@@ -63,7 +77,7 @@ pub(super) async fn source(env: &Env, file: Option<&str>) -> Outcome<Source> {
         }
         Some(Source::File(path)) => {
             let opened = env.disk.open(&path, OpenMode::Read);
-            opened.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+            opened.map_err(|error| Failure::new(format!("{}: {}", path.display(), io_text(&error))))?;
             Ok(Source::File(path))
         }
         Some(source) => Ok(source),
@@ -75,19 +89,33 @@ pub(super) async fn source(env: &Env, file: Option<&str>) -> Outcome<Source> {
     }
 }
 
-async fn create(client: &Client, topic: &str) -> Outcome {
+async fn create(client: &Client, topic: &str) -> client::Result<()> {
     let new = NewTopic { partitions: Some(1), ..NewTopic::named(topic) };
-    for result in client.create_topics(&[new], false).await? {
-        result.map_err(|error| {
-            Failure::from(error).help("name another topic with --topic, or another directory with --data")
-        })?;
+    client.create_topics(&[new], false).await?.into_iter().try_for_each(|created| created.map(drop))
+}
+
+fn taken(error: ClientError) -> Failure {
+    Failure::from(error).help("name another topic with --topic, or another directory with --data")
+}
+
+/// Creates a topic of that name or, where earlier runs have left theirs, of that name with a number.
+async fn create_fresh(client: &Client, name: &str) -> Outcome<String> {
+    let mut fresh = name.to_owned();
+    for number in 2..=TOPICS_MAX {
+        match create(client, &fresh).await {
+            Ok(()) => return Ok(fresh),
+            Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) => {
+                fresh = format!("{name}-{number}");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(())
+    create(client, &fresh).await.map(|()| fresh).map_err(taken)
 }
 
 /// The median time from sending one record to its acknowledgement, in a topic that is gone afterwards.
 async fn median_latency(client: &Client, topic: &str) -> Outcome<Duration> {
-    create(client, topic).await?;
+    let topic = &create_fresh(client, topic).await?;
     let clock = &client.env().clock;
     let producer =
         Producer::new(client, ProducerConfig { linger: Duration::ZERO, ..ProducerConfig::default() });
@@ -111,7 +139,7 @@ async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) 
     let clock = client.env().clock.clone();
     let mut lines = Pieces::open(client.env(), source, b"\n")?;
     let mut consumer = GroupConsumer::new(client, GroupConfig::new(format!("{topic}-readers"), [topic]));
-    let progress = ProgressBar::new(expected).with_style(output::bar_style()).with_message("consuming");
+    let mut progress = Progress::towards(client.env(), expected, "consuming");
     let mut compared = 0u64;
     let (mut began, mut heard) = (None, clock.now());
     while compared < expected {
@@ -131,10 +159,10 @@ async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) 
                     .help("if the file has not changed meanwhile, this is a defect: please report it"));
             }
         }
-        progress.set_position(compared);
+        progress.set(compared);
     }
     let took = began.map_or(Duration::ZERO, |began| clock.now() - began);
     consumer.leave().await?;
-    progress.finish_and_clear();
+    progress.clear();
     Ok(took)
 }

@@ -129,7 +129,7 @@ fn part_of(letter: u8) -> Option<Part> {
 }
 
 fn unknown_token(text: &str) -> Failure {
-    Failure::new(format!("`{text}` has a % token that is not known")).help(
+    Failure::usage(format!("`{text}` has a % token that is not known")).help(
         "tokens: %s value, %S its length, %R the same in 4 bytes, %k key, %K its length, %T time, %h headers, \
          %t topic, %p partition, %o offset, %% a percent sign",
     )
@@ -204,7 +204,7 @@ fn hexadecimal(bytes: &mut impl Iterator<Item = u8>) -> Option<u8> {
 }
 
 fn bad_escape(text: &str) -> Failure {
-    Failure::new(format!("`{text}` has an escape that is not known"))
+    Failure::usage(format!("`{text}` has an escape that is not known"))
         .help("escapes: \\n \\r \\t \\0 \\\\ \\% and \\xHH with two hexadecimal digits")
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn parse_header(text: &str) -> Outcome<(Vec<u8>, Option<Vec<u8>>)> {
         None => (text, None),
     };
     if name.is_empty() {
-        return Err(Failure::new(format!("`{text}` is no header")).help("headers look like name=value"));
+        return Err(Failure::usage(format!("`{text}` is no header")).help("headers look like name=value"));
     }
     Ok((name.as_bytes().to_vec(), value))
 }

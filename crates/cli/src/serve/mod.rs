@@ -6,9 +6,10 @@ mod greeting;
 mod node;
 mod place;
 
-use base::config::{BrokerConfig, Loaded, UnknownKeys};
+use base::config::{BrokerConfig, ConfigError, Loaded, Origin, UnknownKeys};
 use base::env::Env;
 use clap::Args;
+use client::io_text;
 
 pub(crate) use node::Node;
 pub(crate) use place::{Place, Wanted};
@@ -61,7 +62,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
     tracing::info!(signal, "ending");
     tokio::select! {
         ended = node.shutdown() => ended,
-        signal = signals.next() => Err(Failure::new(format!("{signal} came again: ended at once"))
+        signal = signals.impatience() => Err(Failure::new(format!("{signal} came again: ended at once"))
             .help("the next start recovers what was not closed")),
     }
 }
@@ -71,8 +72,10 @@ fn load_config(env: &Env, arguments: &ServeArguments, place: &Place) -> Outcome<
     let mut assignments = Vec::new();
     if let Some(path) = &arguments.config {
         let failed = |text: String| Failure::new(format!("{path}: {text}"));
-        let bytes =
-            env.disk.read(path.as_ref(), CONFIG_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
+        let bytes = env.disk.read(path.as_ref(), CONFIG_BYTES_MAX).map_err(|error| {
+            failed(io_text(&error))
+                .help("--config names a file of KEY=VALUE lines such as Kafka's server.properties")
+        })?;
         let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))?;
         let read = base::config::parse_properties(&text);
         assignments.extend(read.map_err(|error| failed(error.to_string()))?);
@@ -80,7 +83,7 @@ fn load_config(env: &Env, arguments: &ServeArguments, place: &Place) -> Outcome<
     for text in &arguments.set {
         let assignment = base::config::Assignment::from_argument(text);
         assignments.push(assignment.ok_or_else(|| {
-            Failure::new(format!("`--set {text}` sets nothing")).help("say --set KEY=VALUE")
+            Failure::usage(format!("`--set {text}` sets nothing")).help("say --set KEY=VALUE")
         })?);
     }
     let assignments = place.complete(assignments)?;
@@ -97,15 +100,53 @@ fn load_config(env: &Env, arguments: &ServeArguments, place: &Place) -> Outcome<
     }
 }
 
-/// All that is wrong, each on its line.
-fn config_failure(source: Option<&str>, errors: &[base::config::ConfigError]) -> Failure {
-    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    let where_from = source.unwrap_or("the command line");
-    let message = match lines.as_slice() {
-        [line] => format!("configuration of {where_from}: {line}"),
-        lines => format!("configuration of {where_from}:\n  {}", lines.join("\n  ")),
+/// All that is wrong, each with the place where it stands.
+fn config_failure(source: Option<&str>, errors: &[ConfigError]) -> Failure {
+    let text = |error: &ConfigError| match (error.origin, source) {
+        (Some(Origin::Line(line)), Some(path)) => format!("{path}, line {line}: {}", error.message),
+        _ => error.to_string(),
     };
-    Failure::new(message).help(
-        "`vltava docs config` lists every key; --allow-unknown starts although there are keys nobody knows",
-    )
+    let lines: Vec<_> = errors.iter().map(text).collect();
+    let message = match lines.as_slice() {
+        [line] => line.clone(),
+        lines => format!("the configuration is wrong:\n  {}", lines.join("\n  ")),
+    };
+    // What stands in a file is no slip on the command line.
+    let in_file = errors.iter().any(|error| matches!(error.origin, Some(Origin::Line(_))));
+    let failure = if in_file { Failure::new(message) } else { Failure::usage(message) };
+    let unknown = errors.iter().any(|error| error.message.starts_with("unknown key"));
+    failure.help(match unknown {
+        true => "`vltava docs config` lists every key; --allow-unknown starts although there are keys nobody knows",
+        false => "`vltava docs config` lists every key with the values it takes",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(file: &str, set: &[&str]) -> Failure {
+        let mut assignments = base::config::parse_properties(file).expect("properties");
+        assignments.extend(set.iter().filter_map(|text| base::config::Assignment::from_argument(text)));
+        let errors = BrokerConfig::load(&assignments, UnknownKeys::Refuse).expect_err("a wrong value");
+        config_failure((!file.is_empty()).then_some("a.properties"), &errors)
+    }
+
+    #[test]
+    fn a_wrong_key_is_told_with_its_place_once() {
+        let of_line = refused("log.dirs=/d\nnum.partition=3\n", &[]);
+        let text = of_line.to_string();
+        assert!(text.starts_with("error: a.properties, line 2: unknown key `num.partition`"), "{text}");
+        assert!(text.contains("--allow-unknown") && of_line.exit_status() == 1, "{text}");
+        let of_command = refused("log.dirs=/d\n", &["num.partition=3"]);
+        let text = of_command.to_string();
+        assert!(text.starts_with("error: command line: unknown key `num.partition`"), "{text}");
+        assert_eq!(of_command.exit_status(), 2);
+    }
+
+    #[test]
+    fn a_wrong_value_is_not_advised_to_be_an_unknown_key() {
+        let text = refused("log.dirs=/d\n", &["num.partitions=many"]).to_string();
+        assert!(text.contains("num.partitions") && !text.contains("--allow-unknown"), "{text}");
+    }
 }

@@ -3,8 +3,8 @@
 use clap::Args;
 use client::{Client, Consumer, ConsumerConfig, GroupConfig, Isolation, PartitionName};
 
-use super::existing;
-use crate::failure::{Failure, Outcome};
+use super::{existing, no_such_partition};
+use crate::failure::Outcome;
 use crate::moment::parse_start;
 use crate::output::Form;
 use crate::reading::{Reading, Shape, read, read_in_group};
@@ -88,8 +88,7 @@ pub(crate) async fn run(client: &Client, arguments: &ConsumeArguments, form: For
         if let Some(missing) =
             arguments.partitions.iter().find(|wanted| !topic.partitions.contains_key(wanted))
         {
-            return Err(Failure::new(format!("topic {name} has no partition {missing}"))
-                .help("`vltava topic describe` shows the partitions there are"));
+            return Err(no_such_partition(name, *missing));
         }
         let wanted = |index: &&i32| arguments.partitions.is_empty() || arguments.partitions.contains(index);
         let partitions = topic.partitions.keys().filter(wanted);

@@ -19,7 +19,7 @@ use client::{Client, ClientError, Isolation, PartitionName, TopicMetadata, Topic
 
 use crate::arguments::{Bootstrap, Output};
 use crate::connect::connect;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// Arguments of `vltava topic`.
 #[derive(Args, Debug)]
@@ -64,7 +64,10 @@ pub(crate) async fn run(arguments: TopicArguments) -> Outcome {
         Verb::Describe(arguments) => describe::run(&client, &arguments, form).await,
         Verb::Delete(arguments) => delete::run(&client, &arguments, form).await,
         Verb::Config(arguments) => config::run(&client, &arguments, form).await,
-        Verb::Produce(arguments) => produce::run(&client, &arguments, form).await,
+        Verb::Produce(verb) => {
+            let timeout = arguments.bootstrap.delivery_timeout();
+            produce::run(&client, &verb, form, timeout).await
+        }
         Verb::Consume(arguments) => consume::run(&client, &arguments, form).await,
         Verb::Offsets(arguments) => offsets::run(&client, &arguments, form).await,
         Verb::Trim(arguments) => trim::run(&client, &arguments, form).await,
@@ -86,10 +89,16 @@ pub(crate) async fn existing(client: &Client, names: &[String]) -> Outcome<BTree
     Ok(topics)
 }
 
+/// A partition was named that its topic does not have.
+pub(crate) fn no_such_partition(topic: &str, partition: i32) -> Failure {
+    Failure::new(format!("topic {topic} has no partition {partition}"))
+        .help("`vltava topic describe` shows the partitions there are")
+}
+
 /// Where a partition begins and ends; `None` while no leader tells.
 pub(crate) type Range = (Option<Offset>, Option<Offset>);
 
-/// First and end offsets of all partitions of some topics.
+/// First and end offsets of the partitions of some topics that have a leader.
 pub(crate) async fn ranges(
     client: &Client,
     topics: &BTreeMap<String, TopicMetadata>,

@@ -2,17 +2,17 @@
 
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::time::Duration;
 
 use base::batch::Compression;
 use clap::{Args, ValueEnum};
 use client::{Acks, Client, ProducerConfig};
-use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::existing;
 use crate::failure::Outcome;
 use crate::input::{Pieces, Source};
-use crate::output::{self, Form, bytes, count, duration, rate};
+use crate::output::{self, Form, Progress, bytes, count, duration, rate};
 use crate::record::{KeyRule, parse_header, unescape};
 use crate::sending::{Sending, send_all};
 
@@ -89,18 +89,25 @@ impl ProduceArguments {
     }
 }
 
-pub(crate) async fn run(client: &Client, arguments: &ProduceArguments, form: Form) -> Outcome {
-    let sending = arguments.sending()?;
+pub(crate) async fn run(
+    client: &Client,
+    arguments: &ProduceArguments,
+    form: Form,
+    delivery_timeout: Option<Duration>,
+) -> Outcome {
+    let mut sending = arguments.sending()?;
+    if let Some(timeout) = delivery_timeout {
+        sending.producer.delivery_timeout = timeout;
+    }
     let delimiter = unescape(&arguments.delimiter)?;
     existing(client, std::slice::from_ref(&arguments.topic)).await?;
     if arguments.file == "-" && std::io::stdin().is_terminal() {
         eprintln!("a record for each line; end with Ctrl-D");
     }
     let mut pieces = Pieces::open(client.env(), Source::from_argument(&arguments.file), &delimiter)?;
-    // Draws nothing when standard error is no terminal.
-    let progress = ProgressBar::new_spinner().with_style(output::counting_style());
-    let sent = send_all(client, &mut pieces, &sending, &progress).await?;
-    progress.finish_and_clear();
+    let mut progress = Progress::counting(client.env());
+    let sent = send_all(client, &mut pieces, &sending, &mut progress).await?;
+    progress.clear();
     match form {
         Form::Json => output::json(&json!({
             "topic": arguments.topic,

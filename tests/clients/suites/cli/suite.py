@@ -39,7 +39,14 @@ class Done:
 
     def refused(self, *words: str) -> "Done":
         """The same, if it failed with an error that has these words."""
-        check(self.status == 1, f"`{self.command}` ended with {self.status}, not 1")
+        return self._ended(1, words)
+
+    def misused(self, *words: str) -> "Done":
+        """The same, if the command line was wrong and the error has these words."""
+        return self._ended(2, words)
+
+    def _ended(self, status: int, words: tuple) -> "Done":
+        check(self.status == status, f"`{self.command}` ended with {self.status}, not {status}")
         check(self.err.startswith("error: "), f"`{self.command}` said {self.err!r}")
         for word in words:
             check(word in self.err, f"`{self.command}` does not say {word!r}: {self.err!r}")
@@ -348,7 +355,7 @@ def positions():
     equal(consume(topic, "--from", "@1h")[:1], ["0"], "from a time")
     equal(consume(topic, "-n", "3"), ["0", "1", "2"], "a count")
     tool("topic", "consume", topic, "-p", "9", "-e").refused("no partition 9")
-    tool("topic", "consume", topic, "--from", "soon").refused("no position", "help: ")
+    tool("topic", "consume", topic, "--from", "soon").misused("no position", "help: ")
 
 
 @case
@@ -418,7 +425,7 @@ def a_group_with_members_is_not_reset():
             equal(process.stdout.readline(), b"a\n", "the record")
             described = tool("group", "describe", group, "-o", "json").ok().json()[0]
             equal((described["state"], len(described["members"])), ("Stable", 1), "state and members")
-            tool("group", "reset", group, "--topic", topic, "--to", "end", "--yes").refused("members", "help: ")
+            tool("group", "reset", group, "--topic", topic, "--to", "end", "--yes").refused("has 1 member", "help: ")
             tool("group", "delete", group, "--yes").refused("help: ")
         finally:
             process.terminate()
@@ -475,7 +482,11 @@ def cat_in_a_group():
     first = tool("cat", "-G", group, "-X", "auto.offset.reset=earliest", "-c", "2", topic).ok()
     equal(first.lines(), ["0", "1"], "the first two")
     equal(tool("cat", "-G", group, "-e", topic).ok().lines(), ["2", "3", "4", "5"], "the rest")
-    tool("cat", "-L", "-X", "no.such=1").refused("no.such", "help: ")
+    nowhere = unique("nowhere")
+    tool("cat", "-Q", "-t", f"{nowhere}:0:-1").refused("UNKNOWN_TOPIC_OR_PARTITION", "help: ")
+    check(nowhere not in tool("topic", "list").ok().out, "asking creates nothing")
+    tool("cat", "-Q", "-t", f"{nowhere}:0").misused("no query", "help: ")
+    tool("cat", "-L", "-X", "no.such=1").misused("no.such", "help: ")
 
 
 # ---------------------------------------------------------------- everything else
@@ -493,7 +504,7 @@ def cluster_info():
 @case
 def nobody_answers():
     run("topic", "-b", "127.0.0.1:1", "list").refused("no broker answers at 127.0.0.1:1", "vltava serve")
-    run("topic", "-b", "SSL://a:1", "list").refused("plain", "help: ")
+    run("topic", "-b", "SSL://a:1", "list").misused("plain", "help: ")
 
 
 @case
@@ -542,7 +553,7 @@ def serve_refuses_what_it_cannot_read():
     with open(path, "w") as file:
         file.write("# Kafka's own\nnum.io.threads=8\nnum.partition=3\n")
     run("serve", "--config", path).refused("line 3", "num.partition", "did you mean `num.partitions`")
-    run("serve", "--set", "node.id=x").refused("node.id")
+    run("serve", "--set", "node.id=x").misused("node.id")
     run("serve", "--config", os.path.join(SCRATCH, "nothing")).refused("nothing")
     equal(run("serve", "--memory", "--data", "x").status, 2, "status of a contradiction")
 
