@@ -43,7 +43,8 @@ pub(crate) async fn handle(
     // Each is answered once, however often it is named.
     let mut named = HashSet::new();
     let new = |key: &&Cow<'_, str>| named.insert(key.to_string());
-    let coordinators = request.coordinator_keys.iter().filter(new).map(|key| coordinator(context, key, found));
+    let coordinators =
+        request.coordinator_keys.iter().filter(new).map(|key| coordinator(context, key, found));
     Ok(FindCoordinatorResponse { coordinators: coordinators.collect(), ..FindCoordinatorResponse::default() })
 }
 

@@ -249,7 +249,8 @@ impl Partition {
     fn answer_repeated(&self, entry: Entry, old: Remembered) {
         let committed = entry.wait.then(|| self.log.committed(old.last_offset + 1));
         let log_append_time_ms = entry.batch.log_append_time_ms;
-        let _ = entry.answer.send(Ok(Appended { base_offset: old.base_offset(), log_append_time_ms, committed }));
+        let _ =
+            entry.answer.send(Ok(Appended { base_offset: old.base_offset(), log_append_time_ms, committed }));
     }
 
     fn answer_appended(&self, accepted: Vec<(Entry, Offset)>, commits: Vec<Option<Committed>>) {
