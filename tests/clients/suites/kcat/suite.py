@@ -161,11 +161,15 @@ def produce_with(codec: str, acks: str):
         topic = create(f"codec-{codec}")
         lines = [f"line {n} " + "abcdefghij" * 20 for n in range(200)]
         produce(topic, lines, "-z", codec, "-X", f"acks={acks}", "-X", "linger.ms=20")
-        if acks == "0":
+        wanted = lines
+        if acks == "0" and BROKER == "kafka":
+            # Apache Kafka may lose what comes right before its connection is closed. Vltava must not.
+            wanted = lines[:len(consume(topic))]
+        elif acks == "0":
             # Nobody has said yet that they arrived.
             wait_until(lambda: len(consume(topic)) >= len(lines), "the records")
-        equal(consume(topic), lines, "values")
-        equal(consume(topic, form="%o\n"), [str(n) for n in range(200)], "offsets")
+        equal(consume(topic)[:len(wanted)], wanted, "values")
+        equal(consume(topic, form="%o\n")[:len(wanted)], [str(n) for n in range(len(wanted))], "offsets")
 
     return body
 
