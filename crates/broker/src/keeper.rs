@@ -15,7 +15,8 @@ use crate::broker::Broker;
 /// How often all logs are looked at: for rolls by age, expired producers, checkpoints.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Least time between two looks at logs whose segments are rolled younger than that.
+/// Most and least time between two looks at logs whose segments are rolled younger than that.
+const ROLL_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const ROLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Least time between two looks at retention, whatever the configuration says.
@@ -48,7 +49,7 @@ impl Broker {
     /// Rolls what is due of the logs whose segments grow old faster than the sweep comes round. Returns when
     /// to look again.
     async fn roll_quick_ones(&self) -> Duration {
-        let mut next = SWEEP_INTERVAL;
+        let mut next = ROLL_INTERVAL_MAX;
         for partition in self.partitions.all() {
             let age = Duration::from_millis(u64::try_from(partition.log.roll_age_ms()).unwrap_or(0));
             if age < SWEEP_INTERVAL {
@@ -97,7 +98,7 @@ async fn sweep_for_ever(broker: Weak<Broker>) {
 }
 
 async fn roll_for_ever(broker: Weak<Broker>) {
-    let mut interval = SWEEP_INTERVAL;
+    let mut interval = ROLL_INTERVAL_MAX;
     loop {
         let Some(strong) = broker.upgrade() else { return };
         let sleep = strong.env.clock.sleep(interval);

@@ -318,6 +318,7 @@ impl<S: Derived> Log<S> {
                 now_ms,
                 delete_retention_ms: settings.delete_retention_ms,
                 older_is_clean,
+                keep_offset: Some(self.end() - 1),
                 live_producers: self.tail.lock().derived.live_producers(),
             },
             compacted_to: cleanable.state.compacted_to,

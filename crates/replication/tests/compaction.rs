@@ -327,18 +327,43 @@ fn tombstones_go_after_their_time_without_a_new_write() {
         let mut world = World::new(settings());
         world.write(&[("a", Some("1")), ("b", Some("1"))]);
         world.write(&[("a", None)]);
+        world.write(&[("c", Some("1"))]);
         world.log.roll_now().await.unwrap();
         world.compact().await;
         let keys = |world: &World| read(&world.log).into_iter().map(|record| record.1).collect::<Vec<_>>();
-        assert_eq!(keys(&world), ["b", "a"], "the tombstone stays for delete.retention.ms");
+        assert_eq!(keys(&world), ["b", "a", "c"], "the tombstone stays for delete.retention.ms");
         let due_ms = world.log.next_tombstone_horizon_ms().unwrap();
         assert!(!world.log.dirt(due_ms - 1).unwrap().is_due(&settings()));
         assert!(world.log.dirt(due_ms).unwrap().is_due(&settings()));
         world.env.clock.sleep(Duration::from_secs(61)).await;
         world.compact().await;
-        assert_eq!(keys(&world), ["b"]);
+        assert_eq!(keys(&world), ["b", "c"]);
         assert_eq!(world.log.next_tombstone_horizon_ms(), None);
         assert!(!world.log.dirt(i64::MAX).unwrap().is_due(&settings()));
+    });
+}
+
+#[test]
+fn the_logs_last_record_stays_even_as_a_tombstone_until_another_follows() {
+    simulate(async {
+        let mut world = World::new(settings());
+        world.write(&[("a", Some("1"))]);
+        world.write(&[("a", None)]);
+        world.log.roll_now().await.unwrap();
+        world.compact().await;
+        world.env.clock.sleep(Duration::from_secs(61)).await;
+        assert!(!world.log.dirt(i64::MAX).unwrap().is_due(&settings()), "nothing to do again and again");
+        assert_eq!(
+            read(&world.log),
+            [(1, "a".to_owned(), None)],
+            "consumers must be given something at the end"
+        );
+        world.write(&[("b", Some("1"))]);
+        world.log.roll_now().await.unwrap();
+        world.compact().await;
+        world.env.clock.sleep(Duration::from_secs(61)).await;
+        world.compact().await;
+        assert_eq!(read(&world.log), [(2, "b".to_owned(), Some("1".to_owned()))]);
     });
 }
 

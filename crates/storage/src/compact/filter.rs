@@ -63,6 +63,9 @@ pub struct CompactionRules {
     /// tombstones in the run have done their work. Rewriting in ascending order from the log start, each
     /// committed before the next, makes it so.
     pub older_is_clean: bool,
+    /// The record at this offset stays whatever becomes of others: the log's last one, because some
+    /// consumers ask without end for what follows a batch that is empty and the last.
+    pub keep_offset: Option<Offset>,
     /// Producers that are not expired, by id.
     pub live_producers: HashMap<i64, LiveProducer>,
 }
@@ -143,8 +146,10 @@ pub(crate) fn filter_batch(
         BatchFate::Expire => outcome(Kept::Same, count, horizon),
         BatchFate::Judge if batch.is_control() => outcome(Kept::Same, count, None),
         BatchFate::Judge => {
-            let stays = |record: &Record<'_>| stays(record, passed, map);
-            let Ok(survey) = survey(batch, buffer, stays) else { return unreadable(count) };
+            let kept_anyway = |record: &Record<'_>| rules.keep_offset == Some(record.offset);
+            let stays = |record: &Record<'_>| kept_anyway(record) || stays(record, passed, map);
+            let waits = |record: &Record<'_>| record.value.is_none() && !kept_anyway(record);
+            let Ok(survey) = survey(batch, buffer, stays, waits) else { return unreadable(count) };
             if survey.kept == 0 {
                 return empty(batch);
             }
@@ -179,21 +184,23 @@ fn stays(record: &Record<'_>, passed: bool, map: &OffsetMap) -> bool {
 
 struct Survey {
     kept: u64,
+    /// Some of those kept go once their time has come.
     tombstones: bool,
 }
 
-/// What of a batch stays, without building it anew: most batches stay as they are.
+/// What of a batch stays, and whether any of that waits for its delete horizon, without building it anew: most batches stay as they are.
 fn survey(
     batch: &BatchView<'_>,
     buffer: &mut DecompressBuffer,
     stays: impl Fn(&Record<'_>) -> bool,
+    waits: impl Fn(&Record<'_>) -> bool,
 ) -> Result<Survey, BatchError> {
     let mut survey = Survey { kept: 0, tombstones: false };
     for record in batch.records(buffer)? {
         let record = record?;
         if stays(&record) {
             survey.kept += 1;
-            survey.tombstones |= record.value.is_none();
+            survey.tombstones |= waits(&record);
         }
     }
     Ok(survey)
@@ -278,6 +285,7 @@ mod tests {
             now_ms: NOW,
             delete_retention_ms: RETENTION,
             older_is_clean,
+            keep_offset: None,
             live_producers: HashMap::new(),
         }
     }

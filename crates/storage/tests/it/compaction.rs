@@ -108,6 +108,7 @@ impl Log {
                     now_ms: pass.now_ms,
                     delete_retention_ms: RETENTION,
                     older_is_clean: true,
+                    keep_offset: None,
                     live_producers: pass.live_producers.clone(),
                 },
             };
@@ -422,6 +423,7 @@ fn damaged_or_unfit_input_is_refused() {
             now_ms: NOW,
             delete_retention_ms: 0,
             older_is_clean: true,
+            keep_offset: None,
             live_producers: HashMap::new(),
         };
         let name = log.name(0, 1);

@@ -139,6 +139,7 @@ async fn kafkas_dump_tool_reads_compacted_segments() {
             now_ms: 1_700_000_009_000,
             delete_retention_ms: 1_000,
             older_is_clean: true,
+            keep_offset: None,
             live_producers: HashMap::new(),
         },
     };
