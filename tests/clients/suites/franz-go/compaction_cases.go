@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -190,11 +189,6 @@ func resumeInGap(ctx context.Context, topic string, left []*kgo.Record) {
 
 // readOverTheEnd reads a log whose last record is a tombstone, or has been one, and then a record that comes later.
 func readOverTheEnd(ctx context.Context, producer *kgo.Client, topic string, wanted map[string]*kgo.Record) {
-	end := endOf(ctx, topic)
-	if os.Getenv("BROKER") == "vltava" {
-		// Apache Kafka closes no segment that nobody writes to, and so never compacts the last one.
-		awaitNothingAt(ctx, topic, end-1)
-	}
 	client := newClient(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: atStart()}}),
 		kgo.FetchMaxPartitionBytes(1))
 	defer client.Close()
@@ -206,15 +200,6 @@ func readOverTheEnd(ctx context.Context, producer *kgo.Client, topic string, wan
 	list = append(list, pollUntil(ctx, client, later.Offset)...)
 	wanted["later"] = later
 	equalLast(list, wanted)
-}
-
-// awaitNothingAt waits until a reader at an offset that had a record is given none before the end.
-func awaitNothingAt(ctx context.Context, topic string, offset int64) {
-	until("the last tombstone to go", func() bool {
-		client := newClient(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: at(offset)}}))
-		defer client.Close()
-		return len(pollShortly(ctx, client)) == 0
-	})
 }
 
 // pollShortly gives what comes within a time in which something would come.
