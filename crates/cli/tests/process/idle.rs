@@ -19,8 +19,8 @@ const BYTES_EACH_MAX: u64 = 20_000;
 /// Records whose way is measured.
 const MEASURED: usize = 500;
 /// What the median of another client may grow to, and by so much in any case: a scheduler's turn.
-const SLOWDOWN_MAX: u32 = 2;
-const SLOWDOWN_FREE: Duration = Duration::from_millis(1);
+pub(crate) const SLOWDOWN_MAX: u32 = 2;
+pub(crate) const SLOWDOWN_FREE: Duration = Duration::from_millis(1);
 /// Within which the server has noticed that connections are closed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 const TOPIC: &str = "beside";
@@ -32,10 +32,7 @@ fn five_thousand_idle_connections_harm_nobody() {
     let server = home.start();
     run(async {
         let client = home.client().await;
-        // What an acknowledgement costs on the disk would hide what it costs here.
-        let configs = vec![("vltava.durability".to_owned(), "page-cache".to_owned())];
-        let topic = NewTopic { configs, ..NewTopic::named(TOPIC) };
-        client.create_topics(&[topic], false).await.expect("an answer").remove(0).expect("a new topic");
+        create_topic(&client).await;
         latencies(&client).await;
         let alone = latencies(&client).await;
         let (descriptors, memory) = (server.descriptors(), server.memory());
@@ -85,8 +82,16 @@ fn connect(address: &str, asks: bool) -> TcpStream {
     stream
 }
 
+/// The topic that records are written to. What an acknowledgement costs on the disk would hide what it
+/// costs beside others.
+pub(crate) async fn create_topic(client: &Client) {
+    let configs = vec![("vltava.durability".to_owned(), "page-cache".to_owned())];
+    let topic = NewTopic { configs, ..NewTopic::named(TOPIC) };
+    client.create_topics(&[topic], false).await.expect("an answer").remove(0).expect("a new topic");
+}
+
 /// How long records take, each sent when the one before is acknowledged; shortest first.
-async fn latencies(client: &Client) -> Vec<Duration> {
+pub(crate) async fn latencies(client: &Client) -> Vec<Duration> {
     let config = ProducerConfig { linger: Duration::ZERO, ..ProducerConfig::default() };
     let producer = Producer::new(client, config);
     let mut times = Vec::with_capacity(MEASURED);
@@ -100,11 +105,11 @@ async fn latencies(client: &Client) -> Vec<Duration> {
     times
 }
 
-fn median(sorted: &[Duration]) -> Duration {
+pub(crate) fn median(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
 }
 
-fn show(sorted: &[Duration]) -> String {
+pub(crate) fn show(sorted: &[Duration]) -> String {
     let p99 = sorted[sorted.len() * 99 / 100];
     format!("{:.2?} (p99 {p99:.2?})", median(sorted))
 }

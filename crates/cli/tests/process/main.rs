@@ -11,6 +11,7 @@
 
 mod churn;
 mod compaction;
+mod hostile;
 mod idle;
 mod inspect;
 mod journal;

@@ -1,14 +1,13 @@
 //! Segment files as they lie on the disk after a clean end: in Kafka's own format, whole, one behind the
 //! other. Where Kafka's jars are at hand, its own tool reads them too.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base::batch::{Batches, DecompressBuffer};
 
-/// Files given to one run of Kafka's tool; a machine virtual takes a second to start.
+/// Files given to one run of Kafka's tool; a virtual machine takes a second to start.
 const FILES_DUMPED: usize = 40;
 /// Kafka's tool.
 const DUMP_TOOL: &str = "org.apache.kafka.tools.DumpLogSegments";
@@ -22,35 +21,31 @@ pub(crate) struct Counted {
     pub(crate) batches: usize,
 }
 
-/// Reads every segment in a log directory to its end.
-pub(crate) fn check(log_dir: &Path) -> Counted {
+/// Reads every segment in log directories to its end.
+pub(crate) fn check(log_dirs: &[PathBuf]) -> Counted {
     let mut counted = Counted::default();
-    let mut some = Vec::new();
-    for topic in directories(&log_dir.join("topics")) {
-        for partition in directories(&topic) {
-            let mut end = None;
-            // Their names begin with the base offset.
-            let segments: BTreeMap<_, _> = directories(&partition)
-                .into_iter()
-                .map(|path| (path.file_name().map(ToOwned::to_owned), path))
-                .collect();
-            for segment in segments.values() {
-                let name = segment.file_name().and_then(|name| name.to_str()).expect("digits and dots");
-                let (base, _) = name.split_once('.').expect("<base>.<id>.<generation>");
-                let log = segment.join(format!("{base}.log"));
-                let base: i64 = base.parse().expect("digits");
-                assert!(end.is_none_or(|end| end <= base), "{} overlaps the one before", segment.display());
-                let (next, batches) = read(&log, base);
-                end = Some(next);
-                counted.segments += 1;
-                counted.batches += batches;
-                some.push(log);
-            }
+    let mut logs = Vec::new();
+    let topics = log_dirs.iter().flat_map(|dir| directories(&dir.join("topics")));
+    for partition in topics.flat_map(|topic| directories(&topic)) {
+        let mut ranges = Vec::new();
+        for segment in directories(&partition) {
+            let name = segment.file_name().and_then(|name| name.to_str()).expect("digits and dots");
+            let (base, _) = name.split_once('.').expect("<base>.<id>.<generation>");
+            let log = segment.join(format!("{base}.log"));
+            let base: i64 = base.parse().expect("digits");
+            let (end, batches) = read(&log, base);
+            ranges.push((base, end));
+            counted.segments += 1;
+            counted.batches += batches;
+            logs.push(log);
         }
+        ranges.sort();
+        let apart = ranges.is_sorted_by(|before, after| before.1 <= after.0);
+        assert!(apart, "segments in {} overlap: {ranges:?}", partition.display());
     }
-    some.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).map_or(0, |it| it.len())));
-    some.truncate(FILES_DUMPED);
-    dump(&some);
+    logs.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).map_or(0, |it| it.len())));
+    logs.truncate(FILES_DUMPED);
+    dump(&logs);
     counted
 }
 
@@ -95,6 +90,7 @@ fn dump(files: &[PathBuf]) {
     assert!(records > 0);
 }
 
+/// What is in a directory and is one.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let paths = entries.map(|entry| entry.expect("a name").path());

@@ -22,9 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of the log shown when something goes wrong.
 const LOG_LINES_SHOWN: usize = 40;
 
+/// Threads that remove a data directory, and into how many parts it is split for them.
+const REMOVING_THREADS: usize = 16;
+const REMOVED_APART: usize = 64;
+
 /// Where a server keeps its data and where it listens.
 pub(crate) struct Home {
     dir: PathBuf,
+    log_dirs: Vec<PathBuf>,
     address: SocketAddr,
     settings: Vec<String>,
 }
@@ -36,12 +41,21 @@ impl Home {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("process-{name}-{id:016x}"));
         fs::create_dir_all(&dir).expect("cargo's directory for tests can be written");
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        Home { dir, address: free_address(), settings }
+        let log_dirs = vec![dir.join("data/log")];
+        Home { dir, log_dirs, address: free_address(), settings }
     }
 
-    /// The data directory.
-    pub(crate) fn data(&self) -> PathBuf {
-        self.dir.join("data")
+    /// The same with so many log directories instead of the usual one.
+    pub(crate) fn with_log_dirs(mut self, count: u64) -> Home {
+        self.log_dirs = (0..count).map(|number| self.dir.join(format!("log-{number}"))).collect();
+        let names: Vec<_> = self.log_dirs.iter().map(|dir| dir.display().to_string()).collect();
+        self.settings.push(format!("log.dirs={}", names.join(",")));
+        self
+    }
+
+    /// The log directories.
+    pub(crate) fn log_dirs(&self) -> &[PathBuf] {
+        &self.log_dirs
     }
 
     /// Where clients connect.
@@ -69,7 +83,7 @@ impl Home {
         let log =
             File::options().create(true).append(true).open(self.log_path()).expect("a file for the log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
-        command.arg("serve").arg("--data").arg(self.data());
+        command.arg("serve").arg("--data").arg(self.dir.join("data"));
         command.args(["--set", &format!("listeners=PLAINTEXT://{}", self.address)]);
         command.args(["--set", "vltava.http.listener=127.0.0.1:0"]);
         command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
@@ -99,10 +113,35 @@ impl Drop for Home {
         if std::thread::panicking() {
             // The evidence stays.
             eprintln!("data and log are in {}; the log ends with\n{}", self.dir.display(), self.last_words());
-        } else if let Err(error) = fs::remove_dir_all(&self.dir) {
+        } else if let Err(error) = remove(&self.dir) {
             eprintln!("{} is not removed: {error}", self.dir.display());
         }
     }
+}
+
+/// Removes a directory with many threads: where a file system tells its device of every block that becomes
+/// free, each file may take milliseconds.
+fn remove(dir: &Path) -> std::io::Result<()> {
+    let mut parts = vec![dir.to_owned()];
+    while parts.len() < REMOVED_APART {
+        let mut smaller = Vec::new();
+        for part in &parts {
+            for entry in fs::read_dir(part)? {
+                smaller.extend(Some(entry?.path()).filter(|path| path.is_dir()));
+            }
+        }
+        if smaller.is_empty() {
+            break;
+        }
+        parts = smaller;
+    }
+    std::thread::scope(|scope| {
+        for share in parts.chunks(parts.len().div_ceil(REMOVING_THREADS)) {
+            // What fails here fails again below, and is told.
+            scope.spawn(move || share.iter().for_each(|part| drop(fs::remove_dir_all(part))));
+        }
+    });
+    if dir.exists() { fs::remove_dir_all(dir) } else { Ok(()) }
 }
 
 /// One life of the process.
