@@ -22,10 +22,9 @@ use crate::run;
 use crate::segments;
 use crate::server::{Home, Server};
 
-/// How long the rounds go on.
+/// How long the rounds go on, on a slow machine until there were so many kills.
 const ROUNDS_FOR: Duration = Duration::from_secs(65);
-/// Fewer kills prove nothing; a slow machine needs more time for them.
-const KILLS_MIN: usize = 20;
+const KILLS_MIN: usize = 25;
 /// A clean end under load may take so long.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
@@ -52,7 +51,6 @@ fn what_was_acknowledged_survives_kills_at_random_moments() {
     let home = Home::new("kills", &SETTINGS).with_log_dirs(1 + seed % 2);
     let tally = run(Rounds::new(&home, seed).play());
     println!("{tally}");
-    assert!(tally.kills >= KILLS_MIN, "seed {seed}: too slow to prove anything");
     // The last life ended cleanly.
     let read = segments::check(home.log_dirs());
     println!("{} segments of {} batches read from disk to their end", read.segments, read.batches);
@@ -116,7 +114,7 @@ impl<'a> Rounds<'a> {
         let load = Load::new(self.home.client().await, self.journal.clone(), self.seed);
         self.create_topics(&load).await;
         let mut clients = spawn_clients(&load);
-        while began.elapsed() < ROUNDS_FOR {
+        while began.elapsed() < ROUNDS_FOR || self.tally.kills < KILLS_MIN {
             // Some lives are so short that nothing can be compared.
             if self.choices.below(3) > 0 {
                 self.compare(&load).await;
