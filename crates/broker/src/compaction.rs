@@ -150,6 +150,7 @@ impl Compactor {
         let now_ms = self.env.clock.wall_ms();
         let known: HashSet<_> = partitions.iter().map(|partition| partition.id()).collect();
         self.failures.retain(|id, _| known.contains(id));
+        self.metrics.compaction_uncleanable.set(i64::try_from(self.failures.len()).unwrap_or(i64::MAX));
         let paused = |id: &TopicPartition| self.failures.get(id).is_some_and(|failure| failure.until > now);
         let candidates: Vec<_> = partitions
             .into_iter()
@@ -218,7 +219,6 @@ impl Compactor {
             }
             Err(error) => self.fail(&partition, &error),
         }
-        self.metrics.compaction_uncleanable.set(i64::try_from(self.failures.len()).unwrap_or(i64::MAX));
     }
 
     fn count(&self, done: &Compacted) {

@@ -35,12 +35,14 @@ impl Broker {
         let expiration_ms = i64::from(self.config().get(keys::PRODUCER_ID_EXPIRATION_MS));
         let mut producers = 0;
         for partition in self.partitions.all() {
-            if let TailState::Ready(mut tail) = partition.log.tail() {
-                tail.derived().expire(now_ms, expiration_ms);
-                producers += tail.derived().len();
+            producers += partition.log.with_derived(|derived| {
+                derived.expire(now_ms, expiration_ms);
+                derived.len()
+            });
+            if let TailState::Ready(tail) = partition.log.tail() {
                 tail.checkpoint_slow();
-                tail.release();
             }
+            partition.log.roll_if_due();
             tokio::task::yield_now().await;
         }
         self.metrics.node().producer_ids.set(i64::try_from(producers).unwrap_or(i64::MAX));

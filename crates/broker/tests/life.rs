@@ -226,3 +226,30 @@ fn a_parked_fetch_is_answered_when_its_topic_is_deleted() {
         assert!(env.clock.now() - began < std::time::Duration::from_secs(5), "it was not told");
     });
 }
+
+#[test]
+fn what_an_earlier_life_left_open_is_rolled_by_age_without_a_write() {
+    run(async {
+        let env = Env::sim(11);
+        // Older than the time between two sweeps.
+        let settings = ["listeners=PLAINTEXT://127.0.0.1:9092", "log.roll.ms=20000"];
+        let life = Life::start(&env, &settings).await;
+        let mut stream = connect(&env, "127.0.0.1:9092").await;
+        ask(&mut *stream, 9, &named("t"), |_| ()).await;
+        let records = batch(b"v");
+        let code = |response: ProduceResponse<'_>| response.responses[0].partition_responses[0].error_code;
+        assert_eq!(ask(&mut *stream, 9, &produce(&records, -1), code).await, 0);
+        drop(stream);
+        life.stop(&env).await;
+
+        let life = Life::start(&env, &settings).await;
+        let chain = || {
+            let image = life.broker.image();
+            let partition = image.topic("t").expect("the topic").partitions[0].clone();
+            partition.chain.iter().map(|entry| (entry.base, entry.is_open())).collect::<Vec<_>>()
+        };
+        assert_eq!(chain(), [(0, true)]);
+        env.clock.sleep(std::time::Duration::from_secs(60)).await;
+        assert_eq!(chain(), [(0, false), (1, true)], "sealed once, and the empty one after it stays");
+    });
+}

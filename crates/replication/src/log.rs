@@ -21,6 +21,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -230,10 +231,13 @@ impl LogSpec {
     }
 
     /// The log ends before its own start: going on would give offsets that nobody could read.
-    fn lost(&self, log_start: Offset, end: Offset) -> StorageError {
-        StorageError::InvalidRun {
+    fn shortened(&self, dir: &Path, log_start: Offset, end: Offset) -> StorageError {
+        StorageError::Unusable {
+            path: dir.to_owned(),
             reason: format!(
-                "records that were deleted up to offset {log_start} were durable, and the files end at {end}"
+                "partition {} of topic {} begins at offset {log_start}, but its files end at {end}: bring back those \
+                 that are missing, or delete the topic",
+                self.partition.partition.0, self.topic
             ),
         }
     }
@@ -288,7 +292,8 @@ impl<S: Derived> Log<S> {
             }
         }
         if end < state.log_start {
-            return Err(spec.lost(state.log_start, end));
+            let dir = segments.last().map_or(Path::new(&*spec.topic), |last| last.storage.dir());
+            return Err(spec.shortened(dir, state.log_start, end));
         }
         let commit = Arc::new(CommitPoint::new(end));
         if let Writable::Yes(segment) | Writable::AfterEdit(segment) = &writable {
@@ -399,6 +404,11 @@ impl<S: Derived> Log<S> {
             Writable::AfterEdit(_) | Writable::Editing(_) => TailState::NeedsEdit,
             Writable::Never(error) => TailState::Refused(error.clone()),
         }
+    }
+
+    /// Gives what was derived from the log's records to `look`, who must not wait.
+    pub fn with_derived<R>(&self, look: impl FnOnce(&mut S) -> R) -> R {
+        look(&mut self.tail.lock().derived)
     }
 
     /// Reads whole batches from the one that holds `from` on, committed ones only. With
