@@ -159,15 +159,22 @@ impl<S: Derived> Log<S> {
         if !settings.compact {
             return Ok(Dirt::default());
         }
-        let cleanable = self.cleanable(&settings, now_ms)?;
+        self.dirt_in(&self.cleanable(&settings, now_ms)?, &settings, now_ms)
+    }
+
+    fn dirt_in(
+        &self,
+        cleanable: &Cleanable,
+        settings: &TopicSettings,
+        now_ms: TimestampMs,
+    ) -> Result<Dirt, StorageError> {
         let bytes = |segments: &[Held]| segments.iter().map(|segment| segment.bytes()).sum();
         let (clean, dirty) = cleanable.segments.split_at(cleanable.clean);
-        let expired = self.expired_tombstones(&cleanable, now_ms).next().is_some();
         Ok(Dirt {
             clean_bytes: bytes(clean),
             dirty_bytes: bytes(dirty),
-            overdue_ms: overdue_ms(dirty, &settings, now_ms)?,
-            expired_tombstones: expired,
+            overdue_ms: overdue_ms(dirty, settings, now_ms)?,
+            expired_tombstones: !self.expired_tombstones(cleanable, now_ms).is_empty(),
         })
     }
 
@@ -188,13 +195,10 @@ impl<S: Derived> Log<S> {
     ) -> Result<Compacted, CompactionError> {
         let _running = self.compacting.try_lock().map_err(|_| CompactionError::Busy)?;
         let settings = self.settings();
-        let dirt = self.dirt(now_ms)?;
         let cleanable = self.cleanable(&settings, now_ms)?;
-        if dirt.keys_are_due(&settings) {
-            self.compact_keys(cleanable, &settings, budget, now_ms).await
-        } else {
-            self.drop_tombstones(cleanable, &settings, budget, now_ms).await
-        }
+        let keys_are_due = self.dirt_in(&cleanable, &settings, now_ms)?.keys_are_due(&settings);
+        let order = Order { cleanable, settings: &settings, budget, now_ms };
+        if keys_are_due { self.compact_keys(order).await } else { self.drop_tombstones(order).await }
     }
 
     /// Sealed, committed segments whose records are all older than `min.compaction.lag.ms`.
@@ -220,38 +224,27 @@ impl<S: Derived> Log<S> {
     }
 
     /// Indexes of clean segments with tombstones that may go.
-    fn expired_tombstones(
-        &self,
-        cleanable: &Cleanable,
-        now_ms: TimestampMs,
-    ) -> impl Iterator<Item = usize> + use<S> {
+    fn expired_tombstones(&self, cleanable: &Cleanable, now_ms: TimestampMs) -> Vec<usize> {
         let horizons = self.horizons.lock();
         let expired = |segment: &Held| {
             let name = (segment.name().id, segment.name().generation);
             horizons.get(&name).is_some_and(|horizon| *horizon <= now_ms)
         };
-        let segments = cleanable.segments.iter().enumerate();
-        let found: Vec<usize> = segments.filter(|(_, s)| expired(s)).map(|(index, _)| index).collect();
-        found.into_iter()
+        (0..cleanable.segments.len()).filter(|index| expired(&cleanable.segments[*index])).collect()
     }
 
     /// A whole pass: of every key in the dirty part, older records go.
-    async fn compact_keys(
-        self: &Arc<Self>,
-        cleanable: Cleanable,
-        settings: &TopicSettings,
-        budget: &CompactionBudget,
-        now_ms: TimestampMs,
-    ) -> Result<Compacted, CompactionError> {
+    async fn compact_keys(self: &Arc<Self>, order: Order<'_>) -> Result<Compacted, CompactionError> {
         let mut done = Compacted::default();
-        let map = self.index_keys(&cleanable, budget, &mut done).await?;
+        let map = self.index_keys(&order, &mut done).await?;
         let compacted_to = map.end();
-        if compacted_to <= cleanable.from {
-            return Err(CompactionError::MapTooSmall { map_bytes: budget.map_bytes });
+        if compacted_to <= order.cleanable.from {
+            return Err(CompactionError::MapTooSmall { map_bytes: order.budget.map_bytes });
         }
-        let count = cleanable.segments.partition_point(|segment| segment.base() < compacted_to);
-        let groups = groups(&cleanable.segments[..count], settings);
-        let mut pass = self.pass(cleanable, map, settings, budget, now_ms, true);
+        let segments = &order.cleanable.segments;
+        let count = segments.partition_point(|segment| segment.base() < compacted_to);
+        let groups = groups(&segments[..count], order.settings);
+        let mut pass = self.pass(order, map, true);
         for (index, group) in groups.iter().enumerate() {
             if index + 1 == groups.len() {
                 pass.compacted_to = compacted_to;
@@ -262,12 +255,8 @@ impl<S: Derived> Log<S> {
         Ok(done)
     }
 
-    async fn index_keys(
-        &self,
-        cleanable: &Cleanable,
-        budget: &CompactionBudget,
-        done: &mut Compacted,
-    ) -> Result<OffsetMap, StorageError> {
+    async fn index_keys(&self, order: &Order<'_>, done: &mut Compacted) -> Result<OffsetMap, StorageError> {
+        let Order { cleanable, budget, .. } = order;
         let (from, end) = (cleanable.from, cleanable.end());
         let keys_max = u64::try_from(end - from).unwrap_or(0);
         let map = OffsetMap::new(&self.spec.env, budget.map_bytes, budget.load_factor, keys_max, from);
@@ -285,17 +274,11 @@ impl<S: Derived> Log<S> {
     }
 
     /// A pass over single segments for the sake of their tombstones.
-    async fn drop_tombstones(
-        self: &Arc<Self>,
-        cleanable: Cleanable,
-        settings: &TopicSettings,
-        budget: &CompactionBudget,
-        now_ms: TimestampMs,
-    ) -> Result<Compacted, CompactionError> {
-        let expired = self.expired_tombstones(&cleanable, now_ms);
+    async fn drop_tombstones(self: &Arc<Self>, order: Order<'_>) -> Result<Compacted, CompactionError> {
+        let expired = self.expired_tombstones(&order.cleanable, order.now_ms);
         // No key is in this map, so that every record counts as its key's last.
-        let map = OffsetMap::new(&self.spec.env, 0, budget.load_factor, 0, cleanable.from);
-        let pass = self.pass(cleanable, map, settings, budget, now_ms, false);
+        let map = OffsetMap::new(&self.spec.env, 0, order.budget.load_factor, 0, order.cleanable.from);
+        let pass = self.pass(order, map, false);
         let mut done = Compacted::default();
         for index in expired {
             let stats = self.rewrite_group(&pass, index..index + 1).await?;
@@ -304,15 +287,8 @@ impl<S: Derived> Log<S> {
         Ok(done)
     }
 
-    fn pass(
-        &self,
-        cleanable: Cleanable,
-        map: OffsetMap,
-        settings: &TopicSettings,
-        budget: &CompactionBudget,
-        now_ms: TimestampMs,
-        older_is_clean: bool,
-    ) -> Pass {
+    fn pass(&self, order: Order<'_>, map: OffsetMap, older_is_clean: bool) -> Pass {
+        let Order { cleanable, settings, budget, now_ms } = order;
         Pass {
             rules: CompactionRules {
                 now_ms,
@@ -403,7 +379,15 @@ impl<S: Derived> Log<S> {
     }
 }
 
-/// A pass over a log.
+/// A pass that is to be made.
+struct Order<'a> {
+    cleanable: Cleanable,
+    settings: &'a TopicSettings,
+    budget: &'a CompactionBudget,
+    now_ms: TimestampMs,
+}
+
+/// A pass over a log whose keys are known.
 struct Pass {
     cleanable: Cleanable,
     map: Arc<OffsetMap>,

@@ -117,11 +117,17 @@ const ENFILE: i32 = 23;
 
 impl StorageError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> StorageError {
-        // Only what opens something can meet these.
-        if matches!(source.raw_os_error(), Some(EMFILE | ENFILE)) {
-            return StorageError::NoHandles { action, path: path.into() };
-        }
-        StorageError::Io { action, path: path.into(), source: Arc::new(source) }
+        StorageError::no_handles(action, path, &source).unwrap_or_else(|| StorageError::Io {
+            action,
+            path: path.into(),
+            source: Arc::new(source),
+        })
+    }
+
+    /// [`StorageError::NoHandles`], if it is that. Only what opens something can meet it.
+    pub(crate) fn no_handles(action: &'static str, path: &Path, source: &io::Error) -> Option<StorageError> {
+        let none_left = matches!(source.raw_os_error(), Some(EMFILE | ENFILE));
+        none_left.then(|| StorageError::NoHandles { action, path: path.into() })
     }
 
     pub(crate) fn corrupt(path: &Path, position: u64, reason: impl Into<String>) -> StorageError {

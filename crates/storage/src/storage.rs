@@ -262,10 +262,7 @@ impl Storage {
     /// Gives the storage up for good; returns what everybody is told from now on. When only file handles
     /// are wanting, that is returned and the storage goes on.
     pub(crate) fn fail(&self, action: &'static str, path: &Path, error: &io::Error) -> StorageError {
-        if let Some(number) = error.raw_os_error()
-            && let transient @ StorageError::NoHandles { .. } =
-                StorageError::io(action, path, io::Error::from_raw_os_error(number))
-        {
+        if let Some(transient) = StorageError::no_handles(action, path, error) {
             return transient;
         }
         let reason = format!("cannot {action} {}: {error}", path.display());

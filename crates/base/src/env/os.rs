@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,11 +91,22 @@ const NICEST: i32 = 19;
 
 impl Workers for OsBackground {
     fn run(&self, job: Box<dyn FnOnce() + Send>) {
-        std::thread::spawn(move || {
+        let job = Arc::new(Mutex::new(Some(job)));
+        let taken = job.clone();
+        let run = move || {
             // On Linux this concerns the calling thread alone. Where it is refused the job runs all the same.
             let _ = rustix::process::setpriority_process(None, NICEST);
-            job();
-        });
+            let job = taken.lock().take();
+            if let Some(job) = job {
+                job();
+            }
+        };
+        // The system may have no thread left; the pool has one, some time.
+        if std::thread::Builder::new().name("background".to_owned()).spawn(run).is_err()
+            && let Some(job) = job.lock().take()
+        {
+            OsWorkers.run(job);
+        }
     }
 }
 
