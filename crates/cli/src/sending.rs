@@ -8,10 +8,11 @@ use base::ids::TimestampMs;
 use client::{Client, Delivery, Producer, ProducerConfig, ProducerRecord};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use indicatif::ProgressBar;
 
 use crate::failure::Outcome;
 use crate::input::Pieces;
-use crate::output::{Progress, written};
+use crate::output::written;
 use crate::record::KeyRule;
 
 /// Lines between two looks at how the oldest watched record fares.
@@ -65,7 +66,7 @@ pub(crate) async fn send_all(
     client: &Client,
     pieces: &mut Pieces,
     sending: &Sending,
-    progress: &mut Progress,
+    progress: &ProgressBar,
 ) -> Outcome<Sent> {
     let clock = client.env().clock.clone();
     let producer = Producer::new(client, sending.producer.clone());
@@ -100,7 +101,7 @@ pub(crate) async fn send_all(
         sent.records += 1;
         sent.bytes +=
             [parsed.key, parsed.value].into_iter().flatten().map(|part| part.len() as u64).sum::<u64>();
-        progress.set(sent.records);
+        progress.set_position(sent.records);
     }
     producer.flush().await?;
     sent.took = began.map_or(Duration::ZERO, |began| clock.now() - began);

@@ -14,13 +14,13 @@ use base::batch::Rejection;
 use base::config::Durability;
 use base::error::ErrorCode;
 use base::ids::{Offset, TimestampMs};
+use indexmap::IndexMap;
 use tokio::sync::oneshot;
 use wire::message::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,
 };
 
-use super::by_topic::ByTopic;
 use super::{Close, RequestContext};
 use crate::partition::{self, AppendFailure, Appended, Partition, append_code};
 
@@ -71,7 +71,7 @@ pub(crate) async fn handle<'a>(
             begun.push((topic, data.index, partition.unwrap_or_else(Begun::Refused)));
         }
     }
-    let mut finished = ByTopic::new();
+    let mut finished = IndexMap::<_, Vec<_>>::new();
     let mut failed = None;
     for (topic, index, begun) in begun {
         let response = finish(context, index, begun, deadline).await;
@@ -79,9 +79,9 @@ pub(crate) async fn handle<'a>(
             failed = Some(ErrorCode::from_code(response.error_code));
             context.broker.metrics_of(&topic.name).produce_failed();
         }
-        finished.add(&(topic.name.clone(), topic.topic_id), response);
+        finished.entry((topic.name.clone(), topic.topic_id)).or_default().push(response);
     }
-    let responses = finished.into_entries().map(|((name, topic_id), partition_responses)| {
+    let responses = finished.into_iter().map(|((name, topic_id), partition_responses)| {
         TopicProduceResponse { name, topic_id, partition_responses }
     });
     let responses = responses.collect();

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use base::error::ErrorCode;
 use base::ids::{LeaderEpoch, Offset, TimestampMs};
+use indexmap::IndexMap;
 use replication::ReadError;
 use wire::message::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
 
-use super::by_topic::{ByTopic, Mention, Mentions};
+use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext};
 use crate::partition::Partition;
 
@@ -50,16 +51,18 @@ pub(crate) async fn handle<'a>(
     }
     let mut mentions =
         Mentions::of(asked.iter().map(|(topic, partition)| (*topic, partition.partition_index)));
-    let mut found = ByTopic::new();
+    let mut found = IndexMap::<_, Vec<_>>::new();
     for (topic, partition) in asked {
         let response = match mentions.next(&(topic, partition.partition_index)) {
             Mention::Only => look_up(context, topic, partition).await,
             Mention::FirstOfSeveral => refused(partition.partition_index, ErrorCode::InvalidRequest),
             Mention::Again => continue,
         };
-        found.add(topic, response);
+        found.entry(topic).or_default().push(response);
     }
-    let topics = found.into_entries().map(|(name, partitions)| ListOffsetsTopicResponse { name, partitions });
+    let topics = found
+        .into_iter()
+        .map(|(name, partitions)| ListOffsetsTopicResponse { name: name.clone(), partitions });
     let topics = topics.collect();
     Ok(ListOffsetsResponse { topics, ..ListOffsetsResponse::default() })
 }

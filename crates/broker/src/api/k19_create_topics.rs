@@ -11,8 +11,8 @@ use wire::message::create_topics_request::CreatableTopic;
 use wire::message::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use wire::message::{CreateTopicsRequest, CreateTopicsResponse};
 
-use super::by_topic::{Mention, Mentions};
 use super::cluster::is_internal_name;
+use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext, in_time};
 use crate::topics::{CreatedTopic, TopicSpec};
 

@@ -11,7 +11,7 @@ use wire::message::delete_topics_request::DeleteTopicState;
 use wire::message::delete_topics_response::DeletableTopicResult;
 use wire::message::{DeleteTopicsRequest, DeleteTopicsResponse};
 
-use super::by_topic::{Mention, Mentions};
+use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext, in_time};
 use crate::topics::unknown_topic;
 

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 
 use base::error::ErrorCode;
 use base::ids::Offset;
+use indexmap::IndexMap;
 use replication::TrimError;
 use wire::message::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
 
-use super::by_topic::ByTopic;
 use super::{Close, RequestContext};
 
 const TO_HIGH_WATERMARK: Offset = -1;
@@ -29,7 +29,7 @@ pub(crate) async fn handle<'a>(
     // Of a partition that is named more than once the last mention counts.
     let mut offsets: HashMap<_, _> =
         asked.iter().map(|(topic, asked)| ((*topic, asked.partition_index), asked.offset)).collect();
-    let mut deleted = ByTopic::new();
+    let mut deleted = IndexMap::<_, Vec<_>>::new();
     for (topic, asked) in asked {
         let Some(offset) = offsets.remove(&(topic, asked.partition_index)) else { continue };
         let result = delete(context, topic, asked.partition_index, offset).await;
@@ -38,10 +38,11 @@ pub(crate) async fn handle<'a>(
             low_watermark: *result.as_ref().unwrap_or(&-1),
             error_code: result.err().unwrap_or(ErrorCode::None).code(),
         };
-        deleted.add(topic, result);
+        deleted.entry(topic).or_default().push(result);
     }
-    let topics =
-        deleted.into_entries().map(|(name, partitions)| DeleteRecordsTopicResult { name, partitions });
+    let topics = deleted
+        .into_iter()
+        .map(|(name, partitions)| DeleteRecordsTopicResult { name: name.clone(), partitions });
     let topics = topics.collect();
     Ok(DeleteRecordsResponse { topics, ..DeleteRecordsResponse::default() })
 }

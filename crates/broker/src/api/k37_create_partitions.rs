@@ -8,7 +8,7 @@ use wire::message::create_partitions_request::CreatePartitionsTopic;
 use wire::message::create_partitions_response::CreatePartitionsTopicResult;
 use wire::message::{CreatePartitionsRequest, CreatePartitionsResponse};
 
-use super::by_topic::{Mention, Mentions};
+use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext, in_time};
 use crate::groups::OFFSETS_TOPIC;
 

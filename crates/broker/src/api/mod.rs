@@ -7,7 +7,6 @@
 //! Which of them are served, and in which versions, stands in [`crate::dispatch`].
 
 mod authorized;
-mod by_topic;
 mod cluster;
 mod codes;
 pub(crate) mod k00_produce;
@@ -37,6 +36,7 @@ pub(crate) mod k44_incremental_alter_configs;
 pub(crate) mod k47_offset_delete;
 pub(crate) mod k60_describe_cluster;
 pub(crate) mod k75_describe_topic_partitions;
+mod mentions;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,12 +1,12 @@
 //! `cat -P`: records from standard input or files.
 
 use client::{Client, Producer, ProducerRecord};
+use indicatif::ProgressBar;
 
 use super::properties::Properties;
 use super::{CatArguments, one_topic};
 use crate::failure::{Failure, Outcome};
 use crate::input::{Pieces, Source, read_whole};
-use crate::output::Progress;
 use crate::record::{KeyRule, parse_header, unescape};
 use crate::sending::{Sending, send_all};
 
@@ -27,8 +27,7 @@ pub(super) async fn run(client: &Client, arguments: &CatArguments, properties: &
     let mut sending = sending;
     for source in sources {
         let mut pieces = Pieces::open(client.env(), source, &delimiter)?;
-        let progress = &mut Progress::hidden(client.env());
-        let sent = send_all(client, &mut pieces, &sending, progress).await?;
+        let sent = send_all(client, &mut pieces, &sending, &ProgressBar::hidden()).await?;
         sending.limit = sending.limit.map(|limit| limit.saturating_sub(sent.records));
     }
     Ok(())

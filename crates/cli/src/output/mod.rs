@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 pub(crate) use human::{bytes, count, counted, duration, rate, timestamp};
-pub(crate) use progress::Progress;
+pub(crate) use progress::{counting, towards};
 pub(crate) use table::{Align, Table};
 
 use crate::failure::{Failure, Outcome};

@@ -12,7 +12,7 @@ use client::{
 
 use crate::failure::{Failure, Outcome};
 use crate::input::{Pieces, Source, read_whole};
-use crate::output::{self, Progress, bytes, count, duration, rate};
+use crate::output::{self, bytes, count, duration, rate};
 use crate::sending::{Sending, send_all};
 
 /// The beginning of what is sent when no file is named; the generated reference follows.
@@ -48,9 +48,9 @@ pub(super) async fn round_trip(
     eprintln!("topic {topic} created in {}", duration(env.clock.now() - began));
     let latency = median_latency(client, &format!("{topic}-latency")).await?;
     let mut pieces = Pieces::open(env, source.clone(), b"\n")?;
-    let mut progress = Progress::counting(env);
-    let sent = send_all(client, &mut pieces, &Sending::lines_to(&topic), &mut progress).await?;
-    progress.clear();
+    let progress = output::counting();
+    let sent = send_all(client, &mut pieces, &Sending::lines_to(&topic), &progress).await?;
+    progress.finish_and_clear();
     let took = read_back(client, &topic, source, sent.records).await?;
     let (records, size) = (count(sent.records), bytes(sent.bytes));
     output::line(&format!("produced   {records} records, {size}, {}", rate(sent.records, sent.took)))?;
@@ -139,7 +139,7 @@ async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) 
     let clock = client.env().clock.clone();
     let mut lines = Pieces::open(client.env(), source, b"\n")?;
     let mut consumer = GroupConsumer::new(client, GroupConfig::new(format!("{topic}-readers"), [topic]));
-    let mut progress = Progress::towards(client.env(), expected, "consuming");
+    let progress = output::towards(expected, "consuming");
     let mut compared = 0u64;
     let (mut began, mut heard) = (None, clock.now());
     while compared < expected {
@@ -159,10 +159,10 @@ async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) 
                     .help("if the file has not changed meanwhile, this is a defect: please report it"));
             }
         }
-        progress.set(compared);
+        progress.set_position(compared);
     }
     let took = began.map_or(Duration::ZERO, |began| clock.now() - began);
     consumer.leave().await?;
-    progress.clear();
+    progress.finish_and_clear();
     Ok(took)
 }

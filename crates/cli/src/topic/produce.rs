@@ -12,7 +12,7 @@ use serde_json::json;
 use super::existing;
 use crate::failure::Outcome;
 use crate::input::{Pieces, Source};
-use crate::output::{self, Form, Progress, bytes, count, duration, rate};
+use crate::output::{self, Form, bytes, count, duration, rate};
 use crate::record::{KeyRule, parse_header, unescape};
 use crate::sending::{Sending, send_all};
 
@@ -105,9 +105,9 @@ pub(crate) async fn run(
         eprintln!("a record for each line; end with Ctrl-D");
     }
     let mut pieces = Pieces::open(client.env(), Source::from_argument(&arguments.file), &delimiter)?;
-    let mut progress = Progress::counting(client.env());
-    let sent = send_all(client, &mut pieces, &sending, &mut progress).await?;
-    progress.clear();
+    let progress = output::counting();
+    let sent = send_all(client, &mut pieces, &sending, &progress).await?;
+    progress.finish_and_clear();
     match form {
         Form::Json => output::json(&json!({
             "topic": arguments.topic,
