@@ -16,8 +16,8 @@ const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
 /// Hold our codec and our answers against Apache Kafka's own.
 const COMPARISONS: [&str; 2] = ["tests/clients/codec/run", "tests/clients/differential/run"];
 
-/// The feature of the crate `cli` that turns on the tests of the real process.
-const PROCESS_TESTS: &str = "process-tests";
+/// The tests of the real process, which no plain run of all tests includes.
+const PROCESS_TESTS: [&str; 4] = ["--package", "cli", "--test", "process"];
 
 /// All checks, then the tests.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -31,9 +31,9 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
     cargo(&root, &["fmt", "--all", "--check"])?;
     tidy::run(&[])?;
     codegen::run(&["--check".to_owned()])?;
-    let features = format!("cli/{PROCESS_TESTS}");
-    let clippy = ["clippy", "--workspace", "--all-targets", "--features", &features, "--locked"];
-    cargo(&root, &[&clippy[..], &["--", "-D", "warnings"]].concat())?;
+    for targets in [&["--workspace", "--all-targets"][..], &PROCESS_TESTS] {
+        cargo(&root, &[&["clippy", "--locked"], targets, &["--", "-D", "warnings"]].concat())?;
+    }
     docs::run(&["--check".to_owned()])
 }
 
@@ -42,10 +42,10 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
 /// `--no-clients` leaves out both.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
-    let process = ["test", "--release", "--locked", "--package", "cli", "--features", PROCESS_TESTS];
     // They measure: one after the other, and what they find is shown.
-    let one_by_one = ["--test", "process", "--", "--test-threads=1", "--nocapture"];
-    let all = [&["test", "--workspace", "--locked"][..], &[&process[..], &one_by_one].concat()];
+    let one_by_one = ["--", "--test-threads=1", "--nocapture"];
+    let process = [&["test", "--release", "--locked"][..], &PROCESS_TESTS, &one_by_one].concat();
+    let all = [&["test", "--workspace", "--locked"][..], &process];
     let libs = kafka_libs(&root);
     if let Err(error) = &libs {
         println!("Kafka's dump tool is not at hand: {error:#}");

@@ -1,6 +1,6 @@
 //! The real `vltava` process: killed under load, measured, pestered.
 //!
-//! Run by `cargo test --release -p cli --features process-tests --test process -- --test-threads=1
+//! Run by `cargo test --release -p cli --test process -- --test-threads=1
 //! --nocapture`: in a release build and one after the other, because they measure time and memory.
 //! `PROCESS_SEED=n` repeats the choices of a run whose output names that seed.
 #![allow(
@@ -9,6 +9,7 @@
     reason = "these tests stand outside of the process they look at"
 )]
 
+mod bystander;
 mod churn;
 mod compaction;
 mod hostile;

@@ -198,6 +198,19 @@ impl Server<'_> {
         Memory::of(self.child.id())
     }
 
+    /// Waits until it has no more open than `count` again; tells how long that took.
+    pub(crate) fn wait_for_descriptors(&self, count: usize) -> Duration {
+        let began = Instant::now();
+        loop {
+            let open = self.descriptors();
+            if open <= count {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < PATIENCE, "{} descriptors are left", open - count);
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Files and sockets it has open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it is our child").count()
