@@ -41,7 +41,8 @@ config_keys! { pub(in crate::config) ROWS;
     [CONNECTIONS_MAX_IDLE_MS: i64] long("connections.max.idle.ms").default("600000")
         .doc("A connection without requests for this long, ms, is closed; -1 never closes one.");
     [MAX_CONNECTIONS: i32] int("max.connections").default("2147483647").min(0).cluster_wide()
-        .doc("Connections the node accepts at once.");
+        .doc("Connections the node accepts at once; never more than half of the files that the process may have \
+              open, less 64.");
     [MAX_CONNECTIONS_PER_IP: i32] int("max.connections.per.ip").default("2147483647").min(0).cluster_wide()
         .doc("Connections accepted at once from one address.");
     [MAX_CONNECTIONS_PER_IP_OVERRIDES: Text] string("max.connections.per.ip.overrides").default("")
