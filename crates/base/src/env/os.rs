@@ -1,6 +1,7 @@
 //! The door's real side: the only place in the workspace that calls the operating system.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the door")]
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, FlockOperation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,7 +33,7 @@ pub(super) fn env() -> Env {
         network: Arc::new(OsNetwork),
         random: Arc::new(OsRandom),
         workers: Arc::new(OsWorkers),
-        background: Arc::new(OsBackground),
+        background: Arc::new(OsBackground::new()),
     }
 }
 
@@ -82,30 +83,83 @@ impl Workers for OsWorkers {
     }
 }
 
-/// A thread for each job: next to the milliseconds a job takes, making one costs nothing. They cannot be
-/// borrowed from a pool, because a thread that made itself nice may not take that back.
-struct OsBackground;
+/// Threads of their own, because one that made itself nice may not take that back. They stay a while for the next
+/// job: the end of a thread can take the kernel milliseconds, and whomever it woke just before waits behind that.
+struct OsBackground {
+    /// As many as there are processors.
+    threads_max: usize,
+    jobs: Arc<BackgroundJobs>,
+}
+
+#[derive(Default)]
+struct BackgroundJobs {
+    queue: Mutex<BackgroundQueue>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct BackgroundQueue {
+    jobs: VecDeque<Box<dyn FnOnce() + Send>>,
+    threads: usize,
+    idle_threads: usize,
+}
 
 /// The least weight the scheduler gives.
 const NICEST: i32 = 19;
+const BACKGROUND_THREAD_IDLE_FOR: Duration = Duration::from_secs(10);
+
+impl OsBackground {
+    fn new() -> OsBackground {
+        let threads_max = std::thread::available_parallelism().map_or(1, usize::from);
+        OsBackground { threads_max, jobs: Arc::default() }
+    }
+}
 
 impl Workers for OsBackground {
     fn run(&self, job: Box<dyn FnOnce() + Send>) {
-        let job = Arc::new(Mutex::new(Some(job)));
-        let taken = job.clone();
-        let run = move || {
-            // On Linux this concerns the calling thread alone. Where it is refused the job runs all the same.
-            let _ = rustix::process::setpriority_process(None, NICEST);
-            let job = taken.lock().take();
-            if let Some(job) = job {
-                job();
+        let mut queue = self.jobs.queue.lock();
+        queue.jobs.push_back(job);
+        if queue.idle_threads >= queue.jobs.len() {
+            self.jobs.more.notify_one();
+            return;
+        }
+        if queue.threads >= self.threads_max {
+            return;
+        }
+        let jobs = self.jobs.clone();
+        let spawned = std::thread::Builder::new().name("background".to_owned()).spawn(move || jobs.work());
+        match spawned {
+            Ok(_) => queue.threads += 1,
+            // The system has no thread left. Those that run come to this job; without any, the pool does, some time.
+            Err(_) if queue.threads > 0 => {}
+            Err(_) => {
+                let job = queue.jobs.pop_back();
+                drop(queue);
+                job.into_iter().for_each(|job| OsWorkers.run(job));
             }
-        };
-        // The system may have no thread left; the pool has one, some time.
-        if std::thread::Builder::new().name("background".to_owned()).spawn(run).is_err()
-            && let Some(job) = job.lock().take()
-        {
-            OsWorkers.run(job);
+        }
+    }
+}
+
+impl BackgroundJobs {
+    fn work(&self) {
+        // On Linux this concerns the calling thread alone. Where it is refused, jobs run all the same.
+        let _ = rustix::process::setpriority_process(None, NICEST);
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                // Who waits for the result of a job that panics learns of it; the thread goes on.
+                let run = || drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)));
+                MutexGuard::unlocked(&mut queue, run);
+                continue;
+            }
+            queue.idle_threads += 1;
+            let late = self.more.wait_for(&mut queue, BACKGROUND_THREAD_IDLE_FOR).timed_out();
+            queue.idle_threads -= 1;
+            if late && queue.jobs.is_empty() {
+                queue.threads -= 1;
+                return;
+            }
         }
     }
 }
@@ -176,6 +230,9 @@ impl Disk for OsDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // Whoever finds it locked may read who holds it; the lock itself does not depend on that.
+        let _ =
+            file.set_len(0).and_then(|()| file.write_all_at(std::process::id().to_string().as_bytes(), 0));
         Ok(Box::new(file))
     }
 

@@ -21,13 +21,14 @@ use crate::scan::Chunk;
 use crate::segment::{SealedInfo, Segment, is_full};
 use crate::storage::Storage;
 
-/// Bytes read at once.
-const READ_BYTES: usize = 256 << 10;
+/// Bytes read at once. Reads, writes and syncs are short, because most kernels let nobody else run on the processor
+/// in the midst of one.
+const READ_BYTES: usize = 32 << 10;
 /// Bytes gathered before they are written.
-const WRITE_BYTES: usize = 256 << 10;
+const WRITE_BYTES: usize = 32 << 10;
 /// Bytes after which the new file is synced, so that no sync has much to do and the disk stays free for
 /// those who wait for theirs.
-const SYNC_BYTES: u64 = 8 << 20;
+const SYNC_BYTES: u64 = 1 << 20;
 
 /// Batches of a sealed segment, one by one, their CRCs checked.
 pub(super) struct BatchReader {
