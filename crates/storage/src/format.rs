@@ -1,7 +1,8 @@
 //! The two small files that say what a log directory is and how its last life ended.
 //!
-//! `storage.properties` is written when the directory is made, and once more when a cluster claims it. `life` is replaced when a life begins and when it ends cleanly;
-//! a life that crashes leaves it as "not clean". Both are lines of `key=value`.
+//! `storage.properties` is written when the directory is made, and once more when a cluster claims it. `life` is replaced
+//! when a life begins, when it fails and when it ends cleanly; a life that crashes leaves it as "not clean". Both are
+//! lines of `key=value`.
 
 use std::io;
 use std::path::Path;
@@ -24,6 +25,9 @@ pub(crate) struct Life {
     pub(crate) boot: String,
     /// It ended cleanly.
     pub(crate) clean: bool,
+    /// A write or sync failed in it, or in one before it whose tails it did not all write anew. The page cache may
+    /// then show what the disk does not hold and no sync writes any more.
+    pub(crate) failed: bool,
 }
 
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -125,18 +129,19 @@ pub(crate) fn read_life(env: &Env, layout: &Layout) -> Result<Life, StorageError
         // Written before the first segment: without segments there was no life yet.
         let unused = env.disk.read_dir(&layout.topics()).is_ok_and(|entries| entries.is_empty());
         let boot = if unused { "" } else { "unknown" };
-        return Ok(Life { boot: boot.to_owned(), clean: unused });
+        return Ok(Life { boot: boot.to_owned(), clean: unused, failed: false });
     }
     let bytes = env.disk.read(&path, FILE_BYTES_MAX);
     let bytes = bytes.map_err(|error| StorageError::io("read", &path, error))?;
     let text = String::from_utf8_lossy(&bytes);
     let boot = value(&text, "boot.id").unwrap_or("unknown").to_owned();
-    Ok(Life { boot, clean: value(&text, "clean") == Some("true") })
+    let is_true = |key| value(&text, key) == Some("true");
+    Ok(Life { boot, clean: is_true("clean"), failed: is_true("failed") })
 }
 
 /// Notes a life's beginning or end, durably.
 pub(crate) fn write_life(env: &Env, layout: &Layout, life: &Life) -> Result<(), StorageError> {
-    let text = format!("boot.id={}\nclean={}\n", life.boot, life.clean);
+    let text = format!("boot.id={}\nclean={}\nfailed={}\n", life.boot, life.clean, life.failed);
     let path = layout.life();
     env.disk.replace(&path, text.as_bytes()).map_err(|error| StorageError::io("write", &path, error))
 }

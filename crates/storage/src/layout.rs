@@ -63,7 +63,7 @@ pub(crate) fn file_name(file: SegmentFile, base: Offset) -> String {
 }
 
 /// Paths below one log directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Layout {
     root: Arc<Path>,
 }

@@ -3,7 +3,8 @@
 //! Small batches come many to a read; of large ones only the header is read. No CRC is checked: what a
 //! header cannot be (offsets that go back, a length beyond the end) ends the walk with where it was.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 
 use base::batch::{BatchHeader, HEADER_LEN};
 use base::env::File;
@@ -11,6 +12,9 @@ use base::ids::Offset;
 
 /// Bytes per read.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes copied at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// Why a walk ended early.
 #[derive(Debug)]
@@ -74,6 +78,21 @@ impl Chunk {
         };
         Ok(self.bytes.get(at..).unwrap_or_default())
     }
+}
+
+/// Reads a range of a file and writes the same bytes there.
+pub(crate) fn write_anew(file: &dyn File, range: Range<u64>) -> io::Result<()> {
+    let mut chunk = Chunk::new(COPY_BYTES);
+    let mut position = range.start;
+    while position < range.end {
+        let bytes = chunk.at(file, position, range.end, 1)?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_all_at(&[IoSlice::new(bytes)], position)?;
+        position += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 /// The walk.

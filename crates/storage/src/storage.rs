@@ -5,12 +5,13 @@
 
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base::batch::BatchHeader;
-use base::env::{Env, OpenMode};
+use base::env::{Env, File, OpenMode};
 use base::ids::{LeaderEpoch, Offset, StorageId, TopicPartition, Uuid};
 use base::metrics::{Metrics, NodeMetrics};
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use crate::index::{IndexBuilder, IndexCounts, Tail};
 use crate::keeper::Trash;
 use crate::layout::{Layout, SegmentFile, SegmentName};
 use crate::recover::{TailEnd, TailRules, scan_tail};
-use crate::scan::HeaderScan;
+use crate::scan::{self, HeaderScan};
 use crate::segment::{Segment, SegmentStart, is_full};
 use crate::space::{Fullness, SpaceLimits, StorageState};
 use crate::sync::SyncQueue;
@@ -108,6 +109,9 @@ pub struct Storage {
     pub(crate) syncs: SyncQueue,
     id: StorageId,
     former_life: Life,
+    /// What the cache shows behind the last durable checkpoint may not be on the disk, synced or not: a sync failed
+    /// since the machine was booted.
+    cache_lies: bool,
     failure: OnceLock<StorageError>,
     closed: AtomicBool,
     pub(crate) fullness: AtomicU8,
@@ -164,7 +168,9 @@ impl Storage {
             // What is there now is what recovery will find and vouch for.
             env.disk.sync_all(&dir).map_err(|error| io("sync")(&dir, error))?;
         }
-        format::write_life(&env, &layout, &Life { boot: boot.clone(), clean: false })?;
+        // After a reboot there is no cache that could show what is not on the disk.
+        let cache_lies = former_life.failed && former_life.boot == boot;
+        format::write_life(&env, &layout, &Life { boot: boot.clone(), clean: false, failed: cache_lies })?;
         let handles_max = options.open_files_max.min(env.disk.open_files_max() / HANDLES_SHARE);
         let storage = Arc::new(Storage {
             handles: HandlePool::new(handles_max),
@@ -172,6 +178,7 @@ impl Storage {
             id,
             boot,
             former_life,
+            cache_lies,
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             fullness: AtomicU8::new(Fullness::Roomy as u8),
@@ -190,6 +197,18 @@ impl Storage {
         storage.clear_leftovers()?;
         storage.poll_space();
         Ok(storage)
+    }
+
+    /// Who holds a directory at the moment, for people; `None` when nobody does. Blocks.
+    pub fn holder(env: &Env, dir: &Path) -> Option<String> {
+        let lock = Layout::new(dir).lock();
+        let is_held = env.disk.exists(&lock)
+            && env.disk.lock(&lock).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        is_held.then(|| {
+            let number = env.disk.read(&lock, LOCK_BYTES_MAX).ok();
+            let number = number.and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u32>().ok());
+            number.map_or_else(|| "another process".to_owned(), |number| format!("process {number}"))
+        })
     }
 
     /// Its id: random, given when it was formatted, never reused.
@@ -282,8 +301,20 @@ impl Storage {
         if self.failure.set(failure).is_ok() {
             self.options.metrics.storage_failures.inc();
             tracing::error!(dir = %self.dir().display(), %reason, "the storage failed and takes no more writes");
+            self.note_failed_life();
         }
         self.failure.get().expect("just set").clone()
+    }
+
+    /// Tells the next life of the failure. That may fail, too: the disk is not well.
+    fn note_failed_life(&self) {
+        let (env, layout) = (self.env.clone(), self.layout.clone());
+        let life = Life { boot: self.boot.clone(), clean: false, failed: true };
+        self.env.workers.run(Box::new(move || {
+            if let Err(error) = format::write_life(&env, &layout, &life) {
+                tracing::error!(%error, "the failure of the storage could not be noted");
+            }
+        }));
     }
 
     /// Counts what the page cache has to write some time.
@@ -514,6 +545,10 @@ impl Storage {
                 .and_then(|()| log.sync_data())
                 .map_err(|error| self.fail("cut", &path, &error))?;
         }
+        if self.cache_lies {
+            let from = if start.durable { start.position } else { 0 };
+            self.write_anew(&name, &*log, from..bytes)?;
+        }
         let segment = SegmentStart {
             end,
             durable_end: end,
@@ -527,18 +562,43 @@ impl Storage {
             checkpoint_sequence: found.next_sequence,
             checkpointed: start.position,
         };
+        let segment = Segment::new(self.clone(), name, segment);
+        if self.cache_lies {
+            self.sync_names(&segment)?;
+        }
         Ok(Recovered {
-            segment: Segment::new(self.clone(), name, segment),
+            segment,
             torn_bytes: length - bytes,
             scanned_bytes: length - start.position,
             snapshot_missing,
         })
     }
 
+    /// Writes what the cache shows of a segment, so that a sync has something to write again.
+    fn write_anew(&self, name: &SegmentName, log: &dyn File, range: Range<u64>) -> Result<(), StorageError> {
+        let anew = |path: &Path, file: &dyn File, range: Range<u64>| {
+            scan::write_anew(file, range)
+                .and_then(|()| file.sync_data())
+                .map_err(|error| self.fail("write again", path, &error))
+        };
+        anew(&self.layout.file(name, SegmentFile::Log), log, range)?;
+        let path = self.layout.file(name, SegmentFile::BaseCheckpoint);
+        match self.env.disk.open(&path, OpenMode::Existing) {
+            Ok(first) => {
+                let length = first.len().map_err(|error| StorageError::io("measure", &path, error))?;
+                anew(&path, &*first, 0..length)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StorageError::io("open", &path, error)),
+        }
+    }
+
     /// Where recovery may begin, the best first.
     fn starting_points(&self, name: &SegmentName, log: &Path, length: u64) -> Result<Found, StorageError> {
         let slots = [SegmentFile::EvenCheckpoint, SegmentFile::OddCheckpoint];
-        let trusted = |point: &Checkpoint| self.former_life.clean || point.durable || point.boot == self.boot;
+        let trusted = |point: &Checkpoint| {
+            self.former_life.clean || point.durable || (point.boot == self.boot && !self.cache_lies)
+        };
         let mut points = Vec::with_capacity(3);
         let mut next_sequence = 0;
         for (slot, file) in slots.into_iter().enumerate() {
@@ -605,7 +665,7 @@ impl Storage {
         self.check_open()?;
         let root = self.layout.root();
         self.env.disk.sync_all(root).map_err(|error| self.fail("sync", root, &error))?;
-        let life = Life { boot: self.boot.clone(), clean: true };
+        let life = Life { boot: self.boot.clone(), clean: true, failed: false };
         format::write_life(&self.env, &self.layout, &life).map_err(|error| self.fail_with(&error))
     }
 

@@ -125,6 +125,8 @@ impl Journal {
         }
         self.next = next;
         let mut segment = Segment { path, file, mark, length: HEAD_BYTES, bound: next };
+        // Where the last frame begins, or the head: all that is not known to be durable.
+        let mut last_part = 0;
         while segment.length < bytes.len() {
             let rest = &bytes[segment.length..];
             let Some(frame) = Frame::parse(rest, mark) else {
@@ -135,10 +137,15 @@ impl Journal {
                 cut(&segment, rest.len())?;
                 break;
             };
+            last_part = segment.length;
             self.replay(&frame, &mut segment, kept_from, entries)?;
         }
         if is_last {
-            // A process that was killed between write and sync left bytes that we read but a power cut takes.
+            // A process that was killed between write and sync, or whose sync failed, left bytes that we read but a
+            // power cut takes. After a failed sync the kernel holds them for clean: they are written again.
+            let part = &bytes[last_part..segment.length];
+            let written = segment.file.write_all_at(&[IoSlice::new(part)], last_part as u64);
+            written.map_err(FileError::io(Action::Write, &segment.path))?;
             segment.file.sync_data().map_err(FileError::io(Action::Sync, &segment.path))?;
         }
         self.files.push_back(segment);

@@ -99,6 +99,45 @@ fn k_3_11_a_failed_sync_is_for_good() {
     }
 }
 
+/// The kernel takes pages for clean whose write-back failed: the life after a failed sync reads them, and no sync
+/// of its own writes them, unless they are written again.
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_written_again() {
+    for crash_between in [false, true] {
+        simulate(1, async |sim| {
+            let storage = open(&sim);
+            let segment = create(&storage, name(0, 1, 0));
+            fill(&segment, 3, 10);
+            storage.request_sync(&segment);
+            pass(&sim, 50).await;
+            sim.disk.fail_sync_after(0);
+            fill(&segment, 5, 2_000);
+            storage.request_sync(&segment);
+            pass(&sim, 50).await;
+            assert!(matches!(storage.state(), StorageState::Failed(_)));
+            drop((segment, storage));
+            sim.disk.kill();
+            if crash_between {
+                // A life that came to no recovery passes the word on.
+                drop(open(&sim));
+                sim.disk.kill();
+            }
+            let storage = open(&sim);
+            let (recovered, _) = recover(&storage, &name(0, 1, 0)).unwrap();
+            assert_eq!(recovered.segment.end(), 5, "the cache has it");
+            let heard = Heard::on(&recovered.segment);
+            fill(&recovered.segment, 7, 2_000);
+            storage.request_sync(&recovered.segment);
+            pass(&sim, 50).await;
+            assert_eq!(heard.end(), 7);
+            drop((recovered, storage));
+            sim.disk.crash(CrashPolicy::LoseAll);
+            let (recovered, _) = recover(&open(&sim), &name(0, 1, 0)).unwrap();
+            assert_eq!(recovered.segment.end(), 7);
+        });
+    }
+}
+
 #[test]
 fn a_failed_write_is_for_good_too() {
     let sim = Sim::new(1);
