@@ -298,6 +298,10 @@ node_metrics! {
         "Bytes of requests in work now";
     requests_waiting: Gauge = "vltava_requests_waiting",
         "Requests that wait for something: records, copies, other members";
+    group_member_bytes: Gauge = "vltava_group_member_bytes",
+        "Bytes that members of groups hold, as counted against vltava.group.memory.max.bytes";
+    group_bytes: Gauge = "vltava_group_bytes",
+        "Bytes that groups hold besides their members and offsets, counted likewise";
     fetch_sessions: Gauge = "kafka_server_fetchsessioncache_numincrementalfetchsessions",
         "Fetch sessions kept now";
     partitions: Gauge = "kafka_server_replicamanager_partitioncount",
@@ -314,6 +318,8 @@ node_metrics! {
         "1 on the node that is the controller";
     offline_partitions: Gauge = "kafka_controller_kafkacontroller_offlinepartitionscount",
         "Partitions without a leader";
+    metadata_available: Gauge = "vltava_metadata_available",
+        "1 while the metadata store takes changes";
     topics: Gauge = "kafka_controller_kafkacontroller_globaltopiccount",
         "Topics of the cluster";
     cluster_partitions: Gauge = "kafka_controller_kafkacontroller_globalpartitioncount",

@@ -32,6 +32,10 @@ impl MetadataChains {
 }
 
 impl ChainStore for MetadataChains {
+    fn takes_edits(&self) -> bool {
+        self.0.problem().is_none()
+    }
+
     fn partition(&self, partition: TopicPartition) -> Option<Arc<PartitionState>> {
         self.0.image().partition(&partition).cloned()
     }

@@ -29,6 +29,8 @@ pub struct BrokerStatus {
     pub connections: usize,
     /// Version of the metadata.
     pub metadata_version: u64,
+    /// Why the metadata cannot be changed at the moment.
+    pub metadata_problem: Option<String>,
     /// Log directories.
     pub directories: Vec<DirectoryStatus>,
 }
@@ -59,6 +61,9 @@ impl BrokerStatus {
                 )),
             }
         }
+        if let Some(problem) = &self.metadata_problem {
+            problems.push(format!("{problem} (records are still taken where no new segment is due)"));
+        }
         if self.offline_partitions > 0 {
             problems.push(format!("{} partitions are offline; the log says why", self.offline_partitions));
         }
@@ -84,6 +89,7 @@ impl Broker {
             offline_partitions,
             connections: self.connections(),
             metadata_version: image.version,
+            metadata_problem: self.metadata.problem(),
             directories: self.storages.iter().map(directory).collect(),
         }
     }
@@ -101,6 +107,7 @@ impl Probe for BrokerProbe {
         node.partitions.set(count(partitions));
         node.leaders.set(count(partitions - offline));
         node.offline_partitions.set(count(offline));
+        node.metadata_available.set(i64::from(broker.metadata.problem().is_none()));
         node.topics.set(count(image.topics().count()));
         node.cluster_partitions.set(count(image.topics().map(|topic| topic.partitions.len()).sum()));
         // The one node is the controller, and holds the one copy of everything.

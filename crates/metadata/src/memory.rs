@@ -43,6 +43,10 @@ impl MetadataStore for MemoryStore {
         self.published.subscribe()
     }
 
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -49,6 +49,9 @@ pub trait MetadataStore: Send + Sync {
     /// Every image from now on; a slow reader sees only the newest.
     fn subscribe(&self) -> watch::Receiver<Arc<Image>>;
 
+    /// Why no command is applied at the moment, and what mends it; `None` when all is well. Waits for nothing.
+    fn problem(&self) -> Option<String>;
+
     /// Ends the store's tasks; all that was answered is durable.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }

@@ -25,6 +25,10 @@ pub enum ChainStoreError {
 
 /// Edits the chain of a partition durably. Each call returns the partition as it is after the edit.
 pub trait ChainStore: Send + Sync {
+    /// Whether an edit asked for now would be made soon, as far as is known. Limits that an edit would keep are
+    /// soft while it would not (replication.md 2.12). Waits for nothing.
+    fn takes_edits(&self) -> bool;
+
     /// The partition as it is now; `None` when its topic was deleted.
     fn partition(&self, partition: TopicPartition) -> Option<Arc<PartitionState>>;
 

@@ -69,7 +69,8 @@ impl<S: Derived> Log<S> {
     /// [`TrimError`].
     pub async fn retain(self: &Arc<Self>, now_ms: TimestampMs) -> Result<usize, TrimError> {
         let settings = self.settings();
-        if !settings.delete {
+        // An edit that nobody can make would only keep appends waiting.
+        if !settings.delete || !self.spec.store.takes_edits() {
             return Ok(0);
         }
         let limits =

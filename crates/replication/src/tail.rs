@@ -162,7 +162,10 @@ impl<'a, S: Derived> TailGuard<'a, S> {
         if segment.bytes_since_checkpoint() >= CHECKPOINT_BYTES {
             segment.checkpoint(self.tail.derived.snapshot());
         }
-        if self.log.roll_is_due(&self.tail, segment) && !self.log.rolling.swap(true, Ordering::AcqRel) {
+        if self.log.roll_is_due(&self.tail, segment)
+            && self.log.spec.store.takes_edits()
+            && !self.log.rolling.swap(true, Ordering::AcqRel)
+        {
             let (log, segment) = (self.log.clone(), segment.clone());
             tokio::spawn(async move { log.roll(segment).await });
         }
@@ -282,6 +285,11 @@ impl<S: Derived> Log<S> {
     async fn roll(self: Arc<Self>, segment: Held) {
         if let Err(error) = self.sync(&segment).await {
             tracing::warn!(partition = %self.partition(), %error, "a segment that is to be rolled cannot be synced");
+            self.rolling.store(false, Ordering::Release);
+            return;
+        }
+        if !self.spec.store.takes_edits() {
+            // Appends go on in this segment, and ask again.
             self.rolling.store(false, Ordering::Release);
             return;
         }

@@ -45,6 +45,10 @@ impl Chains {
 type Edited<'a> = BoxFuture<'a, Result<Arc<PartitionState>, ChainStoreError>>;
 
 impl ChainStore for Chains {
+    fn takes_edits(&self) -> bool {
+        true
+    }
+
     fn partition(&self, _: TopicPartition) -> Option<Arc<PartitionState>> {
         Some(Arc::new(self.state.lock().0.clone()))
     }

@@ -34,6 +34,8 @@ use crate::sync::SyncQueue;
 /// File handles that are left for connections and everything else, as a share of all: 1 in this many is
 /// the storage's.
 const HANDLES_SHARE: usize = 2;
+/// Longest number of a process in a lock file, bytes.
+const LOCK_BYTES_MAX: usize = 32;
 
 /// Limits of one storage.
 #[derive(Clone, Debug)]

@@ -179,7 +179,8 @@ pub trait Disk: Send + Sync {
     /// Room left.
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes an exclusive lock on a file (created when absent) that lasts until the handle is
-    /// dropped or the process dies. Fails with `WouldBlock` when somebody else holds it.
+    /// dropped or the process dies. Fails with `WouldBlock` when somebody else holds it; the real file then
+    /// holds the number of that process.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// An id that changes at every boot of the machine, for "same kernel" checks.
     fn boot_id(&self) -> String;

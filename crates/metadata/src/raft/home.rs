@@ -4,6 +4,7 @@
 //! replaced as a whole. A write that meets a full disk may be tried again, a failed sync never: after it
 //! nobody knows what the disk holds, so the store fails for good and says so.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ const HEAD_BYTES: usize = 8 + 4 + 4;
 /// First and longest pause between two tries to write on a full disk.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// A write that takes so long is told of.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// What was asked of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,31 @@ pub(super) struct Failure {
     pub(super) full: bool,
 }
 
+/// Writes under way, oldest first.
+#[derive(Default)]
+struct Writes {
+    begun: u64,
+    open: BTreeMap<u64, Write>,
+}
+
+struct Write {
+    since: Duration,
+    /// What the disk said to the last attempt.
+    refused: Option<String>,
+}
+
+/// Ends a [`Write`], however its future ends.
+struct WriteGuard<'a> {
+    home: &'a Home,
+    number: u64,
+}
+
+impl Drop for WriteGuard<'_> {
+    fn drop(&mut self) {
+        self.home.writes.lock().open.remove(&self.number);
+    }
+}
+
 /// See the module's head.
 pub(super) struct Home {
     pub(super) env: Env,
@@ -110,6 +138,7 @@ pub(super) struct Home {
     pub(super) limits: Limits,
     phase: watch::Sender<Phase>,
     failure: Mutex<Option<Failure>>,
+    writes: Mutex<Writes>,
     /// Held while a snapshot is written.
     pub(super) building: tokio::sync::Mutex<()>,
     /// Keeps other processes out, until the store has ended.
@@ -121,7 +150,8 @@ impl Home {
     pub(super) fn new(env: Env, dir: PathBuf, limits: Limits, lock: Box<dyn Send + Sync>) -> Home {
         let phase = watch::Sender::new(Phase::Opening);
         let building = tokio::sync::Mutex::new(());
-        Home { env, dir, limits, phase, failure: Mutex::default(), building, lock: Mutex::new(Some(lock)) }
+        let (failure, writes) = (Mutex::default(), Mutex::default());
+        Home { env, dir, limits, phase, failure, writes, building, lock: Mutex::new(Some(lock)) }
     }
 
     /// Lets others open the directory: nothing is written any more.
@@ -146,6 +176,34 @@ impl Home {
 
     pub(super) fn failure(&self) -> Option<Failure> {
         self.failure.lock().clone()
+    }
+
+    /// Why nothing can be written at the moment, for the operator.
+    pub(super) fn problem(&self) -> Option<String> {
+        if let Some(failure) = self.failure() {
+            return Some(failure.text);
+        }
+        let writes = self.writes.lock();
+        let oldest = writes.open.values().next()?;
+        if let Some(refused) = &oldest.refused {
+            return Some(format!("changes of metadata wait: {refused}; free space on the disk"));
+        }
+        let waits = self.env.clock.now().saturating_sub(oldest.since);
+        let dir = self.dir.display();
+        (waits >= STUCK_AFTER).then(|| {
+            format!(
+                "changes of metadata wait: the disk of {dir} has not answered for {} s; check it",
+                waits.as_secs()
+            )
+        })
+    }
+
+    fn begin_write(&self) -> WriteGuard<'_> {
+        let mut writes = self.writes.lock();
+        writes.begun += 1;
+        let number = writes.begun;
+        writes.open.insert(number, Write { since: self.env.clock.now(), refused: None });
+        WriteGuard { home: self, number }
     }
 
     /// Remembers the first thing that ended the store's work and tells the operator.
@@ -177,6 +235,7 @@ impl Home {
     ) -> Result<T, FileError> {
         let mut pause = RETRY_FIRST;
         let mut phase = self.phase.subscribe();
+        let write = self.begin_write();
         loop {
             let error = match self.env.blocking(work.clone()).await {
                 Ok(done) => return Ok(done),
@@ -188,6 +247,9 @@ impl Home {
             }
             if pause == RETRY_FIRST {
                 tracing::error!("changes of metadata wait: {error}; free space on the disk");
+                if let Some(open) = self.writes.lock().open.get_mut(&write.number) {
+                    open.refused = Some(error.to_string());
+                }
             }
             tokio::select! {
                 biased;

@@ -166,6 +166,10 @@ impl MetadataStore for RaftStore {
         self.images.clone()
     }
 
+    fn problem(&self) -> Option<String> {
+        self.queue.home.problem()
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         let Queue { raft, log, home, .. } = &self.queue;
         Box::pin(async move {

@@ -181,8 +181,11 @@ fn a_full_disk_delays_answers_and_nothing_is_lost() {
             sim.env.clock.sleep(Duration::from_secs(60)).await;
             let so_far = applied(&store.image()).len();
             assert!(!proposed.is_finished() && so_far > 1, "seed {seed}: {so_far}");
+            let problem = store.problem().expect("a problem is told of");
+            assert!(problem.contains("wait") && problem.contains("free space"), "{problem}");
             sim.disk.set_capacity(1 << 30);
             proposed.await.unwrap();
+            assert_eq!(store.problem(), None);
             store.shutdown().await;
             sim.disk.kill();
             let store = open(&sim, SMALL).await.unwrap();
@@ -222,6 +225,7 @@ fn a_failed_sync_stops_the_store_for_good_and_says_so() {
                 }
             };
             assert!(failed.contains("cannot sync") && failed.contains("check the disk"), "{failed}");
+            assert!(store.problem().is_some_and(|problem| problem.contains("cannot sync")));
             let again = store.propose(set(1_000, 1)).await.unwrap_err().to_string();
             assert!(again.contains("cannot sync"), "{again}");
             store.shutdown().await;
