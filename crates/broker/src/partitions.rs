@@ -34,8 +34,8 @@ pub(crate) struct Opening {
 
 enum Slot {
     Open(Arc<Partition>),
-    /// Its files cannot be used.
-    Offline,
+    /// The files of this topic's partition cannot be used.
+    Offline(Arc<str>),
 }
 
 /// The registry. See the module's head.
@@ -62,7 +62,7 @@ impl Partitions {
     pub(crate) fn get(&self, id: TopicPartition) -> Result<Arc<Partition>, ErrorCode> {
         match self.slots.read().get(&id) {
             Some(Slot::Open(partition)) => Ok(partition.clone()),
-            Some(Slot::Offline) => Err(ErrorCode::KafkaStorageError),
+            Some(Slot::Offline(_)) => Err(ErrorCode::KafkaStorageError),
             None => Err(ErrorCode::UnknownTopicOrPartition),
         }
     }
@@ -71,7 +71,7 @@ impl Partitions {
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
         let open = |slot: &Slot| match slot {
             Slot::Open(partition) => Some(partition.clone()),
-            Slot::Offline => None,
+            Slot::Offline(_) => None,
         };
         self.slots.read().values().filter_map(open).collect()
     }
@@ -79,7 +79,7 @@ impl Partitions {
     /// Number of partitions, and of those that are offline.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let slots = self.slots.read();
-        (slots.len(), slots.values().filter(|slot| matches!(slot, Slot::Offline)).count())
+        (slots.len(), slots.values().filter(|slot| matches!(slot, Slot::Offline(_))).count())
     }
 
     /// Opens every partition of the image; at the start.
@@ -155,24 +155,24 @@ impl Partitions {
     }
 
     async fn remove(&self, id: TopicId) {
-        let mut gone = Vec::new();
-        self.slots.write().retain(|partition, slot| {
-            let keep = partition.topic_id != id;
-            if !keep && let Slot::Open(open) = slot {
-                gone.push(open.clone());
+        let gone: Vec<_> = self.slots.write().extract_if(|partition, _| partition.topic_id == id).collect();
+        for (_, slot) in &gone {
+            if let Slot::Open(partition) = slot {
+                self.opening.metrics.forget_topic(&partition.topic);
+                partition.log.abandon();
             }
-            keep
-        });
-        if let Some(partition) = gone.first() {
-            self.opening.metrics.forget_topic(&partition.topic);
         }
-        for partition in &gone {
-            partition.log.abandon();
-        }
+        let storages = self.opening.storages.clone();
         let remove = move || {
-            for partition in gone {
-                if let Err(error) = partition.log.remove_all_files() {
-                    tracing::warn!(topic = &*partition.topic, %error, "files of a deleted topic are not removed yet");
+            for (id, slot) in gone {
+                let topic = match &slot {
+                    Slot::Open(partition) => &partition.topic,
+                    Slot::Offline(topic) => topic,
+                };
+                for storage in storages.iter() {
+                    if let Err(error) = storage.remove_partition(topic, id) {
+                        tracing::warn!(topic = &**topic, %error, "files of a deleted topic are not removed yet");
+                    }
                 }
             }
         };
@@ -198,7 +198,7 @@ impl Opening {
             }
             Err(error) => {
                 tracing::error!(topic = &*topic, partition = id.partition.0, %error, "the partition is offline");
-                Slot::Offline
+                Slot::Offline(topic)
             }
         };
         (id, slot)

@@ -102,19 +102,4 @@ impl<S: Derived> Log<S> {
         self.tail.lock().writable = Writable::Never(AppendError::Closed);
         self.commit.fail(&crate::commit::CommitError::Closed);
     }
-
-    /// Removes every file of the partition. Blocks.
-    ///
-    /// # Errors
-    /// The first failure; the rest is removed all the same.
-    pub fn remove_all_files(&self) -> Result<(), storage::StorageError> {
-        let mut first = Ok(());
-        for storage in self.spec.storages.iter() {
-            let removed = storage.remove_partition(&self.spec.topic, self.spec.partition);
-            if first.is_ok() {
-                first = removed;
-            }
-        }
-        first
-    }
 }
