@@ -535,6 +535,11 @@ impl Storage {
         })
         .map_err(|error| StorageError::io("read", &path, error))?;
         if let TailEnd::Damaged { position, reason } = tail_end {
+            let way_on = format!("truncate -s {position} '{}'", path.display());
+            let reason = format!(
+                "{reason}; nothing was changed. To go on without this and all that follows it: stop the broker, keep \
+                 a copy of the file elsewhere, run {way_on}, start again"
+            );
             return Err(StorageError::corrupt(&path, position, reason));
         }
         if !has_base && end == name.base {

@@ -1,7 +1,7 @@
 //! Damaged files: what is an aid is made anew, what is data is reported.
 
-use base::env::Disk;
 use base::env::sim::{CrashPolicy, Sim};
+use base::env::{Disk, OpenMode};
 use bytes::Bytes;
 use storage::{SealedInfo, StorageError};
 
@@ -99,7 +99,14 @@ fn damage_in_the_open_tail_is_reported_and_the_file_left_alone() {
         assert!(corruption.position.abs_diff(bit / 8) <= batch_len + 10, "bit {bit}: {corruption}");
         assert_eq!(sim.disk.read(&path, 1 << 20).unwrap(), damaged);
         sim.disk.kill();
-        sim.disk.flip_bit(&path, bit).unwrap();
+        let advice = format!("truncate -s {} '{}'", corruption.position, path.display());
+        assert!(corruption.reason.contains(&advice), "{corruption}");
+        sim.disk.open(&path, OpenMode::Existing).unwrap().set_len(corruption.position).unwrap();
+        let left = recover(&open(&sim), &name(0, 1, 0)).unwrap().0.segment.end();
+        assert_eq!(left, batches(&before[..corruption.position as usize]).len() as i64);
+        assert!(left < RECORDS);
+        sim.disk.kill();
+        sim.disk.overwrite(&path, &before).unwrap();
     }
     assert_eq!(recover(&open(&sim), &name(0, 1, 0)).unwrap().0.segment.end(), RECORDS);
 }
