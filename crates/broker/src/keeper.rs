@@ -22,12 +22,21 @@ const ROLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Least time between two looks at retention, whatever the configuration says.
 const RETENTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// Logs by the rhythm in which their retention is looked at. As in Kafka, for those that are compacted and deleted
+/// from it is the rhythm of compaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Logs {
+    Plain,
+    Compacted,
+}
+
 impl Broker {
     /// Starts the task; it ends with the broker.
     pub(crate) fn spawn_keeper(self: &Arc<Self>) {
         tokio::spawn(sweep_for_ever(Arc::downgrade(self)));
         tokio::spawn(roll_for_ever(Arc::downgrade(self)));
-        tokio::spawn(retain_for_ever(Arc::downgrade(self)));
+        tokio::spawn(retain_for_ever(Arc::downgrade(self), Logs::Plain));
+        tokio::spawn(retain_for_ever(Arc::downgrade(self), Logs::Compacted));
     }
 
     async fn sweep(&self) {
@@ -63,8 +72,11 @@ impl Broker {
         next.max(ROLL_INTERVAL_MIN)
     }
 
-    async fn retain(&self) {
+    async fn retain(&self, logs: Logs) {
         for partition in self.partitions.all() {
+            if partition.log.settings().compact != (logs == Logs::Compacted) {
+                continue;
+            }
             let now_ms = self.env.clock.wall_ms();
             match partition.log.retain(now_ms).await {
                 Ok(0) => {}
@@ -111,15 +123,18 @@ async fn roll_for_ever(broker: Weak<Broker>) {
     }
 }
 
-async fn retain_for_ever(broker: Weak<Broker>) {
+async fn retain_for_ever(broker: Weak<Broker>, logs: Logs) {
     loop {
         let Some(strong) = broker.upgrade() else { return };
-        let interval_ms = strong.config().get(keys::LOG_RETENTION_CHECK_INTERVAL_MS);
+        let interval_ms = strong.config().get(match logs {
+            Logs::Plain => keys::LOG_RETENTION_CHECK_INTERVAL_MS,
+            Logs::Compacted => keys::LOG_CLEANER_BACKOFF_MS,
+        });
         let interval = Duration::from_millis(u64::try_from(interval_ms).unwrap_or(0));
         let sleep = strong.env.clock.sleep(interval.max(RETENTION_INTERVAL_MIN));
         drop(strong);
         sleep.await;
         let Some(strong) = broker.upgrade() else { return };
-        strong.retain().await;
+        strong.retain(logs).await;
     }
 }

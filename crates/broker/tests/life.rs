@@ -253,3 +253,26 @@ fn what_an_earlier_life_left_open_is_rolled_by_age_without_a_write() {
         assert_eq!(chain(), [(0, false), (1, true)], "sealed once, and the empty one after it stays");
     });
 }
+
+/// As Kafka's cleaner does: waiting for `log.retention.check.interval.ms` would be waiting for minutes.
+#[test]
+fn what_expired_of_a_compacted_log_goes_in_the_rhythm_of_compaction() {
+    for (policy, log_start) in [("log.cleanup.policy=compact,delete", 1), ("log.cleanup.policy=delete", 0)] {
+        run(async {
+            let env = Env::sim(12);
+            let settings = ["listeners=PLAINTEXT://127.0.0.1:9092", policy, "log.cleaner.backoff.ms=1000"];
+            let life = Life::start(&env, &settings).await;
+            let mut stream = connect(&env, "127.0.0.1:9092").await;
+            ask(&mut *stream, 9, &named("t"), |_| ()).await;
+            let mut records = base::batch::BatchBuilder::new();
+            records.append(1, Some(b"key"), Some(b"long expired"));
+            let records = Bytes::from(records.finish().unwrap());
+            let code =
+                |response: ProduceResponse<'_>| response.responses[0].partition_responses[0].error_code;
+            assert_eq!(ask(&mut *stream, 9, &produce(&records, -1), code).await, 0);
+            env.clock.sleep(std::time::Duration::from_secs(10)).await;
+            let image = life.broker.image();
+            assert_eq!(image.topic("t").expect("the topic").partitions[0].log_start, log_start, "{policy}");
+        });
+    }
+}
