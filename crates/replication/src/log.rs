@@ -304,7 +304,15 @@ impl<S: Derived> Log<S> {
         let opened_at_ms = (end > state.last().base).then(|| spec.env.clock.wall_ms());
         let jitter_draw = spec.env.random.next_u64();
         Ok(Arc::new(Log {
-            tail: Mutex::new(Tail { writable, end, epoch, derived, opened_at_ms, jitter_draw }),
+            tail: Mutex::new(Tail {
+                writable,
+                end,
+                epoch,
+                derived,
+                snapshot_bytes: 0,
+                opened_at_ms,
+                jitter_draw,
+            }),
             view: ArcSwap::from_pointee(View { state, segments }),
             commit,
             settings: ArcSwap::new(spec.settings.clone()),

@@ -36,6 +36,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
 /// What recovery may have to scan of a segment: a checkpoint is taken whenever as much was appended.
 const CHECKPOINT_BYTES: u64 = 1 << 20;
+/// And so many times the length of the snapshot in the last one, so that many producers do not multiply what is
+/// written: at most a quarter more.
+const CHECKPOINT_SNAPSHOTS: u64 = 4;
 
 /// What may stay without a checkpoint between two sweeps.
 const SLOW_CHECKPOINT_BYTES: u64 = 64 << 10;
@@ -60,6 +63,8 @@ pub(crate) struct Tail<S> {
     pub(crate) end: Offset,
     pub(crate) epoch: LeaderEpoch,
     pub(crate) derived: S,
+    /// Length of the last snapshot of it, bytes.
+    pub(crate) snapshot_bytes: u64,
     /// Wall time of the first append to the open segment, for rolls by age; `None` while empty.
     pub(crate) opened_at_ms: Option<TimestampMs>,
     /// Drawn for the open segment: which part of `segment.jitter.ms` it is rolled early.
@@ -157,19 +162,27 @@ impl<'a, S: Derived> TailGuard<'a, S> {
 
     /// Gives the tail up after looking whether a checkpoint or a roll is due. The caller has brought
     /// [`TailGuard::derived`] up to the end.
-    pub fn release(self) {
+    pub fn release(mut self) {
         let Writable::Yes(segment) = &self.tail.writable else { return };
-        if segment.bytes_since_checkpoint() >= CHECKPOINT_BYTES {
-            segment.checkpoint(self.tail.derived.snapshot());
+        let segment = segment.clone();
+        if segment.bytes_since_checkpoint() >= checkpoint_bytes(self.tail.snapshot_bytes) {
+            let snapshot = self.tail.derived.snapshot();
+            self.tail.snapshot_bytes = snapshot.len() as u64;
+            segment.checkpoint(snapshot);
         }
-        if self.log.roll_is_due(&self.tail, segment)
+        if self.log.roll_is_due(&self.tail, &segment)
             && self.log.spec.store.takes_edits()
             && !self.log.rolling.swap(true, Ordering::AcqRel)
         {
-            let (log, segment) = (self.log.clone(), segment.clone());
+            let log = self.log.clone();
             tokio::spawn(async move { log.roll(segment).await });
         }
     }
+}
+
+/// How much is appended between two checkpoints when the last one held a snapshot of so many bytes.
+fn checkpoint_bytes(snapshot_bytes: u64) -> u64 {
+    CHECKPOINT_BYTES.max(CHECKPOINT_SNAPSHOTS * snapshot_bytes)
 }
 
 /// `segment.ms`; earlier where compaction must come sooner (`max.compaction.lag.ms`, KIP-354), because it
@@ -424,5 +437,18 @@ impl<S: Derived> Log<S> {
                 }
             }
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_add_a_quarter_to_what_is_written_at_most() {
+        for snapshot_bytes in [0, 1, 1 << 10, 1 << 18, 1 << 20, 10 << 20] {
+            let appended = checkpoint_bytes(snapshot_bytes);
+            assert!(appended >= CHECKPOINT_BYTES && snapshot_bytes * 4 <= appended, "{snapshot_bytes}");
+        }
     }
 }

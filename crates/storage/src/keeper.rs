@@ -127,7 +127,8 @@ impl Storage {
         };
         if idle {
             let storage = self.clone();
-            self.env.workers.run(Box::new(move || storage.empty_trash()));
+            // Nobody waits for it, and large files take the kernel a while.
+            self.env.background.run(Box::new(move || storage.empty_trash()));
         }
     }
 

@@ -86,7 +86,7 @@ impl Workers for OsWorkers {
 /// Threads of their own, because one that made itself nice may not take that back. They stay a while for the next
 /// job: the end of a thread can take the kernel milliseconds, and whomever it woke just before waits behind that.
 struct OsBackground {
-    /// As many as there are processors.
+    /// As many as there are processors, and more than one or two disks that hang can hold up.
     threads_max: usize,
     jobs: Arc<BackgroundJobs>,
 }
@@ -106,11 +106,13 @@ struct BackgroundQueue {
 
 /// The least weight the scheduler gives.
 const NICEST: i32 = 19;
+const BACKGROUND_THREADS_MIN: usize = 4;
 const BACKGROUND_THREAD_IDLE_FOR: Duration = Duration::from_secs(10);
 
 impl OsBackground {
     fn new() -> OsBackground {
-        let threads_max = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads_max = processors.max(BACKGROUND_THREADS_MIN);
         OsBackground { threads_max, jobs: Arc::default() }
     }
 }
