@@ -168,7 +168,15 @@ impl Storage {
         let former_life = format::read_life(&env, &layout)?;
         if !former_life.clean {
             // What is there now is what recovery will find and vouch for.
-            env.disk.sync_all(&dir).map_err(|error| io("sync")(&dir, error))?;
+            env.disk.sync_all(&dir).map_err(|error| {
+                // The kernel tells of a failed write-back once; the next start must know of it all the same.
+                let _ = format::write_life(
+                    &env,
+                    &layout,
+                    &Life { boot: boot.clone(), clean: false, failed: true },
+                );
+                io("sync")(&dir, error)
+            })?;
         }
         // After a reboot there is no cache that could show what is not on the disk.
         let cache_lies = former_life.failed && former_life.boot == boot;
@@ -301,22 +309,19 @@ impl Storage {
     fn fail_with_reason(&self, reason: String) -> StorageError {
         let failure = StorageError::Failed { reason: reason.as_str().into() };
         if self.failure.set(failure).is_ok() {
+            self.note_failed_life();
             self.options.metrics.storage_failures.inc();
             tracing::error!(dir = %self.dir().display(), %reason, "the storage failed and takes no more writes");
-            self.note_failed_life();
         }
         self.failure.get().expect("just set").clone()
     }
 
-    /// Tells the next life of the failure. That may fail, too: the disk is not well.
+    /// Tells the next life of the failure before this one goes on. That may fail, too: the disk is not well.
     fn note_failed_life(&self) {
-        let (env, layout) = (self.env.clone(), self.layout.clone());
         let life = Life { boot: self.boot.clone(), clean: false, failed: true };
-        self.env.workers.run(Box::new(move || {
-            if let Err(error) = format::write_life(&env, &layout, &life) {
-                tracing::error!(%error, "the failure of the storage could not be noted");
-            }
-        }));
+        if let Err(error) = format::write_life(&self.env, &self.layout, &life) {
+            tracing::error!(%error, "the failure of the storage could not be noted");
+        }
     }
 
     /// Counts what the page cache has to write some time.
@@ -468,6 +473,13 @@ impl Storage {
             checkpointed: bytes,
         };
         Segment::new(self.clone(), name, start)
+    }
+
+    /// Whether the state below a segment is known from what lies beside it: a snapshot, or that there is nothing
+    /// below. Blocks.
+    pub fn has_base_state(&self, segment: &Segment) -> bool {
+        let first = self.read_checkpoint(&segment.name, SegmentFile::BaseCheckpoint);
+        segment.base() == 0 || first.is_some_and(|checkpoint| checkpoint.snapshot.is_some())
     }
 
     /// Replays a whole segment: the snapshot at its base, then each of its batches. Blocks.

@@ -1,4 +1,4 @@
-//! Power cuts and kills at random moments, over many seeds.
+//! Power cuts, kills and failed syncs at random moments, over many seeds.
 //!
 //! A run appends, syncs, checkpoints, seals and rolls as the layer above does, is cut off somewhere,
 //! recovers, checks and goes on with the next life. What must hold after each cut:
@@ -191,6 +191,8 @@ impl Run {
         let steps = 5 + self.random.below(60);
         if self.random.below(2) == 0 {
             sim.disk.cut_power_after(self.random.below(150));
+        } else if self.random.below(3) == 0 {
+            sim.disk.fail_sync_after(self.random.below(40));
         }
         for _ in 0..steps {
             if self.step(sim, storage).await.is_err() {
