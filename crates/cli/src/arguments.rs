@@ -7,6 +7,10 @@ use clap_complete::Shell;
 
 use crate::output::Form;
 
+/// The variable that names the brokers.
+pub(crate) const BOOTSTRAP_VARIABLE: &str = "VLTAVA_BOOTSTRAP";
+/// The brokers when none are named.
+pub(crate) const USUAL_BOOTSTRAP: &str = "127.0.0.1:9092";
 /// How long things are tried unless the user says it.
 const USUAL_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -16,7 +20,7 @@ const USUAL_PATIENCE: Duration = Duration::from_secs(15);
 #[command(after_help = "Exit status: 0 done, 1 failed, 2 the command line is wrong.")]
 pub(crate) struct Arguments {
     /// What to log, as in RUST_LOG: error, warn, info, debug, trace, or parts such as broker=debug
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, value_name = "FILTER", add = crate::completion::levels())]
     pub(crate) log: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -29,7 +33,7 @@ pub(crate) enum Command {
     Serve(crate::serve::ServeArguments),
     /// Start a broker, send a file through it line by line, read it back and compare
     Quickstart(crate::quickstart::QuickstartArguments),
-    /// Topics: create, list, describe, delete, config, produce, consume, offsets, trim
+    /// Topics: create, list, describe, delete, alter, config, produce, consume, offsets, trim
     Topic(crate::topic::TopicArguments),
     /// Consumer groups: list, describe, reset, delete
     Group(crate::group::GroupArguments),
@@ -37,7 +41,8 @@ pub(crate) enum Command {
     Cluster(crate::cluster::ClusterArguments),
     /// Produce, consume and list with the letters and formats of kcat
     Cat(Box<crate::cat::CatArguments>),
-    /// Print the completion script of a shell
+    /// Print the completion script of a shell, as in `source <(vltava completion bash)`
+    #[command(after_help = COMPLETION_HELP)]
     Completion {
         /// The shell
         shell: Shell,
@@ -48,6 +53,16 @@ pub(crate) enum Command {
         what: DocsPart,
     },
 }
+
+const COMPLETION_HELP: &str = "\
+Source it at the start of each shell:
+  bash        source <(vltava completion bash)
+  zsh         source <(vltava completion zsh), after compinit
+  fish        vltava completion fish | source
+  elvish      eval (vltava completion elvish | slurp)
+  powershell  vltava completion powershell | Out-String | Invoke-Expression
+
+Names of topics and groups come from the brokers of `-b` or VLTAVA_BOOTSTRAP.";
 
 impl Command {
     /// Whether the command runs a broker.
@@ -74,9 +89,9 @@ pub(crate) struct Bootstrap {
     #[arg(
         short = 'b',
         long = "bootstrap-server",
-        env = "VLTAVA_BOOTSTRAP",
+        env = BOOTSTRAP_VARIABLE,
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:9092",
+        default_value = USUAL_BOOTSTRAP,
         global = true,
         value_delimiter = ','
     )]

@@ -23,7 +23,8 @@ pub(crate) async fn connect(bootstrap: &Bootstrap) -> Outcome<Client> {
     Ok(client)
 }
 
-fn addresses(brokers: &[String]) -> Outcome<Vec<String>> {
+/// The addresses of brokers as a user names them, each with a port.
+pub(crate) fn addresses(brokers: &[String]) -> Outcome<Vec<String>> {
     let named = brokers.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
     let addresses: Vec<_> = named.map(with_port).collect::<Outcome<_>>()?;
     if addresses.is_empty() {
@@ -38,6 +39,9 @@ fn with_port(text: &str) -> Outcome<String> {
         Failure::usage(format!("`{text}` is no broker's address")).help("addresses look like localhost:9092")
     };
     let address = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
+    if address.starts_with("http://") || address.starts_with("https://") {
+        return Err(wrong(text));
+    }
     if address.contains("://") {
         return Err(Failure::usage(format!("`{text}`: only plain connections are spoken"))
             .help("name a PLAINTEXT listener of the broker"));
@@ -64,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["SSL://a:1", ":9092", "a:b", "a:0", "a:99999", "::1"] {
+        for text in ["SSL://a:1", "http://a:1", ":9092", "a:b", "a:0", "a:99999", "::1"] {
             assert!(with_port(text).is_err(), "{text}");
         }
         assert!(addresses(&[String::new()]).is_err());

@@ -87,6 +87,11 @@ fn advice(error: &ClientError) -> Option<&'static str> {
         ClientError::Closed { .. } => {
             Some("does that port speak Kafka's protocol without TLS or login? Others are not spoken yet")
         }
+        ClientError::Broker { subject, code: ErrorCode::UnknownTopicOrPartition, .. }
+            if subject.starts_with("partition ") =>
+        {
+            Some("`vltava topic describe` shows the partitions there are")
+        }
         ClientError::Broker { code, .. } => advice_for_code(*code),
         _ => None,
     }
@@ -116,6 +121,8 @@ fn advice_for_code(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::InvalidReplicationFactor => {
             Some("there must be a broker for each copy; `vltava cluster info` counts them")
         }
+        ErrorCode::OffsetOutOfRange => Some("`vltava topic offsets` shows where partitions begin and end"),
+        ErrorCode::InvalidConfig => Some("`vltava docs config` lists every key with the values it takes"),
         ErrorCode::MessageTooLarge => Some("the topic's `max.message.bytes` says how large a batch may be"),
         _ => None,
     }
@@ -140,12 +147,16 @@ mod tests {
 
     #[test]
     fn refusals_of_a_broker_carry_advice() {
-        let code = ErrorCode::NonEmptyGroup;
-        let refused = ClientError::Broker { subject: "group `g`".to_owned(), code, message: None };
-        let text = Failure::from(refused).to_string();
-        assert!(
-            text.starts_with("error: group `g`: ") && text.contains("\n help: stop the members"),
-            "{text}"
-        );
+        for (subject, code, advice) in [
+            ("group `g`", ErrorCode::NonEmptyGroup, "stop the members"),
+            ("topic `t`", ErrorCode::UnknownTopicOrPartition, "`vltava topic list`"),
+            ("partition 7 of topic `t`", ErrorCode::UnknownTopicOrPartition, "`vltava topic describe`"),
+            ("topic `t`", ErrorCode::InvalidConfig, "`vltava docs config`"),
+        ] {
+            let refused = ClientError::Broker { subject: subject.to_owned(), code, message: None };
+            let text = Failure::from(refused).to_string();
+            assert!(text.starts_with(&format!("error: {subject}: ")), "{text}");
+            assert!(text.contains(&format!("\n help: {advice}")), "{text}");
+        }
     }
 }

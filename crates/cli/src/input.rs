@@ -35,6 +35,21 @@ impl Source {
     pub(crate) fn from_argument(argument: &str) -> Source {
         if argument == "-" { Source::Stdin } else { Source::File(argument.into()) }
     }
+
+    /// How many bytes it has; `None` where only its end will tell, as of a pipe.
+    pub(crate) fn size(&self, env: &Env) -> Option<u64> {
+        match self {
+            Source::Stdin => None,
+            // What is no plain file has no length.
+            Source::File(path) => env
+                .disk
+                .open(path, OpenMode::Read)
+                .and_then(|file| file.len())
+                .ok()
+                .filter(|length| *length > 0),
+            Source::Memory(bytes) => Some(bytes.len() as u64),
+        }
+    }
 }
 
 /// The pieces of a source, in order.
@@ -83,6 +98,11 @@ impl Pieces {
         Ok(Pieces { blocks, splitter: Splitter::new(delimiter), name })
     }
 
+    /// Bytes of the source that the pieces so far were taken from, delimiters too.
+    pub(crate) fn taken(&self) -> u64 {
+        self.splitter.taken
+    }
+
     /// The next piece without its delimiter; what follows the last delimiter is one too unless it is empty.
     pub(crate) async fn next(&mut self) -> Outcome<Option<Vec<u8>>> {
         loop {
@@ -95,7 +115,7 @@ impl Pieces {
             }
             match self.blocks.recv().await {
                 Some(Ok(block)) => self.splitter.add(&block),
-                Some(Err(error)) => return Err(Failure::new(format!("{}: {error}", self.name))),
+                Some(Err(error)) => return Err(Failure::new(format!("{}: {}", self.name, io_text(&error)))),
                 None => return Ok(self.splitter.rest()),
             }
         }
@@ -138,11 +158,13 @@ struct Splitter {
     start: usize,
     /// Up to here no delimiter begins.
     searched: usize,
+    /// Bytes of all pieces that were given out, with their delimiters.
+    taken: u64,
 }
 
 impl Splitter {
     fn new(delimiter: &[u8]) -> Splitter {
-        Splitter { delimiter: delimiter.to_vec(), bytes: Vec::new(), start: 0, searched: 0 }
+        Splitter { delimiter: delimiter.to_vec(), bytes: Vec::new(), start: 0, searched: 0, taken: 0 }
     }
 
     fn add(&mut self, block: &[u8]) {
@@ -161,7 +183,8 @@ impl Splitter {
             Some(found) => {
                 let end = self.searched + found;
                 let piece = self.bytes[self.start..end].to_vec();
-                self.start = end + self.delimiter.len();
+                let begin = std::mem::replace(&mut self.start, end + self.delimiter.len());
+                self.taken += (self.start - begin) as u64;
                 self.searched = self.start;
                 Some(piece)
             }
@@ -176,7 +199,7 @@ impl Splitter {
 
     fn rest(&mut self) -> Option<Vec<u8>> {
         let rest = self.bytes.split_off(self.start);
-        *self = Splitter::new(&self.delimiter);
+        *self = Splitter { taken: self.taken + rest.len() as u64, ..Splitter::new(&self.delimiter) };
         (!rest.is_empty()).then_some(rest)
     }
 }
@@ -210,6 +233,19 @@ mod tests {
         assert_eq!(pieces("a\n\nb", b"\n").await, ["a", "", "b"]);
         assert_eq!(pieces("", b"\n").await, [""; 0]);
         assert_eq!(pieces("a--b-c--", b"--").await, ["a", "b-c"]);
+    }
+
+    #[tokio::test]
+    async fn every_byte_of_a_source_is_counted_once() {
+        let source = Source::Memory(Bytes::from_static(b"a--bc--d"));
+        assert_eq!(source.size(&Env::os()), Some(8));
+        let mut pieces = Pieces::open(&Env::os(), source, b"--").expect("a text opens");
+        let mut taken = Vec::new();
+        while pieces.next().await.expect("a text is read").is_some() {
+            taken.push(pieces.taken());
+        }
+        assert_eq!(taken, [3, 7, 8]);
+        assert_eq!(Source::Stdin.size(&Env::os()), None);
     }
 
     #[tokio::test]

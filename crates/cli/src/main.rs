@@ -3,9 +3,18 @@
 //! The tools know nothing of the server's insides; they work against any Kafka broker. Data goes to
 //! standard output, all else to standard error.
 
+/// Prints a line to standard error. Unlike `eprintln!` it does not end the process when that is closed or its
+/// disk full: a server serves on without words.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        $crate::output::tell(format_args!($($text)*))
+    };
+}
+
 mod arguments;
 mod cat;
 mod cluster;
+mod completion;
 mod connect;
 mod docs;
 mod failure;
@@ -26,6 +35,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
@@ -39,13 +49,16 @@ const TOOL_LOG: &str = "warn,openraft=error";
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if completion::answer() {
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::parse();
     let result = start_log(&arguments).and_then(|()| run(arguments.command));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_quiet() => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            tell!("{failure}");
             ExitCode::from(failure.exit_status())
         }
     }
@@ -56,18 +69,25 @@ fn start_log(arguments: &Arguments) -> Outcome {
     let usual = if arguments.command.serves() { SERVER_LOG } else { TOOL_LOG };
     let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let text = arguments.log.clone().or(from_environment).unwrap_or_else(|| usual.to_owned());
-    let filter = EnvFilter::try_new(&text).map_err(|error| {
-        let help = "levels are error, warn, info, debug and trace; `info,broker=debug` sets one part apart";
-        Failure::usage(format!("`{text}` is no log filter: {error}")).help(help)
-    })?;
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
+    let help = "levels are error, warn, info, debug and trace; `info,broker=debug` sets one part apart";
+    let no_filter = |why: String| Failure::usage(format!("`{text}` is no log filter: {why}")).help(help);
+    // A word alone would be the name of a part, of which everything is logged, and of others nothing.
+    let is_level = |word: &str| word.contains('=') || word.trim().parse::<LevelFilter>().is_ok();
+    if let Some(word) = arguments.log.iter().flat_map(|text| text.split(',')).find(|word| !is_level(word)) {
+        return Err(no_filter(format!("`{word}` is no level")));
+    }
+    let filter = EnvFilter::try_new(&text).map_err(|error| no_filter(error.to_string()))?;
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
+    let colours = !plain && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours);
+    // Its complaints about a closed standard error would go to standard error, and panic.
+    log.log_internal_errors(false).with_env_filter(filter).init();
     Ok(())
 }
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Completion { shell } => docs::completion(shell),
+        Command::Completion { shell } => completion::script(shell),
         Command::Docs { what } => docs::print(what),
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -152,7 +152,7 @@ fn tell_assignment(group: &str, member: &GroupConsumer) {
     let name = |partition: &PartitionName| format!("{} [{}]", partition.topic, partition.partition);
     let partitions: Vec<String> = member.assignment().map(name).collect();
     let (id, partitions) = (member.member_id(), partitions.join(", "));
-    eprintln!("% Group {group} rebalanced (memberid {id}): assigned: {partitions}");
+    tell!("% Group {group} rebalanced (memberid {id}): assigned: {partitions}");
 }
 
 /// Prints records up to a limit and remembers how far it came.
@@ -227,7 +227,7 @@ impl<'a> Printer<'a> {
                 self.told.retain(|(other, told)| other != partition || told == offset);
                 let exiting = if self.reading.stop_at_end { ": exiting" } else { "" };
                 let PartitionName { topic, partition } = partition;
-                eprintln!("% Reached end of topic {topic} [{partition}] at offset {offset}{exiting}");
+                tell!("% Reached end of topic {topic} [{partition}] at offset {offset}{exiting}");
             }
         }
     }

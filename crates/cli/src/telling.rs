@@ -25,7 +25,7 @@ pub(crate) fn tell_troubles(client: &Client) {
         loop {
             clock.sleep(LOOK_EVERY).await;
             if let Some(line) = teller.look(clock.now(), client.trouble()) {
-                eprintln!("{line}");
+                tell!("{line}");
             }
         }
     });

@@ -402,6 +402,15 @@ impl ConfigKey {
         }
     }
 
+    /// The values it takes, or the items of its list, where they have names.
+    pub fn choices(&self) -> &'static [&'static str] {
+        match self.valid {
+            Valid::OneOf(values) | Valid::OneOfAnyCase(values) | Valid::EachOf(values) => values,
+            _ if self.kind == Kind::Boolean => &["true", "false"],
+            _ => &[],
+        }
+    }
+
     /// What the key takes, in words.
     pub fn allowed(&self) -> String {
         let number = match self.kind {

@@ -6,6 +6,7 @@ use base::batch::Compression;
 use clap::{ArgGroup, Args};
 
 use crate::arguments::Bootstrap;
+use crate::completion;
 
 /// Arguments of `vltava cat`.
 #[derive(Args, Debug)]
@@ -27,16 +28,16 @@ pub(crate) struct CatArguments {
     #[arg(short = 'Q')]
     pub(super) query: bool,
     /// Read as a member of a group; its topics follow
-    #[arg(short = 'G', value_name = "GROUP")]
+    #[arg(short = 'G', value_name = "GROUP", add = completion::groups())]
     pub(super) group: Option<String>,
     /// The topic
-    #[arg(short = 't', value_name = "TOPIC")]
+    #[arg(short = 't', value_name = "TOPIC", add = completion::topics())]
     pub(super) topics: Vec<String>,
     /// The partition; -1 or none: all when reading, whichever when writing
     #[arg(short = 'p', value_name = "NUMBER", allow_hyphen_values = true, default_value_t = -1)]
     pub(super) partition: i32,
     /// Where to begin: beginning, end, an offset, -N before the end, s@MILLISECONDS; e@… where to stop
-    #[arg(short = 'o', value_name = "OFFSET", allow_hyphen_values = true)]
+    #[arg(short = 'o', value_name = "OFFSET", allow_hyphen_values = true, add = completion::offsets())]
     pub(super) offsets: Vec<String>,
     /// Stop after that many records
     #[arg(short = 'c', value_name = "COUNT")]
@@ -63,7 +64,7 @@ pub(crate) struct CatArguments {
     #[arg(short = 'H', value_name = "NAME=VALUE")]
     pub(super) headers: Vec<String>,
     /// How to compress: none, gzip, snappy, lz4 or zstd
-    #[arg(short = 'z', value_name = "CODEC", value_parser = Compression::from_str)]
+    #[arg(short = 'z', value_name = "CODEC", value_parser = Compression::from_str, add = completion::codecs())]
     pub(super) compression: Option<Compression>,
     /// Write empty keys and values as null, print null as NULL
     #[arg(short = 'Z')]
@@ -84,10 +85,10 @@ pub(crate) struct CatArguments {
     #[arg(short = 'm', value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) metadata_timeout: Option<u32>,
     /// Read properties from a file, each on its line as KEY=VALUE
-    #[arg(short = 'F', value_name = "FILE")]
+    #[arg(short = 'F', value_name = "FILE", add = completion::files())]
     pub(super) properties_file: Option<std::path::PathBuf>,
     /// A client property of librdkafka, as in acks=1
-    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    #[arg(short = 'X', value_name = "KEY=VALUE", add = completion::properties())]
     pub(super) properties: Vec<String>,
     /// Write at once: it always does
     #[arg(short = 'u', hide = true)]
@@ -99,7 +100,7 @@ pub(crate) struct CatArguments {
     #[arg(short = 'v', hide = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
     /// Files to write, or with -G topics to read
-    #[arg(value_name = "FILE|TOPIC")]
+    #[arg(value_name = "FILE|TOPIC", add = completion::cat_operands())]
     pub(super) operands: Vec<String>,
 }
 

@@ -11,6 +11,7 @@ mod properties;
 mod query;
 
 pub(crate) use arguments::CatArguments;
+pub(crate) use properties::KNOWN as KNOWN_PROPERTIES;
 
 use std::io::IsTerminal;
 

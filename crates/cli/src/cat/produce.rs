@@ -1,12 +1,12 @@
 //! `cat -P`: records from standard input or files.
 
 use client::{Client, Producer, ProducerRecord};
-use indicatif::ProgressBar;
 
 use super::properties::Properties;
 use super::{CatArguments, one_topic};
 use crate::failure::{Failure, Outcome};
 use crate::input::{Pieces, Source, read_whole};
+use crate::output::InputProgress;
 use crate::record::{KeyRule, parse_header, unescape};
 use crate::sending::{Sending, send_all};
 
@@ -26,8 +26,12 @@ pub(super) async fn run(client: &Client, arguments: &CatArguments, properties: &
     }
     let mut sending = sending;
     for source in sources {
-        let mut pieces = Pieces::open(client.env(), source, &delimiter)?;
-        let sent = send_all(client, &mut pieces, &sending, &ProgressBar::hidden()).await?;
+        let mut pieces = Pieces::open(client.env(), source.clone(), &delimiter)?;
+        let sent = send_all(client, &mut pieces, &sending, &InputProgress::hidden()).await?;
+        sent.whole(&source)?;
+        if sent.ended_by.is_some() {
+            break;
+        }
         sending.limit = sending.limit.map(|limit| limit.saturating_sub(sent.records));
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base::batch::Compression;
 use base::config::parse_properties;
 use base::env::Env;
-use client::{Acks, ConsumerConfig, GroupConfig, Isolation, ProducerConfig, Start};
+use client::{Acks, ConsumerConfig, GroupConfig, Isolation, ProducerConfig, Start, io_text};
 
 use crate::failure::{Failure, Outcome};
 
@@ -41,7 +41,8 @@ pub(super) struct Properties {
 /// Longest file of properties, bytes.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-const KNOWN: &str = "acks, allow.auto.create.topics, auto.offset.reset, batch.size, bootstrap.servers, \
+/// The properties that have a meaning here.
+pub(crate) const KNOWN: &str = "acks, allow.auto.create.topics, auto.offset.reset, batch.size, bootstrap.servers, \
                      compression.codec, enable.auto.commit, enable.idempotence, fetch.max.bytes, \
                      fetch.min.bytes, fetch.wait.max.ms, group.instance.id, heartbeat.interval.ms, \
                      isolation.level, linger.ms, max.partition.fetch.bytes, max.poll.interval.ms, \
@@ -80,7 +81,7 @@ const WITHOUT_MEANING: &[&str] = &[
 /// The properties of a file, as they would stand behind `-X`.
 pub(super) fn read_file(env: &Env, path: &Path) -> Outcome<Vec<String>> {
     let failed = |reason: String| Failure::new(format!("{}: {reason}", path.display()));
-    let bytes = env.disk.read(path, FILE_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
+    let bytes = env.disk.read(path, FILE_BYTES_MAX).map_err(|error| failed(io_text(&error)))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".to_owned()))?;
     let read = parse_properties(&text).map_err(|error| failed(error.to_string()))?;
     Ok(read.into_iter().map(|property| format!("{}={}", property.key, property.value)).collect())

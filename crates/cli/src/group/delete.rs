@@ -4,7 +4,9 @@ use clap::Args;
 use client::{Client, PartitionName};
 use serde_json::json;
 
+use super::existing;
 use crate::arguments::Consent;
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Align, Form, Table, counted};
 
@@ -12,10 +14,10 @@ use crate::output::{self, Align, Form, Table, counted};
 #[derive(Args, Debug)]
 pub(crate) struct DeleteArguments {
     /// Names of the groups
-    #[arg(required = true, value_name = "GROUP")]
+    #[arg(required = true, value_name = "GROUP", add = completion::groups())]
     groups: Vec<String>,
     /// Delete only what the groups committed for this topic; may be given several times
-    #[arg(long = "topic", value_name = "TOPIC")]
+    #[arg(long = "topic", value_name = "TOPIC", add = completion::topics())]
     topics: Vec<String>,
     #[command(flatten)]
     consent: Consent,
@@ -31,18 +33,23 @@ struct Doomed {
 pub(crate) async fn run(client: &Client, arguments: &DeleteArguments, form: Form) -> Outcome {
     let mut doomed = Vec::new();
     for name in &arguments.groups {
-        let group = client.describe_group(name).await?;
+        let group = existing(client, name).await?;
         let committed = client.committed_offsets(name, None).await?;
         let partitions = committed.into_keys();
         let wanted = |p: &PartitionName| {
             arguments.topics.is_empty() || arguments.topics.iter().any(|topic| **topic == *p.topic)
         };
         let partitions: Vec<_> = partitions.filter(wanted).collect();
+        if partitions.is_empty() && !arguments.topics.is_empty() {
+            let topics = arguments.topics.join(", ");
+            return Err(Failure::new(format!("group {name} has committed nothing for {topics}"))
+                .help("`vltava group describe` shows what is committed"));
+        }
         doomed.push(Doomed { group: group.group, state: group.state, partitions });
     }
     if !arguments.consent.yes {
         show(&doomed, arguments, form, false)?;
-        eprintln!("nothing was deleted: say --yes to delete for good");
+        tell!("nothing was deleted: say --yes to delete for good");
         return Ok(());
     }
     let mut first_failure = None;
@@ -55,7 +62,7 @@ pub(crate) async fn run(client: &Client, arguments: &DeleteArguments, form: Form
         match result {
             Ok(()) => done.push(one),
             Err(error) if first_failure.is_none() => first_failure = Some(Failure::from(error)),
-            Err(error) => eprintln!("{}", Failure::from(error)),
+            Err(error) => tell!("{}", Failure::from(error)),
         }
     }
     show(&done, arguments, form, true)?;

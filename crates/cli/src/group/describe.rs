@@ -8,6 +8,8 @@ use client::admin::{DescribedGroup, OffsetAt};
 use client::{Client, Isolation, PartitionName};
 use serde_json::{Value, json};
 
+use super::existing;
+use crate::completion;
 use crate::failure::Outcome;
 use crate::output::{self, Align, Form, Table, count};
 
@@ -15,7 +17,7 @@ use crate::output::{self, Align, Form, Table, count};
 #[derive(Args, Debug)]
 pub(crate) struct DescribeArguments {
     /// Names of the groups
-    #[arg(required = true, value_name = "GROUP")]
+    #[arg(required = true, value_name = "GROUP", add = completion::groups())]
     groups: Vec<String>,
 }
 
@@ -39,7 +41,7 @@ impl Standing {
 pub(crate) async fn run(client: &Client, arguments: &DescribeArguments, form: Form) -> Outcome {
     let mut objects = Vec::new();
     for (index, name) in arguments.groups.iter().enumerate() {
-        let group = client.describe_group(name).await?;
+        let group = existing(client, name).await?;
         let standings = standings(client, &group).await?;
         match form {
             Form::Json => objects.push(object(&group, &standings)),

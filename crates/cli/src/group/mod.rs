@@ -5,11 +5,15 @@ mod describe;
 mod list;
 mod reset;
 
+use base::error::ErrorCode;
 use clap::{Args, Subcommand};
+use client::Client;
+use client::admin::DescribedGroup;
 
 use crate::arguments::{Bootstrap, Output};
 use crate::connect::connect;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
+use crate::topic::did_you_mean;
 
 /// Arguments of `vltava group`.
 #[derive(Args, Debug)]
@@ -32,6 +36,18 @@ enum Verb {
     Reset(reset::ResetArguments),
     /// Delete groups, or what they committed for some topics
     Delete(delete::DeleteArguments),
+}
+
+/// The group of this name, which must exist.
+async fn existing(client: &Client, name: &str) -> Outcome<DescribedGroup> {
+    match client.describe_group(name).await {
+        Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => {
+            let names = client.list_groups().await.map(|groups| groups.into_iter().map(|group| group.group));
+            let meant = names.map(|names| did_you_mean(name, names)).unwrap_or_default();
+            Err(Failure::from(error).help(format!("{meant}`vltava group list` shows the groups there are")))
+        }
+        described => Ok(described?),
+    }
 }
 
 /// Runs the command.

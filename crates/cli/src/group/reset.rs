@@ -10,10 +10,11 @@ use client::{Client, PartitionName, Start};
 use serde_json::json;
 
 use crate::arguments::Consent;
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::moment::parse_start;
 use crate::output::{self, Align, Form, Table, count, counted};
-use crate::topic::{Range, existing, offsets_at, ranges, shown};
+use crate::topic::{Range, existing, no_such_partition, offsets_at, ranges, shown};
 
 /// Arguments of `vltava group reset`.
 #[derive(Args, Debug)]
@@ -21,15 +22,16 @@ use crate::topic::{Range, existing, offsets_at, ranges, shown};
 #[command(group(ArgGroup::new("scope").required(true).multiple(false).args(["topics", "all_topics"])))]
 pub(crate) struct ResetArguments {
     /// Name of the group, which must have no members now; one that does not exist is created
+    #[arg(add = completion::groups())]
     group: String,
     /// Topics, or partitions as in orders:3; may be given several times
-    #[arg(long = "topic", value_name = "TOPIC[:PARTITION]")]
+    #[arg(long = "topic", value_name = "TOPIC[:PARTITION]", add = completion::topics())]
     topics: Vec<String>,
     /// All topics for which the group has committed something
     #[arg(long)]
     all_topics: bool,
     /// Where to: beginning, end, an offset, -N for N before the end, @TIME
-    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true, add = completion::positions())]
     to: Option<String>,
     /// Move by that many records, back when negative
     #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
@@ -48,13 +50,19 @@ struct Move {
 pub(crate) async fn run(client: &Client, arguments: &ResetArguments, form: Form) -> Outcome {
     refuse_members(client, &arguments.group).await?;
     let moves = plan(client, arguments).await?;
+    if moves.is_empty() && arguments.shift.is_some() {
+        let message =
+            format!("group {} has committed nothing there, so nothing can be shifted", arguments.group);
+        return Err(Failure::new(message)
+            .help("--to names a position; `vltava group describe` shows what is committed"));
+    }
     if arguments.consent.yes {
         let offsets = moves.iter().map(|(partition, it)| (partition.clone(), it.after)).collect();
         client.commit_offsets(&arguments.group, &offsets).await?;
     }
     show(&moves, &arguments.group, form, arguments.consent.yes)?;
     if !arguments.consent.yes {
-        eprintln!("nothing was moved: say --yes to move these offsets");
+        tell!("nothing was moved: say --yes to move these offsets");
     }
     Ok(())
 }
@@ -88,7 +96,7 @@ async fn plan(client: &Client, arguments: &ResetArguments) -> Outcome<BTreeMap<P
         if let Some(partition) = scope.partition
             && !topics[&scope.topic].partitions.contains_key(&partition)
         {
-            return Err(Failure::new(format!("topic {} has no partition {partition}", scope.topic)));
+            return Err(no_such_partition(&scope.topic, partition));
         }
     }
     let mut ranges = ranges(client, &topics).await?;

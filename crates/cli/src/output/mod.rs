@@ -7,13 +7,15 @@ mod human;
 mod progress;
 mod table;
 
+use std::fmt;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+use client::io_text;
 use serde::Serialize;
 
 pub(crate) use human::{bytes, count, counted, duration, rate, timestamp};
-pub(crate) use progress::{counting, towards};
+pub(crate) use progress::{InputProgress, towards};
 pub(crate) use table::{Align, Table};
 
 use crate::failure::{Failure, Outcome};
@@ -39,12 +41,17 @@ pub(crate) fn line(text: &str) -> Outcome {
     written(writeln!(out, "{text}"))
 }
 
+/// Prints a line to standard error. Where that cannot be written to, nobody can be told so.
+pub(crate) fn tell(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Turns the failure of a write to standard output into that of the command; a reader that went away is
 /// the ordinary end of a pipeline.
 pub(crate) fn written(result: io::Result<()>) -> Outcome {
     match result {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
-        Err(error) => Err(Failure::new(format!("standard output: {error}"))),
+        Err(error) => Err(Failure::new(format!("standard output: {}", io_text(&error)))),
     }
 }

@@ -11,6 +11,7 @@ use base::env::Env;
 use clap::Args;
 use client::{Client, ClientConfig};
 
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::serve::{Node, Place, Wanted};
 use crate::signals::EndSignals;
@@ -20,9 +21,10 @@ use round_trip::round_trip;
 #[derive(Args, Debug)]
 pub(crate) struct QuickstartArguments {
     /// The file to send, a record for each line; - is standard input [default: Vltava's own documents]
+    #[arg(add = completion::files())]
     file: Option<String>,
     /// Keep the data in this directory [default: a temporary one, removed at the end]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", add = completion::directories())]
     data: Option<String>,
     /// End when all is compared, instead of serving on
     #[arg(long)]
@@ -37,7 +39,10 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Outcome {
     let env = Env::os();
     let mut signals = EndSignals::listen()?;
     // What is to be sent is looked at first: a slip in its name must not start anything.
-    let source = round_trip::source(&env, arguments.file.as_deref()).await?;
+    let source = tokio::select! {
+        source = round_trip::source(&env, arguments.file.as_deref()) => source?,
+        signal = signals.next() => return Err(Failure::new(format!("ended by {signal}"))),
+    };
     let node = start_node(&env, arguments.data.clone()).await?;
     let work = async {
         let client = Client::connect(&env, ClientConfig::new([bootstrap(&node)?])).await?;
@@ -56,8 +61,8 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Outcome {
         }
     };
     let address = bootstrap(&node)?;
-    eprintln!("serving at {address}: try `vltava topic consume -b {address} {topic}`");
-    eprintln!("data: {}; end with Ctrl-C", node.place_text());
+    tell!("serving at {address}: try `vltava topic consume -b {address} {topic}`");
+    tell!("data: {}; end with Ctrl-C", node.place_text());
     signals.next().await;
     node.shutdown().await
 }
@@ -80,7 +85,7 @@ async fn start_node(env: &Env, data: Option<String>) -> Outcome<Node> {
     let node = Node::start(env, config, place).await?;
     let console =
         node.console_address().map_or_else(|| "none".to_owned(), |address| format!("http://{address}/"));
-    eprintln!("Vltava {} serves at {}; console {console}", env!("CARGO_PKG_VERSION"), bootstrap(&node)?);
+    tell!("Vltava {} serves at {}; console {console}", env!("CARGO_PKG_VERSION"), bootstrap(&node)?);
     Ok(node)
 }
 

@@ -23,7 +23,7 @@ async fn free(env: &Env, port: u16) -> Outcome<u16> {
     match env.network.listen(address).await {
         Ok(_) => Ok(port),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            eprintln!("port {port} is taken: another one is used");
+            tell!("port {port} is taken: another one is used");
             Ok(0)
         }
         Err(error) => Err(Failure::new(format!("cannot listen on {address}: {error}"))),

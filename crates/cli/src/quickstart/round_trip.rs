@@ -11,8 +11,8 @@ use client::{
 };
 
 use crate::failure::{Failure, Outcome};
-use crate::input::{Pieces, Source, read_whole};
-use crate::output::{self, bytes, count, duration, rate};
+use crate::input::{Pieces, Source};
+use crate::output::{self, InputProgress, bytes, count, duration, rate};
 use crate::sending::{Sending, send_all};
 
 /// The beginning of what is sent when no file is named; the generated reference follows.
@@ -45,12 +45,12 @@ pub(super) async fn round_trip(
         Some(topic) => create(client, topic).await.map(|()| topic.to_owned()).map_err(taken)?,
         None => create_fresh(client, USUAL_TOPIC).await?,
     };
-    eprintln!("topic {topic} created in {}", duration(env.clock.now() - began));
+    tell!("topic {topic} created in {}", duration(env.clock.now() - began));
     let latency = median_latency(client, &format!("{topic}-latency")).await?;
     let mut pieces = Pieces::open(env, source.clone(), b"\n")?;
-    let progress = output::counting();
+    let progress = InputProgress::new(source.size(env), "producing");
     let sent = send_all(client, &mut pieces, &Sending::lines_to(&topic), &progress).await?;
-    progress.finish_and_clear();
+    progress.finish();
     let took = read_back(client, &topic, source, sent.records).await?;
     let (records, size) = (count(sent.records), bytes(sent.bytes));
     output::line(&format!("produced   {records} records, {size}, {}", rate(sent.records, sent.took)))?;
@@ -71,8 +71,7 @@ pub(super) async fn round_trip(
 pub(super) async fn source(env: &Env, file: Option<&str>) -> Outcome<Source> {
     match file.map(Source::from_argument) {
         Some(Source::Stdin) => {
-            let reading = env.clone();
-            let bytes = env.blocking(move || read_whole(&reading, "-", STDIN_BYTES_MAX)).await?;
+            let bytes = keep_stdin(env).await?;
             Ok(Source::Memory(bytes.into()))
         }
         Some(Source::File(path)) => {
@@ -87,6 +86,29 @@ pub(super) async fn source(env: &Env, file: Option<&str>) -> Outcome<Source> {
             Ok(Source::Memory(text.into()))
         }
     }
+}
+
+/// All of standard input.
+async fn keep_stdin(env: &Env) -> Outcome<Vec<u8>> {
+    let progress = InputProgress::new(None, "reading");
+    let mut lines = Pieces::open(env, Source::Stdin, b"\n")?;
+    let mut kept = Vec::new();
+    let mut count = 0;
+    while let Some(line) = lines.next().await? {
+        count += 1;
+        kept.extend_from_slice(&line);
+        kept.push(b'\n');
+        progress.advance(count, lines.taken());
+        if kept.len() > STDIN_BYTES_MAX {
+            return Err(Failure::new(format!(
+                "standard input is longer than {}",
+                bytes(STDIN_BYTES_MAX as u64)
+            ))
+            .help("put it into a file: a file is read twice and may be of any size"));
+        }
+    }
+    progress.finish();
+    Ok(kept)
 }
 
 async fn create(client: &Client, topic: &str) -> client::Result<()> {

@@ -17,7 +17,7 @@ pub(crate) fn lines(node: &Node) -> [String; 6] {
     let option = if bootstrap == "127.0.0.1:9092" { String::new() } else { format!(" -b {bootstrap}") };
     [
         format!("Vltava {} serves   data: {}", env!("CARGO_PKG_VERSION"), node.place_text()),
-        format!("  bootstrap servers   {bootstrap}"),
+        format!("  bootstrap servers   {bootstrap}{}", elsewhere(node)),
         format!("  console             {console}"),
         format!("  durability          {}", durability(node)),
         format!("  try                 vltava topic create{option} hello"),
@@ -44,6 +44,18 @@ fn bootstrap(node: &Node) -> String {
         (Some(advertised), _) => advertised.to_string(),
         (None, Some((_, address))) => reachable(*address).to_string(),
         (None, None) => "none".to_owned(),
+    }
+}
+
+/// What other machines are to dial, where the node listens to them and no configuration says it.
+fn elsewhere(node: &Node) -> String {
+    let config = node.broker.config();
+    let is_told = config.client_listeners().first().is_some_and(|listener| listener.advertised.is_some());
+    match node.broker.addresses().first() {
+        Some((_, address)) if address.ip().is_unspecified() && !is_told => {
+            format!(" here; from other machines this one's name with port {}", address.port())
+        }
+        _ => String::new(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `vltava serve`: a broker with its storages, its metadata and its console in one process.
 
+mod advertised;
+mod conflicts;
 mod console;
 mod ephemeral;
 mod greeting;
@@ -14,6 +16,7 @@ use client::io_text;
 pub(crate) use node::Node;
 pub(crate) use place::{Place, Wanted};
 
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::signals::EndSignals;
 
@@ -25,16 +28,16 @@ const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) struct ServeArguments {
     /// Directory of metadata and records; made when it is not there, and counts more than the log.dirs of
     /// a file [default: ./vltava-data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", add = completion::directories())]
     data: Option<String>,
     /// Forget everything at the end: data in a temporary directory, metadata in memory
     #[arg(long, conflicts_with = "data")]
     memory: bool,
     /// Kafka's server.properties, read as it is
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", add = completion::files())]
     config: Option<String>,
     /// A configuration key, over what the file says; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", add = completion::broker_assignments())]
     set: Vec<String>,
     /// Start although there are keys that nobody knows
     #[arg(long)]
@@ -48,6 +51,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
     let wanted = if arguments.memory { Wanted::Memory } else { Wanted::Directory(arguments.data.clone()) };
     let place = Place::choose(&env, wanted)?;
     let config = load_config(&env, &arguments, &place)?;
+    for warning in advertised::warnings(&config) {
+        tracing::warn!("{warning}");
+    }
     let node = tokio::select! {
         node = Node::start(&env, config, place) => node?,
         signal = signals.next() => {
@@ -56,7 +62,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
         }
     };
     for line in greeting::lines(&node) {
-        eprintln!("{line}");
+        tell!("{line}");
     }
     let signal = signals.next().await;
     tracing::info!(signal, "ending");

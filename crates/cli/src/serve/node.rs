@@ -12,8 +12,8 @@ use broker::{Broker, BrokerParts, StartError};
 use metadata::{MemoryStore, MetadataStore, RaftStore};
 use storage::{Storage, StorageError, StorageOptions};
 
-use super::Place;
 use super::console::Shown;
+use super::{Place, conflicts};
 use crate::failure::{Failure, Outcome};
 
 /// A running node. [`Node::shutdown`] ends it so that the next start has nothing to recover.
@@ -31,6 +31,7 @@ pub(crate) struct Node {
 impl Node {
     /// Opens everything and serves. The console comes first, so that whoever asks hears of a long start.
     pub(crate) async fn start(env: &Env, config: BrokerConfig, place: Place) -> Outcome<Node> {
+        conflicts::refuse(env, &config).await?;
         let config = Arc::new(config);
         let metrics = Metrics::default();
         let place_text = place.text(&config);
@@ -167,7 +168,11 @@ fn start_failure(error: StartError) -> Failure {
         StartError::Bind(bind) if bind.source.kind() == std::io::ErrorKind::AddrInUse => failure.help(
             "another process listens there: stop it, or say --set listeners=PLAINTEXT://127.0.0.1:9192",
         ),
-        StartError::Bind(_) => failure.help("`listeners` names an address of this machine, or none at all"),
+        StartError::Bind(bind) if bind.source.kind() == std::io::ErrorKind::PermissionDenied => {
+            failure.help("ports below 1024 need a privilege: name another in `listeners`")
+        }
+        StartError::Bind(_) => failure
+            .help("name an address of this machine in `listeners`, or none, as in PLAINTEXT://:9092, for all of them"),
         _ => failure,
     }
 }

@@ -55,6 +55,13 @@ impl Place {
                 (ephemeral.path().to_owned(), Kind::Temporary(ephemeral))
             }
         };
+        let entries = env.disk.read_dir(&data);
+        if entries.is_err_and(|error| error.kind() == std::io::ErrorKind::NotADirectory) {
+            let message = format!("{} is a file, where a directory is to be", data.display());
+            return Err(
+                Failure::new(message).help("name a directory with `--data DIR`; it is made if need be")
+            );
+        }
         if env.disk.exists(&data.join(KAFKA_PROPERTIES)) {
             let message = format!("{} is a log directory of Apache Kafka", data.display());
             return Err(Failure::new(message).help("name an empty directory with `--data DIR`"));
@@ -200,6 +207,17 @@ mod tests {
         let place = Place::choose(&env, Wanted::Directory(None)).expect("chosen");
         let config = config(&place, &[("log.dirs", &format!("{},{}", dir("a"), dir("b")))]);
         assert_eq!(place.metadata_dir(&env, &config), Some(home.data.join("b/metadata")));
+    }
+
+    #[test]
+    fn a_file_is_no_data_directory() {
+        let env = Env::os();
+        let home = Place::choose(&env, Wanted::Temporary).expect("chosen");
+        let file = home.data.join("file");
+        env.disk.replace(&file, b"x").expect("a file");
+        let refused = Place::choose(&env, Wanted::Directory(Some(file.display().to_string())));
+        let text = refused.err().expect("it is refused").to_string();
+        assert!(text.contains("is a file") && text.contains("--data DIR"), "{text}");
     }
 
     #[test]

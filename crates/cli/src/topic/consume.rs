@@ -4,6 +4,7 @@ use clap::Args;
 use client::{Client, Consumer, ConsumerConfig, GroupConfig, Isolation, PartitionName};
 
 use super::{existing, no_such_partition};
+use crate::completion;
 use crate::failure::Outcome;
 use crate::moment::parse_start;
 use crate::output::Form;
@@ -14,17 +15,17 @@ use crate::record::{Format, unescape};
 #[derive(Args, Debug)]
 pub(crate) struct ConsumeArguments {
     /// Names of the topics
-    #[arg(required = true, value_name = "TOPIC")]
+    #[arg(required = true, value_name = "TOPIC", add = completion::topics())]
     topics: Vec<String>,
     /// Only these partitions; may be given several times
     #[arg(short, long = "partition", value_name = "NUMBER", conflicts_with = "group")]
     partitions: Vec<i32>,
     /// Where to begin: beginning, end, an offset, -N for N before the end, @TIME.
     /// In a group it counts where nothing is committed [default: beginning]
-    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true, add = completion::positions())]
     from: Option<String>,
     /// Read as a member of this group, and commit what was printed
-    #[arg(short, long)]
+    #[arg(short, long, add = completion::groups())]
     group: Option<String>,
     /// Stop after that many records
     #[arg(short = 'n', long = "count", value_name = "COUNT")]

@@ -8,6 +8,7 @@ use client::admin::NewTopic;
 use client::{Client, TopicMetadata, Topics};
 use serde_json::json;
 
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Form};
 
@@ -24,7 +25,8 @@ pub(crate) struct CreateArguments {
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(i16).range(1..))]
     replicas: Option<i16>,
     /// A config, as in retention.ms=3600000; may be given several times
-    #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = parse_config)]
+    #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = parse_config,
+          add = completion::topic_assignments())]
     configs: Vec<(String, String)>,
     /// Be content with topics that exist already
     #[arg(long)]
@@ -57,25 +59,29 @@ pub(crate) async fn run(client: &Client, arguments: &CreateArguments, form: Form
     let topics: Vec<_> = arguments.topics.iter().map(topic).collect();
     let results = client.create_topics(&topics, arguments.dry_run).await?;
     let mut created = Vec::new();
+    let mut new = Vec::new();
     let mut first_failure = None;
     for (name, result) in arguments.topics.iter().zip(results) {
         match result {
-            Ok(topic) => created.push(json!({
-                "topic": name,
-                "topic_id": topic.id.to_string(),
-                "partitions": topic.partitions,
-                "replicas": topic.replication_factor,
-                "created": !arguments.dry_run,
-            })),
+            Ok(topic) => {
+                new.push(name.clone());
+                created.push(json!({
+                    "topic": name,
+                    "topic_id": topic.id.to_string(),
+                    "partitions": topic.partitions,
+                    "replicas": topic.replication_factor,
+                    "created": !arguments.dry_run,
+                }));
+            }
             Err(error) if arguments.if_not_exists && error.code() == Some(ErrorCode::TopicAlreadyExists) => {
                 created.push(json!({ "topic": name, "created": false }));
             }
             Err(error) if first_failure.is_none() => first_failure = Some(Failure::from(error)),
-            Err(error) => eprintln!("{}", Failure::from(error)),
+            Err(error) => tell!("{}", Failure::from(error)),
         }
     }
     if !arguments.dry_run {
-        wait_for_leaders(client, &arguments.topics).await?;
+        wait_for_leaders(client, &new, arguments.partitions.unwrap_or(1)).await?;
     }
     match form {
         Form::Json => output::json(&created)?,
@@ -86,16 +92,16 @@ pub(crate) async fn run(client: &Client, arguments: &CreateArguments, form: Form
     first_failure.map_or(Ok(()), Err)
 }
 
-/// Waits until the broker asked knows the topics and their leaders, so that the next command can use them:
-/// brokers answer before the news has spread. Gives up quietly, because the topics are there.
-async fn wait_for_leaders(client: &Client, names: &[String]) -> Outcome {
+/// Waits until the broker asked knows that many partitions of each topic and their leaders, so that the next
+/// command can use them: brokers answer before the news has spread. Gives up quietly, because they are there.
+pub(super) async fn wait_for_leaders(client: &Client, names: &[String], partitions: i32) -> Outcome {
     let clock = client.env().clock.clone();
     let deadline = clock.now() + SPREAD_PATIENCE;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     loop {
         let metadata = client.metadata(Topics::Named(&names)).await?;
         let led = |topic: &TopicMetadata| {
-            !topic.partitions.is_empty()
+            i32::try_from(topic.partitions.len()).is_ok_and(|known| known >= partitions)
                 && topic.partitions.values().all(|partition| partition.leader.is_some())
         };
         let spread = names.iter().all(|name| metadata.topics.get(*name).is_some_and(led));

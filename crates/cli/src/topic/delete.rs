@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{existing, ranges, records};
 use crate::arguments::Consent;
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Align, Form, Table, count};
 
@@ -13,7 +14,7 @@ use crate::output::{self, Align, Form, Table, count};
 #[derive(Args, Debug)]
 pub(crate) struct DeleteArguments {
     /// Names of the topics
-    #[arg(required = true, value_name = "TOPIC")]
+    #[arg(required = true, value_name = "TOPIC", add = completion::topics())]
     topics: Vec<String>,
     #[command(flatten)]
     consent: Consent,
@@ -32,7 +33,7 @@ pub(crate) async fn run(client: &Client, arguments: &DeleteArguments, form: Form
         match result {
             Ok(()) => deleted.push(json!({ "topic": name, "deleted": true })),
             Err(error) if first_failure.is_none() => first_failure = Some(Failure::from(error)),
-            Err(error) => eprintln!("{}", Failure::from(error)),
+            Err(error) => tell!("{}", Failure::from(error)),
         }
     }
     match form {
@@ -80,6 +81,6 @@ async fn preview(
             table.print()?;
         }
     }
-    eprintln!("nothing was deleted: say --yes to delete these topics for good");
+    tell!("nothing was deleted: say --yes to delete these topics for good");
     Ok(())
 }

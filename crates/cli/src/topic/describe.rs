@@ -9,6 +9,7 @@ use client::{Client, PartitionMetadata, PartitionName, TopicMetadata};
 use serde_json::{Value, json};
 
 use super::{Range, existing, ranges, records, shown};
+use crate::completion;
 use crate::failure::Outcome;
 use crate::output::{self, Align, Form, Table, count};
 
@@ -16,7 +17,7 @@ use crate::output::{self, Align, Form, Table, count};
 #[derive(Args, Debug)]
 pub(crate) struct DescribeArguments {
     /// Names of the topics
-    #[arg(required = true, value_name = "TOPIC")]
+    #[arg(required = true, value_name = "TOPIC", add = completion::topics())]
     topics: Vec<String>,
 }
 

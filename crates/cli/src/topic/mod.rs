@@ -1,5 +1,6 @@
 //! `vltava topic …`: everything about topics.
 
+mod alter;
 mod config;
 mod consume;
 mod create;
@@ -10,8 +11,9 @@ mod offsets;
 mod produce;
 mod trim;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use base::error::ErrorCode;
 use base::ids::Offset;
 use clap::{Args, Subcommand};
 use client::admin::OffsetAt;
@@ -42,6 +44,8 @@ enum Verb {
     Describe(describe::DescribeArguments),
     /// Delete topics with all their records
     Delete(delete::DeleteArguments),
+    /// Add partitions
+    Alter(alter::AlterArguments),
     /// Show or change configs
     Config(config::ConfigArguments),
     /// Write records, one from each line of a file or of standard input
@@ -63,6 +67,7 @@ pub(crate) async fn run(arguments: TopicArguments) -> Outcome {
         Verb::List(arguments) => list::run(&client, &arguments, form).await,
         Verb::Describe(arguments) => describe::run(&client, &arguments, form).await,
         Verb::Delete(arguments) => delete::run(&client, &arguments, form).await,
+        Verb::Alter(arguments) => alter::run(&client, &arguments, form).await,
         Verb::Config(arguments) => config::run(&client, &arguments, form).await,
         Verb::Produce(verb) => {
             let timeout = arguments.bootstrap.delivery_timeout();
@@ -76,17 +81,42 @@ pub(crate) async fn run(arguments: TopicArguments) -> Outcome {
 
 /// The topics of these names, which must exist. Never creates any.
 pub(crate) async fn existing(client: &Client, names: &[String]) -> Outcome<BTreeMap<String, TopicMetadata>> {
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // One that is named twice is one all the same.
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.into_iter().collect();
     let mut metadata = client.metadata(Topics::Named(&names)).await?;
     let mut topics = BTreeMap::new();
     for name in names {
         let subject = || format!("topic `{name}`");
         let topic = metadata.topics.remove(name);
         let topic = topic.ok_or_else(|| ClientError::Missing { subject: subject() })?;
+        if topic.error == ErrorCode::UnknownTopicOrPartition {
+            return Err(no_such_topic(client, name).await);
+        }
         ClientError::check(topic.error.code(), None, subject)?;
         topics.insert(name.to_owned(), topic);
     }
     Ok(topics)
+}
+
+/// Names less alike than this are no help.
+const LEAST_LIKENESS: f64 = 0.6;
+
+/// A topic was named that does not exist: perhaps one that is called nearly so is meant.
+async fn no_such_topic(client: &Client, name: &str) -> Failure {
+    let names = client.metadata(Topics::All).await.map(|metadata| metadata.topics.into_keys());
+    let meant = names.map(|names| did_you_mean(name, names)).unwrap_or_default();
+    Failure::new(format!("topic `{name}` does not exist ({})", ErrorCode::UnknownTopicOrPartition.name()))
+        .help(format!("{meant}`vltava topic list` shows the topics there are"))
+}
+
+/// A question and a blank, if one of the names is nearly the one that does not exist.
+pub(crate) fn did_you_mean(name: &str, names: impl Iterator<Item = String>) -> String {
+    let scored = names.map(|other| (strsim::normalized_damerau_levenshtein(name, &other), other));
+    match scored.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((likeness, other)) if likeness >= LEAST_LIKENESS => format!("did you mean `{other}`? "),
+        _ => String::new(),
+    }
 }
 
 /// A partition was named that its topic does not have.
@@ -139,4 +169,17 @@ pub(crate) fn records(range: Range) -> Option<i64> {
 /// An offset, or a dash.
 pub(crate) fn shown(offset: Option<Offset>) -> String {
     offset.map_or_else(|| "–".to_owned(), |offset| offset.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_in_a_name_is_understood() {
+        let meant = |name| did_you_mean(name, ["orders", "payments"].map(str::to_owned).into_iter());
+        assert_eq!(meant("order"), "did you mean `orders`? ");
+        assert_eq!(meant("paymnets"), "did you mean `payments`? ");
+        assert_eq!(meant("clicks"), "");
+    }
 }

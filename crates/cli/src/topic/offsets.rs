@@ -8,6 +8,7 @@ use client::{Client, PartitionName, TopicMetadata};
 use serde_json::json;
 
 use super::{existing, offsets_at, ranges, records, shown};
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::moment::parse_moment;
 use crate::output::{self, Align, Form, Table, count, counted};
@@ -16,6 +17,7 @@ use crate::output::{self, Align, Form, Table, count, counted};
 #[derive(Args, Debug)]
 pub(crate) struct OffsetsArguments {
     /// Name of the topic
+    #[arg(add = completion::topics())]
     topic: String,
     /// Show the first offset at or after a time too: 2026-01-31T12:30, 15m (ago), ms since 1970
     #[arg(long, value_name = "TIME")]

@@ -10,9 +10,10 @@ use client::{Acks, Client, ProducerConfig};
 use serde_json::json;
 
 use super::existing;
+use crate::completion;
 use crate::failure::Outcome;
 use crate::input::{Pieces, Source};
-use crate::output::{self, Form, bytes, count, duration, rate};
+use crate::output::{self, Form, InputProgress, bytes, count, duration, rate};
 use crate::record::{KeyRule, parse_header, unescape};
 use crate::sending::{Sending, send_all};
 
@@ -20,9 +21,10 @@ use crate::sending::{Sending, send_all};
 #[derive(Args, Debug)]
 pub(crate) struct ProduceArguments {
     /// Name of the topic, which must exist
+    #[arg(add = completion::topics())]
     topic: String,
     /// The file to read; - is standard input
-    #[arg(default_value = "-")]
+    #[arg(default_value = "-", add = completion::files())]
     file: String,
     /// The partition; without it the key decides
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
@@ -43,7 +45,8 @@ pub(crate) struct ProduceArguments {
     #[arg(short = 'H', long = "header", value_name = "NAME=VALUE")]
     headers: Vec<String>,
     /// How to compress batches: none, gzip, snappy, lz4 or zstd
-    #[arg(short = 'z', long, value_name = "CODEC", default_value = "none", value_parser = Compression::from_str)]
+    #[arg(short = 'z', long, value_name = "CODEC", default_value = "none", value_parser = Compression::from_str,
+          add = completion::codecs())]
     compression: Compression,
     /// What to wait for: all copies in sync, the leader, or nothing
     #[arg(long, value_enum, default_value_t = AcksWord::All)]
@@ -101,25 +104,29 @@ pub(crate) async fn run(
     }
     let delimiter = unescape(&arguments.delimiter)?;
     existing(client, std::slice::from_ref(&arguments.topic)).await?;
-    if arguments.file == "-" && std::io::stdin().is_terminal() {
-        eprintln!("a record for each line; end with Ctrl-D");
-    }
-    let mut pieces = Pieces::open(client.env(), Source::from_argument(&arguments.file), &delimiter)?;
-    let progress = output::counting();
+    let source = Source::from_argument(&arguments.file);
+    let progress = if source == Source::Stdin && std::io::stdin().is_terminal() {
+        tell!("a record for each line; end with Ctrl-D");
+        // It would be drawn over what is being typed.
+        InputProgress::hidden()
+    } else {
+        InputProgress::new(source.size(client.env()), "producing")
+    };
+    let mut pieces = Pieces::open(client.env(), source.clone(), &delimiter)?;
     let sent = send_all(client, &mut pieces, &sending, &progress).await?;
-    progress.finish_and_clear();
+    progress.finish();
     match form {
         Form::Json => output::json(&json!({
             "topic": arguments.topic,
             "records": sent.records,
             "bytes": sent.bytes,
             "seconds": sent.took.as_secs_f64(),
-        })),
+        }))?,
         Form::Table => {
             let (records, size, took) = (count(sent.records), bytes(sent.bytes), duration(sent.took));
             let rate = rate(sent.records, sent.took);
-            eprintln!("{records} records ({size}) written to {} in {took}, {rate}", arguments.topic);
-            Ok(())
+            tell!("{records} records ({size}) written to {} in {took}, {rate}", arguments.topic);
         }
     }
+    sent.whole(&source)
 }

@@ -8,8 +8,9 @@ use client::admin::OffsetAt;
 use client::{Client, PartitionName};
 use serde_json::json;
 
-use super::{Range, existing, offsets_at, ranges, records, shown};
+use super::{Range, existing, no_such_partition, offsets_at, ranges, records, shown};
 use crate::arguments::Consent;
+use crate::completion;
 use crate::failure::{Failure, Outcome};
 use crate::moment::parse_moment;
 use crate::output::{self, Align, Form, Table, count};
@@ -19,12 +20,14 @@ use crate::output::{self, Align, Form, Table, count};
 #[command(group(ArgGroup::new("before").required(true).args(["before_offset", "before_time", "all"])))]
 pub(crate) struct TrimArguments {
     /// Name of the topic
+    #[arg(add = completion::topics())]
     topic: String,
     /// Only these partitions; may be given several times
     #[arg(short, long = "partition", value_name = "NUMBER")]
     partitions: Vec<i32>,
     /// Delete the records before this offset
-    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..),
+          allow_negative_numbers = true)]
     before_offset: Option<Offset>,
     /// Delete the records before this time: 2026-01-31T12:30, 7d (ago), ms since 1970
     #[arg(long, value_name = "TIME")]
@@ -43,7 +46,7 @@ pub(crate) async fn run(client: &Client, arguments: &TrimArguments, form: Form) 
     let plan = plan(client, arguments).await?;
     if !arguments.consent.yes {
         show(&plan, None, form)?;
-        eprintln!("nothing was deleted: say --yes to delete these records for good");
+        tell!("nothing was deleted: say --yes to delete these records for good");
         return Ok(());
     }
     let wanted: Vec<_> =
@@ -55,7 +58,7 @@ pub(crate) async fn run(client: &Client, arguments: &TrimArguments, form: Form) 
         match result {
             Ok(first) => drop(done.insert(partition, first)),
             Err(error) if first_failure.is_none() => first_failure = Some(Failure::from(error)),
-            Err(error) => eprintln!("{}", Failure::from(error)),
+            Err(error) => tell!("{}", Failure::from(error)),
         }
     }
     show(&plan, Some(&done), form)?;
@@ -67,7 +70,7 @@ async fn plan(client: &Client, arguments: &TrimArguments) -> Outcome<Plan> {
     let mut ranges = ranges(client, &topics).await?;
     for wanted in &arguments.partitions {
         if !ranges.contains_key(&PartitionName::new(arguments.topic.as_str(), *wanted)) {
-            return Err(Failure::new(format!("topic {} has no partition {wanted}", arguments.topic)));
+            return Err(no_such_partition(&arguments.topic, *wanted));
         }
     }
     if !arguments.partitions.is_empty() {

@@ -9,9 +9,11 @@
     reason = "these tests stand outside of the process they look at"
 )]
 
+mod beside;
 mod bystander;
 mod churn;
 mod compaction;
+mod completion;
 mod hostile;
 mod idle;
 mod inspect;
@@ -21,6 +23,7 @@ mod load;
 mod memory;
 mod partitions;
 mod retries;
+mod rudeness;
 mod segments;
 mod server;
 mod start;

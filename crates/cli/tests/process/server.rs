@@ -72,6 +72,11 @@ impl Home {
         self.dir.join("log")
     }
 
+    /// The data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// A client that goes on trying while the server is away.
     pub(crate) async fn client(&self) -> Client {
         let config = ClientConfig { retry_for: PATIENCE, ..ClientConfig::new([self.address()]) };
@@ -83,7 +88,7 @@ impl Home {
         let log =
             File::options().create(true).append(true).open(self.log_path()).expect("a file for the log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
-        command.arg("serve").arg("--data").arg(self.dir.join("data"));
+        command.arg("serve").arg("--data").arg(self.data());
         command.args(["--set", &format!("listeners=PLAINTEXT://{}", self.address)]);
         command.args(["--set", "vltava.http.listener=127.0.0.1:0"]);
         command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
@@ -164,6 +169,11 @@ impl Server<'_> {
             assert!(self.began.elapsed() < PATIENCE, "no listener after {PATIENCE:?}");
             sleep(Duration::from_millis(1));
         }
+    }
+
+    /// The number of the process.
+    pub(crate) fn number(&self) -> u32 {
+        self.child.id()
     }
 
     /// Time since the process was started.
@@ -270,7 +280,7 @@ pub(crate) fn megabytes(bytes: u64) -> f64 {
 }
 
 /// An address of this machine where nobody listens.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let random = SimRandom::new(Env::os().random.next_u64());
     let candidates = std::iter::repeat_with(|| PORTS.start + random.below(PORTS.end - PORTS.start));
     let mut addresses = candidates.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16)));

@@ -115,13 +115,26 @@ impl Client {
             timeout_ms: CHANGE_WAIT_MS,
             validate_only,
         };
-        let answer = self.call_controller(&request, CHANGE_WAIT).await?;
-        let response: CreatePartitionsResponse = answer.read()?;
-        let subject = || format!("topic `{topic}`");
-        let row = response.results.iter().find(|row| row.name == topic);
-        let row = row.ok_or_else(|| ClientError::Missing { subject: subject() })?;
-        self.forget_topic(topic);
-        ClientError::check(row.error_code, row.error_message.as_deref(), subject)
+        let mut backoff = self.backoff();
+        loop {
+            let error = match self.call_controller(&request, CHANGE_WAIT).await {
+                Ok(answer) => {
+                    let response: CreatePartitionsResponse = answer.read()?;
+                    let subject = || format!("topic `{topic}`");
+                    let row = response.results.iter().find(|row| row.name == topic);
+                    let row = row.ok_or_else(|| ClientError::Missing { subject: subject() })?;
+                    let result = ClientError::check(row.error_code, row.error_message.as_deref(), subject);
+                    self.forget_topic(topic);
+                    match self.moved_controller(std::slice::from_ref(&result)).await? {
+                        Some(error) => error,
+                        None => return result,
+                    }
+                }
+                Err(error) if error.retriable() && !error.outcome_unknown() => error,
+                Err(error) => return Err(error),
+            };
+            backoff.pause(error).await?;
+        }
     }
 
     /// The error to try again for, if the broker asked is not the one that takes changes.
