@@ -16,6 +16,7 @@ mod session;
 mod status;
 mod strays;
 mod topics;
+mod turns;
 
 pub use broker::{Broker, BrokerParts, StartError};
 pub use dispatch::compat_markdown;

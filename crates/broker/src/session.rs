@@ -13,6 +13,8 @@
 //!
 //! What it does not do: read records, or know which topics exist.
 
+mod asked;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +24,13 @@ use base::error::ErrorCode;
 use base::ids::{Offset, TopicId, Uuid};
 use base::metrics::NodeMetrics;
 use parking_lot::Mutex;
-use wire::message::fetch_request::{FetchTopic, ForgottenTopic};
+use wire::message::fetch_request::ForgottenTopic;
 use wire::message::fetch_response::PartitionData;
 use wire::message::{FetchRequest, FetchResponse, FetchableTopicResponse};
+
+use crate::turns::Turns;
+
+use asked::{partitions_asked, topic_key};
 
 /// From this version on a Fetch names topics by id.
 const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
@@ -168,10 +174,8 @@ impl FetchSessions {
         asked: Vec<FetchPartition>,
     ) -> Result<FetchRound, ErrorCode> {
         let now = self.env.clock.now();
-        let mut cache = self.cache.lock();
-        let others = cache.partitions;
-        let entry = cache.sessions.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-        let handle = entry.session.clone();
+        // The sessions of others are not held up by what may be many changes to this one.
+        let (handle, others) = self.cache.lock().find(request.session_id)?;
         let mut session = handle.lock();
         if session.epoch != request.session_epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
@@ -179,21 +183,19 @@ impl FetchSessions {
         if session.by_topic_id != by_topic_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        if others - entry.partitions + session.order.len() + asked.len() > PARTITIONS_MAX {
-            cache.remove(request.session_id);
+        if others + session.order.len() + asked.len() > PARTITIONS_MAX {
+            self.cache.lock().remove(request.session_id);
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
         session.change(&asked, &request.forgotten_topics_data);
-        entry.used_at = now;
-        let before = std::mem::replace(&mut entry.partitions, session.order.len());
-        cache.partitions = cache.partitions - before + session.order.len();
         if session.order.is_empty() {
-            cache.remove(request.session_id);
+            self.cache.lock().remove(request.session_id);
             return Ok(FetchRound { partitions: asked, kind: Kind::Sessionless });
         }
         session.epoch = next_epoch(session.epoch);
-        let partitions = session.order.values().map(|cached| cached.request.clone()).collect();
+        let partitions: Vec<_> = session.order.values().map(|cached| cached.request.clone()).collect();
         let epoch = session.epoch;
+        self.cache.lock().used(request.session_id, now, partitions.len());
         drop(session);
         Ok(FetchRound { partitions, kind: Kind::Incremental { session: handle, epoch } })
     }
@@ -207,7 +209,7 @@ impl FetchRound {
 
     /// Makes the answer from the results for [`FetchRound::partitions`], in the same order. The index of each result
     /// is set here.
-    pub(crate) fn finish(
+    pub(crate) async fn finish(
         self,
         sessions: &FetchSessions,
         mut results: Vec<PartitionData>,
@@ -218,36 +220,68 @@ impl FetchRound {
         }
         let answered = self.partitions.into_iter().zip(results);
         match self.kind {
-            Kind::Sessionless => response(0, answered),
+            Kind::Sessionless => response(0, answered).await,
             Kind::Full { by_topic_id } => {
                 let answered: Vec<_> = answered.collect();
-                let id = sessions.create(by_topic_id, &answered);
-                response(id, answered)
+                let id = sessions.create(by_topic_id, &answered).await;
+                response(id, answered).await
             }
-            Kind::Incremental { session, epoch } => {
-                let mut session = session.lock();
-                if session.epoch != epoch {
-                    // Another request of the session came in between: this one was sent twice.
-                    return FetchResponse {
-                        error_code: ErrorCode::InvalidFetchSessionEpoch.code(),
-                        session_id: session.id,
-                        ..FetchResponse::default()
-                    };
-                }
-                let news: Vec<_> =
-                    answered.filter(|(partition, result)| session.is_news(partition, result)).collect();
-                response(session.id, news)
-            }
+            Kind::Incremental { session, epoch } => match news(&session, epoch, answered) {
+                Ok((id, news)) => response(id, news).await,
+                Err(refused) => refused,
+            },
         }
     }
 }
 
+/// The id of a session, and what of the answer its client must be told.
+///
+/// # Errors
+/// The whole answer, if another request of the session came in between: this one was sent twice.
+fn news(
+    session: &Mutex<Session>,
+    epoch: i32,
+    answered: impl Iterator<Item = (FetchPartition, PartitionData)>,
+) -> Result<(i32, Vec<(FetchPartition, PartitionData)>), FetchResponse<'static>> {
+    let mut session = session.lock();
+    if session.epoch != epoch {
+        return Err(FetchResponse {
+            error_code: ErrorCode::InvalidFetchSessionEpoch.code(),
+            session_id: session.id,
+            ..FetchResponse::default()
+        });
+    }
+    let news = answered.filter(|(partition, result)| session.is_news(partition, result)).collect();
+    Ok((session.id, news))
+}
+
 impl FetchSessions {
     /// Opens a session if there is room for it. Returns its id, or 0.
-    fn create(&self, by_topic_id: bool, answered: &[(FetchPartition, PartitionData)]) -> i32 {
+    async fn create(&self, by_topic_id: bool, answered: &[(FetchPartition, PartitionData)]) -> i32 {
         let now = self.env.clock.now();
+        if !self.cache.lock().make_room(answered.len(), now) {
+            return 0;
+        }
+        let mut session = Session {
+            id: 0,
+            epoch: next_epoch(INITIAL_EPOCH),
+            by_topic_id,
+            places: HashMap::with_capacity(answered.len()),
+            order: BTreeMap::new(),
+            next_place: 0,
+        };
+        let mut turns = Turns::default();
+        for (partition, result) in answered {
+            turns.done(1).await;
+            session.add(Cached {
+                request: partition.clone(),
+                high_watermark: result.high_watermark,
+                log_start_offset: result.log_start_offset,
+            });
+        }
+        let partitions = session.order.len();
         let mut cache = self.cache.lock();
-        if cache.partitions + answered.len() > PARTITIONS_MAX || !cache.make_room(answered.len(), now) {
+        if !cache.make_room(partitions, now) {
             return 0;
         }
         let id = loop {
@@ -256,22 +290,7 @@ impl FetchSessions {
                 break id;
             }
         };
-        let mut session = Session {
-            id,
-            epoch: next_epoch(INITIAL_EPOCH),
-            by_topic_id,
-            places: HashMap::with_capacity(answered.len()),
-            order: BTreeMap::new(),
-            next_place: 0,
-        };
-        for (partition, result) in answered {
-            session.add(Cached {
-                request: partition.clone(),
-                high_watermark: result.high_watermark,
-                log_start_offset: result.log_start_offset,
-            });
-        }
-        let partitions = session.order.len();
+        session.id = id;
         cache.partitions += partitions;
         let session = Arc::new(Mutex::new(session));
         cache.sessions.insert(id, Entry { session, created_at: now, used_at: now, partitions });
@@ -281,6 +300,21 @@ impl FetchSessions {
 }
 
 impl Cache {
+    /// A session, and how many partitions all others hold.
+    fn find(&self, id: i32) -> Result<(Arc<Mutex<Session>>, usize), ErrorCode> {
+        let entry = self.sessions.get(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        Ok((entry.session.clone(), self.partitions - entry.partitions))
+    }
+
+    /// Notes that a session was used, and what it holds after that, if it is still there.
+    fn used(&mut self, id: i32, now: Duration, partitions: usize) {
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            entry.used_at = now;
+            let before = std::mem::replace(&mut entry.partitions, partitions);
+            self.partitions = self.partitions - before + partitions;
+        }
+    }
+
     fn remove(&mut self, id: i32) {
         if let Some(entry) = self.sessions.remove(&id) {
             self.partitions -= entry.partitions;
@@ -291,6 +325,9 @@ impl Cache {
     /// True if a session of `partitions` partitions may be added, for which another one may have to go: one that
     /// nobody uses, or else the smallest of those that are not young, if it is smaller than the new one.
     fn make_room(&mut self, partitions: usize, now: Duration) -> bool {
+        if self.partitions + partitions > PARTITIONS_MAX {
+            return false;
+        }
         if self.sessions.len() < self.slots {
             return true;
         }
@@ -366,46 +403,16 @@ fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
 
-fn topic_key(name: &str, id: Uuid, by_topic_id: bool) -> TopicKey {
-    if by_topic_id { TopicKey::Id(id) } else { TopicKey::Name(Arc::from(name)) }
-}
-
-/// The partitions a request names, each once: a later mention takes the place of an earlier one.
-fn partitions_asked(topics: &[FetchTopic<'_>], by_topic_id: bool) -> Vec<FetchPartition> {
-    let count = topics.iter().map(|topic| topic.partitions.len()).sum();
-    let mut asked: Vec<FetchPartition> = Vec::with_capacity(count);
-    let mut places = HashMap::with_capacity(count);
-    for topic in topics {
-        let key = topic_key(&topic.topic, topic.topic_id, by_topic_id);
-        for wanted in &topic.partitions {
-            let partition = FetchPartition {
-                topic: key.clone(),
-                partition: wanted.partition,
-                fetch_offset: wanted.fetch_offset,
-                max_bytes: wanted.partition_max_bytes,
-                current_leader_epoch: wanted.current_leader_epoch,
-                last_fetched_epoch: wanted.last_fetched_epoch,
-            };
-            match places.entry((key.clone(), wanted.partition)) {
-                std::collections::hash_map::Entry::Vacant(place) => {
-                    place.insert(asked.len());
-                    asked.push(partition);
-                }
-                std::collections::hash_map::Entry::Occupied(place) => asked[*place.get()] = partition,
-            }
-        }
-    }
-    asked
-}
-
 /// Puts results into an answer; neighbours of one topic share its entry.
-fn response(
+async fn response(
     session_id: i32,
     results: impl IntoIterator<Item = (FetchPartition, PartitionData)>,
 ) -> FetchResponse<'static> {
     let mut responses: Vec<FetchableTopicResponse<'static>> = Vec::new();
     let mut last = None;
+    let mut turns = Turns::default();
     for (partition, result) in results {
+        turns.done(1).await;
         if last.as_ref() != Some(&partition.topic) {
             let (topic, topic_id) = match &partition.topic {
                 TopicKey::Name(name) => (name.to_string(), Uuid::ZERO),

@@ -12,6 +12,7 @@ use metadata::{Command, CommandResult, NewTopic, Placement, Refusal, check_name}
 use replication::StorageState;
 
 use crate::broker::Broker;
+use crate::turns::Turns;
 
 /// The name under which Kafka keeps its metadata, which it lets nobody take.
 pub(crate) const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -56,7 +57,12 @@ impl Broker {
         validate_only: bool,
     ) -> Vec<Result<CreatedTopic, Refused>> {
         let mut budget = PARTITIONS_PER_REQUEST_MAX;
-        let checked: Vec<_> = specs.into_iter().map(|spec| self.check_topic(spec, &mut budget)).collect();
+        let mut turns = Turns::default();
+        let mut checked = Vec::with_capacity(specs.len());
+        for spec in specs {
+            checked.push(self.check_topic(spec, &mut budget));
+            turns.done(1).await;
+        }
         if validate_only {
             return checked.into_iter().map(|topic| topic.map(|topic| created(&topic, true))).collect();
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use base::error::ErrorCode;
 
 use crate::answer::{DescribedGroup, DescribedMember, ListedGroup};
-use crate::group::{Group, GroupState, Member};
+use crate::group::{Group, GroupState};
+use crate::member::Member;
 use crate::request::ListGroupsRequest;
 
 /// State shown for a group that does not exist.

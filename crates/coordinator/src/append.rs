@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::answer::Answer;
 use crate::group::Group;
+use crate::memory::Share;
 use crate::request::{Protocol, Token};
 
 /// Number of an append, rising in the order in which the records must stand in the log.
@@ -25,6 +26,16 @@ pub struct KeyValue {
     pub key: Bytes,
     /// Value, in Kafka's format.
     pub value: Option<Bytes>,
+}
+
+/// A record without its key and value, bytes.
+const RECORD_BYTES: usize = 128;
+
+impl KeyValue {
+    /// What it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        RECORD_BYTES + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// An offset's place: topic and partition within a group.
@@ -43,6 +54,8 @@ pub(crate) struct PendingAppend {
     pub(crate) outcome: Outcome,
     /// The caller has reported a time-out.
     pub(crate) timed_out: bool,
+    /// Counts the records as long as their outcome is not known.
+    pub(crate) share: Share,
 }
 
 /// What follows once an append is decided.
@@ -52,7 +65,7 @@ pub(crate) enum Outcome {
     #[default]
     Plain,
     /// The leader's assignment: the group becomes stable.
-    Assignment(BTreeMap<Arc<str>, Bytes>),
+    Assignment(Assignment),
     /// A static member has come back under another member id.
     StaticMember(Box<StaticMemberChange>),
     /// A part of the deletion of a group; on failure the group comes back.
@@ -62,6 +75,15 @@ pub(crate) enum Outcome {
         /// The group, in the last part.
         group: Option<Box<Group>>,
     },
+}
+
+/// What the leader has assigned, until the members have it.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    /// By member id.
+    pub(crate) by_member: BTreeMap<Arc<str>, Bytes>,
+    /// What it holds, and what the assignments before it did.
+    pub(crate) share: Share,
 }
 
 /// How to answer a static member that came back, and how to undo it.
@@ -74,6 +96,8 @@ pub(crate) struct StaticMemberChange {
     pub(crate) leader_before: String,
     pub(crate) may_skip_assignment: bool,
     pub(crate) old_protocols: Vec<Protocol>,
+    /// Counts the old protocols as long as they are kept.
+    pub(crate) _share: Share,
     pub(crate) old_session_timeout_ms: i32,
     pub(crate) old_rebalance_timeout_ms: i32,
     pub(crate) old_client_id: String,

@@ -27,10 +27,17 @@ pub struct GroupConfig {
     /// The most member ids one group hands out to members that have not joined yet (KIP-394).
     /// Beyond it a client is told to come back later.
     pub max_pending_members: usize,
+    /// `vltava.group.memory.max.bytes`: the most bytes that the members of all groups of a broker hold together, as
+    /// much again the groups themselves, and as much again (and one request) records on their way to the log. Beyond it
+    /// clients are told to come back later, but for members that ask for no more than they have. What the log tells is
+    /// taken in whatever the bound.
+    pub max_memory_bytes: usize,
     /// The most groups one shard keeps. Beyond it new groups are refused until some expire.
     pub max_groups: usize,
     /// The most bytes of protocol names and metadata one member may bring.
     pub max_member_metadata_bytes: usize,
+    /// The most protocols one member may bring; clients have two or three.
+    pub max_member_protocols: usize,
     /// Deletions of many offsets are written in several appends of at most about this many bytes,
     /// so that each fits into one batch of the offsets topic.
     pub max_tombstone_bytes_per_append: usize,
@@ -48,8 +55,10 @@ impl Default for GroupConfig {
             offsets_retention_check_interval_ms: 10 * 60_000,
             new_member_join_timeout_ms: 5 * 60_000,
             max_pending_members: 10_000,
+            max_memory_bytes: 256 << 20,
             max_groups: 1_000_000,
             max_member_metadata_bytes: 4 << 20,
+            max_member_protocols: 100,
             max_tombstone_bytes_per_append: 256 << 10,
         }
     }

@@ -5,9 +5,9 @@
 use wire::Reader;
 use wire::message::ConsumerProtocolSubscription;
 
-/// The topics a subscription names; `None` if it is malformed.
-pub(crate) fn subscribed_topics(metadata: &[u8]) -> Option<Vec<String>> {
-    let mut reader = Reader::new(metadata);
+/// The topics a subscription names; `None` if it is malformed or names more than `max_topics`.
+pub(crate) fn subscribed_topics(metadata: &[u8], max_topics: usize) -> Option<Vec<String>> {
+    let mut reader = Reader::new(metadata).with_elements_max(max_topics);
     let version = reader.i16().ok()?;
     if version < 0 {
         return None;

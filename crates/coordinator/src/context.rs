@@ -9,7 +9,9 @@ use base::ids::TimestampMs;
 use crate::answer::Answer;
 use crate::append::{AppendId, KeyValue, PendingAppend};
 use crate::config::GroupConfig;
-use crate::group::{Group, Member};
+use crate::group::Group;
+use crate::member::{Member, PendingMember};
+use crate::memory::{self, GroupMemory};
 use crate::request::Token;
 use crate::timer::{Timer, TimerKey, TimerKind, Timers};
 
@@ -50,6 +52,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: GroupConfig,
+    pub(crate) memory: GroupMemory,
     pub(crate) now_ms: TimestampMs,
     pub(crate) timers: Timers,
     pub(crate) appends: BTreeMap<AppendId, PendingAppend>,
@@ -59,9 +62,10 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(config: GroupConfig) -> Context {
+    pub(crate) fn new(config: GroupConfig, memory: GroupMemory) -> Context {
         Context {
             config,
+            memory,
             now_ms: 0,
             timers: Timers::default(),
             appends: BTreeMap::new(),
@@ -80,7 +84,15 @@ impl Context {
         AppendId(self.last_append.0 + 1)
     }
 
-    pub(crate) fn append(&mut self, records: Vec<KeyValue>, pending: PendingAppend) -> AppendId {
+    /// True unless so much is on its way to the log that clients should wait with more. Whatever follows from what was
+    /// taken in already is appended all the same.
+    pub(crate) fn may_append(&self) -> bool {
+        self.memory.record_bytes() < self.config.max_memory_bytes
+    }
+
+    pub(crate) fn append(&mut self, records: Vec<KeyValue>, mut pending: PendingAppend) -> AppendId {
+        pending.share = self.memory.records.share();
+        pending.share.set(records.iter().map(KeyValue::bytes).sum());
         let id = self.next_append();
         self.last_append = id;
         self.appends.insert(id, pending);
@@ -101,12 +113,31 @@ impl Context {
         self.timers.schedule(&mut member.session, self.now_ms.saturating_add(timeout_ms.into()), key);
     }
 
-    /// Lets an id that was handed out wait for its client.
-    pub(crate) fn start_pending_session(&mut self, group: &mut Group, id: Arc<str>, timeout_ms: i32) {
-        let mut timer = Timer::default();
+    /// Lets an id that was handed out wait for its client. False, and nothing happens, if there is no room for it.
+    pub(crate) fn start_pending_session(&mut self, group: &mut Group, id: Arc<str>, timeout_ms: i32) -> bool {
+        let mut share = self.memory.members.share();
+        if !share.try_set(memory::pending_member_bytes(&id), self.config.max_memory_bytes) {
+            return false;
+        }
+        let mut session = Timer::default();
         let key = || TimerKey { group: group.id.clone(), kind: TimerKind::Member(id.clone()) };
-        self.timers.schedule(&mut timer, self.now_ms.saturating_add(timeout_ms.into()), key);
-        group.pending_members.insert(id, timer);
+        self.timers.schedule(&mut session, self.now_ms.saturating_add(timeout_ms.into()), key);
+        group.pending_members.insert(id, PendingMember { session, _share: share });
+        true
+    }
+
+    /// An empty group, whatever room there is: the log tells of it already.
+    pub(crate) fn known_group(&self, id: Arc<str>, state_since_ms: Option<TimestampMs>) -> Group {
+        let mut share = self.memory.groups.share();
+        share.set(memory::group_bytes(&id));
+        Group::new(id, state_since_ms, share)
+    }
+
+    /// A group that did not exist before; `None` if there is no room for it.
+    pub(crate) fn new_group(&self, id: Arc<str>) -> Option<Group> {
+        let mut share = self.memory.groups.share();
+        let fits = share.try_set(memory::group_bytes(&id), self.config.max_memory_bytes);
+        fits.then(|| Group::new(id, Some(self.now_ms), share))
     }
 
     /// Sets the end of the join phase.

@@ -3,7 +3,7 @@
 //! Invariants, which the methods keep and [`Group::check`] states:
 //! - a group with members has a leader, and it is one of them; a group without members has none;
 //! - every instance id leads to the member that bears it;
-//! - `protocol_counts` and `awaiting_join` agree with the members;
+//! - `protocol_counts` and `parked_joins` agree with the members;
 //! - `Empty` means no members; `CompletingRebalance` and `Stable` mean some.
 //!
 //! What it does not do: answer anyone, write records, or look at the clock.
@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use base::error::ErrorCode;
 use base::ids::TimestampMs;
-use bytes::Bytes;
 
 use crate::append::AppendId;
 use crate::consumer_protocol;
+use crate::member::{Member, PendingMember};
+use crate::memory::{self, Share};
 use crate::request::{Protocol, Token};
 use crate::timer::Timer;
 
@@ -45,46 +46,6 @@ impl GroupState {
     }
 }
 
-/// One member of a group.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) id: Arc<str>,
-    pub(crate) instance_id: Option<Arc<str>>,
-    pub(crate) client_id: String,
-    pub(crate) client_host: String,
-    pub(crate) session_timeout_ms: i32,
-    pub(crate) rebalance_timeout_ms: i32,
-    pub(crate) protocols: Vec<Protocol>,
-    pub(crate) assignment: Bytes,
-    /// Order of arrival; the longest-standing member is the next leader.
-    pub(crate) arrival: u64,
-    /// It does not know its id yet, so it cannot send heartbeats.
-    pub(crate) is_new: bool,
-    /// JoinGroup that waits for the join phase to end.
-    pub(crate) parked_join: Option<Token>,
-    /// SyncGroup that waits for the assignment.
-    pub(crate) parked_sync: Option<Token>,
-    pub(crate) session: Timer,
-}
-
-impl Member {
-    /// True for a member with an instance id (KIP-345).
-    pub(crate) fn is_static(&self) -> bool {
-        self.instance_id.is_some()
-    }
-
-    /// Its metadata under a protocol; empty if it does not support it.
-    pub(crate) fn metadata(&self, protocol_name: Option<&str>) -> Bytes {
-        let found = self.protocols.iter().find(|protocol| Some(protocol.name.as_str()) == protocol_name);
-        found.map(|protocol| protocol.metadata.clone()).unwrap_or_default()
-    }
-
-    /// A member that waits in a rebalance proves its life by that, once it knows its id.
-    pub(crate) fn is_waiting_alive(&self) -> bool {
-        !self.is_new && (self.parked_join.is_some() || self.parked_sync.is_some())
-    }
-}
-
 /// What is left of the delay before the first rebalance of an empty group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InitialDelay {
@@ -93,7 +54,7 @@ pub(crate) struct InitialDelay {
 }
 
 /// A classic group.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) id: Arc<str>,
     pub(crate) state: GroupState,
@@ -107,7 +68,7 @@ pub(crate) struct Group {
     /// Member ids by instance id.
     pub(crate) static_members: BTreeMap<Arc<str>, Arc<str>>,
     /// Ids handed out to clients that have not come back with them yet.
-    pub(crate) pending_members: BTreeMap<Arc<str>, Timer>,
+    pub(crate) pending_members: BTreeMap<Arc<str>, PendingMember>,
     /// Members of this generation that have not asked for their assignment yet.
     pub(crate) pending_sync: BTreeSet<Arc<str>>,
     /// In the first rebalance after `Empty`: how long it still waits.
@@ -116,21 +77,27 @@ pub(crate) struct Group {
     pub(crate) member_came: bool,
     /// Topics the members read, if they tell by the consumer protocol.
     pub(crate) subscribed_topics: Option<BTreeSet<String>>,
+    /// What the group itself holds, and its set of topics.
+    share: Share,
     /// The append that carries the assignment of this generation.
     pub(crate) assignment_append: Option<AppendId>,
     pub(crate) join_timer: Timer,
     pub(crate) sync_timer: Timer,
     protocol_counts: BTreeMap<String, usize>,
-    awaiting_join: usize,
+    /// Members whose JoinGroup is parked, by its token.
+    parked_joins: BTreeMap<Token, Arc<str>>,
     next_arrival: u64,
 }
+
+/// The most topics the coordinator keeps in mind for a group; one that reads more counts as subscribed to every topic.
+const MAX_SUBSCRIBED_TOPICS: usize = 100_000;
 
 /// The protocol type of consumers, whose metadata the coordinator can read.
 const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 
 impl Group {
-    /// An empty group.
-    pub(crate) fn new(id: Arc<str>, state_since_ms: Option<TimestampMs>) -> Group {
+    /// An empty group, counted by `share`.
+    pub(crate) fn new(id: Arc<str>, state_since_ms: Option<TimestampMs>, share: Share) -> Group {
         Group {
             id,
             state: GroupState::Empty,
@@ -146,11 +113,12 @@ impl Group {
             initial_delay: None,
             member_came: false,
             subscribed_topics: None,
+            share,
             assignment_append: None,
             join_timer: Timer::default(),
             sync_timer: Timer::default(),
             protocol_counts: BTreeMap::new(),
-            awaiting_join: 0,
+            parked_joins: BTreeMap::new(),
             next_arrival: 0,
         }
     }
@@ -177,6 +145,19 @@ impl Group {
         self.pending_members.clear();
         self.join_timer = Timer::default();
         self.sync_timer = Timer::default();
+    }
+
+    /// Makes a group whose only members went before they ever had an answer what it was before they came, so that
+    /// no record need be written of it. False, and nothing happens, if it has had a generation or has members.
+    pub(crate) fn forget_beginning(&mut self, now_ms: TimestampMs) -> bool {
+        if self.generation > 0 || !self.members.is_empty() {
+            return false;
+        }
+        self.transition(GroupState::Empty, now_ms);
+        self.protocol_type = None;
+        self.initial_delay = None;
+        self.join_timer.cancel();
+        true
     }
 
     /// True if the members speak the consumer protocol.
@@ -211,7 +192,7 @@ impl Group {
             self.static_members.insert(instance_id.clone(), member.id.clone());
         }
         self.leader.get_or_insert_with(|| member.id.clone());
-        self.awaiting_join += usize::from(member.parked_join.is_some());
+        self.parked_joins.extend(member.parked_join.map(|token| (token, member.id.clone())));
         self.count_protocols(&member.protocols, 1);
         self.members.insert(member.id.clone(), member);
     }
@@ -221,7 +202,7 @@ impl Group {
         self.pending_sync.remove(id);
         let member = self.members.remove(id)?;
         self.count_protocols(&member.protocols, -1);
-        self.awaiting_join -= usize::from(member.parked_join.is_some());
+        member.parked_join.map(|token| self.parked_joins.remove(&token));
         if let Some(instance_id) = &member.instance_id {
             self.static_members.remove(instance_id);
         }
@@ -244,6 +225,7 @@ impl Group {
             self.pending_sync.insert(new_id.clone());
         }
         member.id = new_id.clone();
+        member.share.set(member.bytes());
         member.session = Timer::default();
         self.members.insert(new_id, member);
         true
@@ -273,26 +255,31 @@ impl Group {
         let displaced = self.take_join(id);
         if let Some(member) = self.members.get_mut(id) {
             member.parked_join = Some(token);
-            self.awaiting_join += 1;
+            self.parked_joins.insert(token, member.id.clone());
         }
         displaced
     }
 
     /// Takes a parked JoinGroup to answer it.
     pub(crate) fn take_join(&mut self, id: &str) -> Option<Token> {
-        let token = self.members.get_mut(id)?.parked_join.take();
-        self.awaiting_join -= usize::from(token.is_some());
-        token
+        let token = self.members.get_mut(id)?.parked_join.take()?;
+        self.parked_joins.remove(&token);
+        Some(token)
+    }
+
+    /// The member whose JoinGroup is parked under this token.
+    pub(crate) fn joining(&self, token: Token) -> Option<&Member> {
+        self.members.get(self.parked_joins.get(&token)?)
     }
 
     /// How many members have come back in this rebalance.
     pub(crate) fn awaiting_join(&self) -> usize {
-        self.awaiting_join
+        self.parked_joins.len()
     }
 
     /// True if nobody is waited for any more.
     pub(crate) fn all_joined(&self) -> bool {
-        self.awaiting_join == self.members.len() && self.pending_members.is_empty()
+        self.awaiting_join() == self.members.len() && self.pending_members.is_empty()
     }
 
     fn longest_standing(&self, wanted: impl Fn(&Member) -> bool) -> Option<Arc<str>> {
@@ -347,7 +334,7 @@ impl Group {
     }
 
     /// Begins the next generation: fixes the protocol, or empties the group.
-    pub(crate) fn start_generation(&mut self, now_ms: TimestampMs) {
+    pub(crate) fn start_generation(&mut self, now_ms: TimestampMs, max_memory_bytes: usize) {
         // The number cannot run out in practice; a record from elsewhere may still hold the last one.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         self.pending_sync.clear();
@@ -361,11 +348,25 @@ impl Group {
             GroupState::CompletingRebalance
         };
         self.transition(state, now_ms);
-        self.subscribed_topics = self.read_subscribed_topics();
+        self.read_subscribed_topics(max_memory_bytes);
     }
 
-    /// What the members read: known for the consumer protocol alone, and only if every member's metadata is well formed.
-    pub(crate) fn read_subscribed_topics(&self) -> Option<BTreeSet<String>> {
+    /// Finds out what the members read: known for the consumer protocol alone, and only if every member's metadata is
+    /// well formed and there is room for the topics, which in a set take many times what they take on the wire.
+    pub(crate) fn read_subscribed_topics(&mut self, max_memory_bytes: usize) {
+        let own_bytes = memory::group_bytes(&self.id);
+        self.share.set(own_bytes);
+        self.subscribed_topics = self.collect_subscribed_topics();
+        let topics = self.subscribed_topics.iter().flatten();
+        let bytes = own_bytes + topics.map(|topic| memory::topic_bytes(topic)).sum::<usize>();
+        if !self.share.try_set(bytes, max_memory_bytes) {
+            tracing::warn!(group = %self.id, bytes,
+                "no room for the topics of the members, so the group counts as subscribed to every topic");
+            self.subscribed_topics = None;
+        }
+    }
+
+    fn collect_subscribed_topics(&self) -> Option<BTreeSet<String>> {
         if !self.uses_consumer_protocol() {
             return None;
         }
@@ -375,11 +376,16 @@ impl Group {
         let protocol_name = self.protocol_name.as_deref()?;
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
-            match consumer_protocol::subscribed_topics(&member.metadata(Some(protocol_name))) {
-                Some(subscribed) => topics.extend(subscribed),
-                None => {
+            match consumer_protocol::subscribed_topics(
+                &member.metadata(Some(protocol_name)),
+                MAX_SUBSCRIBED_TOPICS,
+            ) {
+                Some(subscribed) if topics.len() + subscribed.len() <= MAX_SUBSCRIBED_TOPICS => {
+                    topics.extend(subscribed);
+                }
+                _ => {
                     tracing::warn!(group = %self.id, member = %member.id, protocol_name,
-                        "cannot read the subscription, so the group counts as subscribed to every topic");
+                        "the subscription cannot be read or is too long, so the group counts as subscribed to every topic");
                     return None;
                 }
             }
@@ -417,9 +423,9 @@ impl Group {
         if leader_is_member == self.members.is_empty() {
             return fail("a group has a leader among its members exactly if it has members");
         }
-        let parked = self.members.values().filter(|member| member.parked_join.is_some()).count();
-        if parked != self.awaiting_join {
-            return fail("the count of parked joins is wrong");
+        let parked = |member: &Member| Some((member.parked_join?, member.id.clone()));
+        if self.members.values().filter_map(parked).collect::<BTreeMap<_, _>>() != self.parked_joins {
+            return fail("a parked join does not lead to its member");
         }
         let statics = self.members.values().filter(|member| member.is_static()).count();
         let bears = |(instance, id): (&Arc<str>, &Arc<str>)| {
@@ -440,6 +446,15 @@ impl Group {
             || (expects_members && self.members.is_empty())
         {
             return fail("the state does not fit the members");
+        }
+        if self.members.values().any(|member| member.share.bytes() != member.bytes()) {
+            return fail("a member holds something else than what is counted");
+        }
+        let assigned = |member: &Member| {
+            member.assignment.is_empty() || member.assignment_share.bytes() >= member.assignment.len()
+        };
+        if self.assignment_append.is_none() && !self.members.values().all(assigned) {
+            return fail("an assignment is not counted");
         }
         let parked_sync = self.members.values().any(|member| member.parked_sync.is_some());
         if parked_sync && self.state != GroupState::CompletingRebalance {

@@ -14,7 +14,9 @@ use crate::answer::{Answer, JoinAnswer, SyncAnswer};
 use crate::append::{AppendId, Outcome, PendingAppend, StaticMemberChange};
 use crate::config::GroupConfig;
 use crate::context::Context;
-use crate::group::{Group, GroupState, Member};
+use crate::group::{Group, GroupState};
+use crate::member::Member;
+use crate::memory;
 use crate::rebalance;
 use crate::record::{self, MAX_STRING_BYTES};
 use crate::request::{JoinRequest, Protocol, Token};
@@ -51,7 +53,8 @@ pub(crate) fn check(request: &mut JoinRequest, config: &GroupConfig) -> Result<(
     let too_long = names.into_iter().chain(protocol_names).any(|name| name.len() > MAX_STRING_BYTES)
         || stems.into_iter().flatten().any(|stem| stem.len() > MAX_STRING_BYTES - MEMBER_ID_SUFFIX_BYTES);
     let bytes: usize = request.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum();
-    if too_long || bytes > config.max_member_metadata_bytes {
+    let too_many = request.protocols.len() > config.max_member_protocols;
+    if too_long || too_many || bytes > config.max_member_metadata_bytes {
         return Err(ErrorCode::InvalidRequest);
     }
     let mut seen = std::collections::BTreeSet::new();
@@ -122,16 +125,34 @@ fn join_without_id(
     if request.api_version < FIRST_VERSION_WITH_REQUIRED_MEMBER_ID {
         return add_member(context, group, token, request, member_id);
     }
-    if group.pending_members.len() >= context.config.max_pending_members {
-        // Clients take this one as "a little later", without looking for another coordinator.
-        let answer = JoinAnswer::error(ErrorCode::CoordinatorLoadInProgress, "");
-        context.reply(token, Answer::Join(answer));
-        return None;
+    let is_full = group.pending_members.len() >= context.config.max_pending_members;
+    if is_full || !context.start_pending_session(group, member_id.clone(), request.session_timeout_ms) {
+        return refuse_for_now(context, token, "");
     }
     let answer = JoinAnswer::error(ErrorCode::MemberIdRequired, &*member_id);
-    context.start_pending_session(group, member_id, request.session_timeout_ms);
     context.reply(token, Answer::Join(answer));
     None
+}
+
+/// There is no room. Clients take this code as "a little later" and ask again after a pause, without looking for
+/// another coordinator; GROUP_MAX_SIZE_REACHED would end them.
+fn refuse_for_now(context: &mut Context, token: Token, member_id: &str) -> Option<AppendId> {
+    let answer = JoinAnswer::error(ErrorCode::CoordinatorLoadInProgress, member_id);
+    context.reply(token, Answer::Join(answer));
+    None
+}
+
+/// Makes room for what a member says of itself now in the place of what it said before. One that asks for no more
+/// than it has is never refused.
+fn make_room(context: &Context, group: &mut Group, member_id: &str, request: &JoinRequest) -> bool {
+    let bytes = requested_bytes(request, member_id);
+    let member = group.members.get_mut(member_id);
+    member.is_some_and(|member| member.share.try_set(bytes, context.config.max_memory_bytes))
+}
+
+fn requested_bytes(request: &JoinRequest, member_id: &str) -> usize {
+    let client = [request.client_id.as_str(), &request.client_host];
+    memory::member_bytes(member_id, request.instance_id.as_deref(), client, &request.protocols)
 }
 
 fn join_with_id(
@@ -170,6 +191,9 @@ fn join_with_id(
         return None;
     }
     let member_id = request.member_id.clone();
+    if !make_room(context, group, &member_id, &request) {
+        return refuse_for_now(context, token, &member_id);
+    }
     let reason = format!("member {member_id} joins again: {}", reason(&request));
     update_member(group, &member_id, request);
     rebalance::park_join(context, group, &member_id, token);
@@ -206,6 +230,10 @@ fn add_member(
     request: JoinRequest,
     member_id: Arc<str>,
 ) -> Option<AppendId> {
+    let mut share = context.memory.members.share();
+    if !share.try_set(requested_bytes(&request, &member_id), context.config.max_memory_bytes) {
+        return refuse_for_now(context, token, &request.member_id);
+    }
     let reason = format!("new member {member_id}: {}", reason(&request));
     let mut member = Member {
         id: member_id.clone(),
@@ -214,19 +242,29 @@ fn add_member(
         client_host: request.client_host,
         session_timeout_ms: request.session_timeout_ms,
         rebalance_timeout_ms: request.rebalance_timeout_ms,
-        protocols: request.protocols,
+        protocols: detached(request.protocols),
         assignment: Bytes::new(),
         arrival: 0,
         is_new: true,
         parked_join: Some(token),
         parked_sync: None,
         session: Timer::default(),
+        share,
+        assignment_share: context.memory.members.share(),
     };
     // It cannot send heartbeats yet, and a connection that waits for its answer shows nobody when it dies.
     context.restart_session_for(&group.id, &mut member, context.config.new_member_join_timeout_ms);
     group.member_came |= group.initial_delay.is_some();
     group.add(member, &request.protocol_type);
     rebalance::rebalance_or_complete(context, group, &reason)
+}
+
+/// The same bytes without the request around them, which is not counted and may be large.
+fn detached(mut protocols: Vec<Protocol>) -> Vec<Protocol> {
+    for protocol in &mut protocols {
+        protocol.metadata = Bytes::copy_from_slice(&protocol.metadata);
+    }
+    protocols
 }
 
 /// What of a member an update replaced.
@@ -238,11 +276,11 @@ struct OldMember {
     client_host: String,
 }
 
-/// Takes over all a member says of itself.
+/// Takes over all a member says of itself, for which there is room.
 fn update_member(group: &mut Group, member_id: &str, request: JoinRequest) -> Option<OldMember> {
-    let protocols = group.set_protocols(member_id, request.protocols);
+    let protocols = group.set_protocols(member_id, detached(request.protocols));
     let member = group.members.get_mut(member_id)?;
-    Some(OldMember {
+    let old = OldMember {
         protocols,
         session_timeout_ms: std::mem::replace(&mut member.session_timeout_ms, request.session_timeout_ms),
         rebalance_timeout_ms: std::mem::replace(
@@ -251,7 +289,9 @@ fn update_member(group: &mut Group, member_id: &str, request: JoinRequest) -> Op
         ),
         client_id: std::mem::replace(&mut member.client_id, request.client_id),
         client_host: std::mem::replace(&mut member.client_host, request.client_host),
-    })
+    };
+    member.share.set(member.bytes());
+    Some(old)
 }
 
 /// Tells whoever still speaks for a member id that it is fenced.
@@ -273,6 +313,13 @@ fn replace_static_member(
     old_id: &Arc<str>,
     new_id: Arc<str>,
 ) -> Option<AppendId> {
+    let max_bytes = context.config.max_memory_bytes;
+    // Until the return is in the log, the old protocols are kept beside the new ones.
+    let mut old_share = context.memory.members.share();
+    let old_bytes = group.members.get(old_id).map_or(0, |old| memory::protocol_bytes(&old.protocols));
+    if !old_share.try_set(old_bytes, max_bytes) || !make_room(context, group, old_id, &request) {
+        return refuse_for_now(context, token, "");
+    }
     let leader_before = group.leader_id();
     let may_skip_assignment = request.api_version >= FIRST_VERSION_WITH_SKIPPED_ASSIGNMENT;
     let reason = format!("static member {new_id} comes back: {}", reason(&request));
@@ -285,7 +332,7 @@ fn replace_static_member(
     rebalance::park_join(context, group, &new_id, token);
     match group.state {
         GroupState::Stable if group.select_protocol() == group.protocol_name => {
-            group.subscribed_topics = group.read_subscribed_topics();
+            group.read_subscribed_topics(max_bytes);
             let old = old.expect("the member is there");
             let change = StaticMemberChange {
                 generation: group.generation,
@@ -294,6 +341,7 @@ fn replace_static_member(
                 leader_before,
                 may_skip_assignment,
                 old_protocols: old.protocols,
+                _share: old_share,
                 old_session_timeout_ms: old.session_timeout_ms,
                 old_rebalance_timeout_ms: old.rebalance_timeout_ms,
                 old_client_id: old.client_id,
@@ -352,12 +400,13 @@ pub(crate) fn static_member_not_stored(
         return;
     }
     group.set_protocols(&change.old_id, change.old_protocols.clone());
-    group.subscribed_topics = group.read_subscribed_topics();
+    group.read_subscribed_topics(context.config.max_memory_bytes);
     let member = group.members.get_mut(&change.old_id).expect("it has just been renamed");
     member.session_timeout_ms = change.old_session_timeout_ms;
     member.rebalance_timeout_ms = change.old_rebalance_timeout_ms;
     member.client_id.clone_from(&change.old_client_id);
     member.client_host.clone_from(&change.old_client_host);
+    member.share.set(member.bytes());
     context.restart_session(&group.id, member);
 }
 

@@ -9,6 +9,10 @@
 //! Answers that promise something are given once the records they promise are in the log. Where a client waits for
 //! others (JoinGroup, SyncGroup) its answer is an effect of a later call.
 //!
+//! What clients can make a broker hold here is counted over all its shards and bounded ([`GroupMemory`]). Beyond the
+//! bound they hear what lets them try again after a pause: COORDINATOR_LOAD_IN_PROGRESS, and for a SyncGroup, where
+//! clients do not expect that one, COORDINATOR_NOT_AVAILABLE.
+//!
 //! What it does not do: sockets, disks, clocks, threads, authorization, topics' existence, transactions
 //! (OffsetFetch's `require_stable` waits for plain commits in flight).
 //!
@@ -18,6 +22,7 @@
 //! - a static member that returns updates all it says of itself, and is not refused because the group is full;
 //! - a time-out of an append answers the clients but does not guess its outcome;
 //! - many deletions are spread over several batches instead of failing as one that is too large;
+//! - a new member whose client goes before it has its first answer is out at once;
 //! - a group whose client was only given a member id is not written to the log;
 //! - a member id nobody came back with leaves a stable group alone.
 
@@ -29,7 +34,9 @@ mod consumer_protocol;
 mod context;
 mod group;
 mod join;
+mod member;
 mod member_api;
+mod memory;
 mod offset_api;
 mod offsets;
 mod partition;
@@ -48,6 +55,7 @@ pub use answer::{
 pub use append::{AppendId, KeyValue};
 pub use config::GroupConfig;
 pub use context::{Counters, Effect};
+pub use memory::GroupMemory;
 pub use partition::partition_for;
 pub use record::RecordError;
 pub use request::{

@@ -7,7 +7,7 @@ use base::error::ErrorCode;
 use bytes::Bytes;
 
 use crate::answer::{Answer, LeaveAnswer, LeftMember, SyncAnswer};
-use crate::append::{AppendId, Outcome, PendingAppend};
+use crate::append::{AppendId, Assignment, Outcome, PendingAppend};
 use crate::context::Context;
 use crate::group::{Group, GroupState};
 use crate::rebalance;
@@ -35,6 +35,19 @@ pub(crate) fn sync(context: &mut Context, group: &mut Group, token: Token, reque
         context.reply(token, Answer::Sync(SyncAnswer::error(error)));
         return;
     }
+    // An assignment already on its way is the one of this generation.
+    let is_due = group.state == GroupState::CompletingRebalance
+        && group.is_leader(&request.member_id)
+        && group.assignment_append.is_none();
+    let has_room = context.may_append();
+    let assignment =
+        if is_due && has_room { take_assignment(context, group, request.assignments) } else { None };
+    if is_due && assignment.is_none() {
+        // Members take this code as "look again, after a pause", and COORDINATOR_LOAD_IN_PROGRESS as their end.
+        let answer = SyncAnswer::error(ErrorCode::CoordinatorNotAvailable);
+        context.reply(token, Answer::Sync(answer));
+        return;
+    }
     group.pending_sync.remove(request.member_id.as_str());
     if group.pending_sync.is_empty() {
         group.sync_timer.cancel();
@@ -54,9 +67,8 @@ pub(crate) fn sync(context: &mut Context, group: &mut Group, token: Token, reque
         // The client has sent another, so nobody waits for this one.
         context.reply(displaced, Answer::Sync(SyncAnswer::error(ErrorCode::RebalanceInProgress)));
     }
-    // An assignment already on its way is the one of this generation.
-    if group.is_leader(&request.member_id) && group.assignment_append.is_none() {
-        append_assignment(context, group, request);
+    if let Some(assignment) = assignment {
+        append_assignment(context, group, assignment);
     }
 }
 
@@ -81,16 +93,35 @@ fn check_sync_in_group(group: &Group, request: &SyncRequest) -> Result<(), Error
     Ok(())
 }
 
-fn append_assignment(context: &mut Context, group: &mut Group, request: SyncRequest) {
-    let mut given: BTreeMap<String, Bytes> = request.assignments.into_iter().collect();
-    let assignment: BTreeMap<Arc<str>, Bytes> =
+/// What the leader gives to the members; `None` if there is no room for it. The room of the assignments before it
+/// counts as free, whatever others hold.
+fn take_assignment(
+    context: &Context,
+    group: &mut Group,
+    assignments: Vec<(String, Bytes)>,
+) -> Option<Assignment> {
+    let mut given: BTreeMap<String, Bytes> = assignments.into_iter().collect();
+    let by_member: BTreeMap<Arc<str>, Bytes> =
         group.members.keys().map(|id| (id.clone(), given.remove(&**id).unwrap_or_default())).collect();
-    let without = assignment.values().filter(|assignment| assignment.is_empty()).count();
+    let bytes: usize = by_member.values().map(Bytes::len).sum();
+    let had: usize = group.members.values().map(|member| member.assignment_share.bytes()).sum();
+    let mut share = context.memory.members.share();
+    if !share.try_set(bytes.saturating_sub(had), context.config.max_memory_bytes) {
+        return None;
+    }
+    group.members.values_mut().for_each(|member| share.absorb(&mut member.assignment_share));
+    // Without the request around them, which is not counted and may be large.
+    let detached = |(id, bytes): (Arc<str>, Bytes)| (id, Bytes::copy_from_slice(&bytes));
+    Some(Assignment { by_member: by_member.into_iter().map(detached).collect(), share })
+}
+
+fn append_assignment(context: &mut Context, group: &mut Group, assignment: Assignment) {
+    let without = assignment.by_member.values().filter(|assignment| assignment.is_empty()).count();
     if without > 0 {
         tracing::warn!(group = %group.id, generation = group.generation, members = without,
             "the leader assigned nothing to some members");
     }
-    let records = vec![record::group(group, Some(&assignment))];
+    let records = vec![record::group(group, Some(&assignment.by_member))];
     let outcome = Outcome::Assignment(assignment);
     let pending = PendingAppend { group: group.id.clone(), outcome, ..PendingAppend::default() };
     group.assignment_append = Some(context.append(records, pending));
@@ -101,14 +132,15 @@ pub(crate) fn assignment_stored(
     context: &mut Context,
     group: &mut Group,
     id: AppendId,
-    mut assignment: BTreeMap<Arc<str>, Bytes>,
+    mut assignment: Assignment,
 ) {
     if group.assignment_append != Some(id) {
         return;
     }
     group.assignment_append = None;
     for (member_id, member) in &mut group.members {
-        member.assignment = assignment.remove(member_id).unwrap_or_default();
+        member.assignment = assignment.by_member.remove(member_id).unwrap_or_default();
+        member.assignment_share = assignment.share.split(member.assignment.len());
     }
     rebalance::answer_syncs(context, group, ErrorCode::None);
     group.transition(GroupState::Stable, context.now_ms);
@@ -196,6 +228,19 @@ fn leaving_member_id(group: &Group, leaving: &LeavingMember) -> Result<Arc<str>,
     }
     group.check_member(&leaving.member_id, instance_id)?;
     Ok(Arc::from(leaving.member_id.as_str()))
+}
+
+/// The client that a JoinGroup was to answer has gone. If it is one that never had an answer as a member, nobody can
+/// speak for it, so it is out at once with all it brought; others have their session to come back.
+pub(crate) fn client_gone(context: &mut Context, group: &mut Group, token: Token) {
+    let Some(member) = group.joining(token).filter(|member| member.is_new) else { return };
+    let member_id = member.id.clone();
+    tracing::info!(group = %group.id, member = %member_id, "removed a new member whose client has gone");
+    rebalance::remove_member(context, group, &member_id, ErrorCode::UnknownMemberId);
+    if group.forget_beginning(context.now_ms) {
+        return;
+    }
+    rebalance::rebalance_or_complete(context, group, "the client of a new member has gone");
 }
 
 /// A member's session, or that of an id handed out, is over.

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use crate::answer::{Answer, JoinAnswer, JoinedMember, SyncAnswer};
 use crate::append::{AppendId, PendingAppend};
 use crate::context::Context;
-use crate::group::{Group, GroupState, InitialDelay, Member};
+use crate::group::{Group, GroupState, InitialDelay};
+use crate::member::Member;
 use crate::record;
 use crate::request::Token;
 
@@ -140,7 +141,7 @@ fn complete_join(context: &mut Context, group: &mut Group) -> Option<AppendId> {
         context.start_join_timer(group, timeout_ms);
         return None;
     }
-    group.start_generation(context.now_ms);
+    group.start_generation(context.now_ms, context.config.max_memory_bytes);
     if group.state == GroupState::Empty {
         tracing::info!(group = %group.id, generation = group.generation, "the group is empty");
         let records = vec![record::group(group, None)];

@@ -104,7 +104,7 @@ pub(crate) fn offset_tombstone(group: &str, topic: &str, partition: i32) -> KeyV
 
 /// A group as it stands, with `assignments` in the place of the members' own if given.
 pub(crate) fn group(group: &Group, assignments: Option<&BTreeMap<Arc<str>, Bytes>>) -> KeyValue {
-    let assignment = |member: &crate::group::Member| match assignments {
+    let assignment = |member: &crate::member::Member| match assignments {
         Some(assignments) => assignments.get(&member.id).cloned().unwrap_or_default(),
         None => member.assignment.clone(),
     };

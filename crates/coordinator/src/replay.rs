@@ -8,8 +8,9 @@ use bytes::Bytes;
 use wire::message::GroupMetadataValue;
 use wire::message::group_metadata_value::MemberMetadata;
 
-use crate::context::Effect;
-use crate::group::{Group, GroupState, Member};
+use crate::context::{Context, Effect};
+use crate::group::{Group, GroupState};
+use crate::member::Member;
 use crate::rebalance;
 use crate::record::{self, Record, RecordError};
 use crate::request::Protocol;
@@ -27,7 +28,8 @@ impl GroupShard {
             Record::Offset { key, value } => {
                 let group_id = self.interned(&key.group);
                 if value.is_some() && !self.groups.contains_key(&group_id) {
-                    self.groups.insert(group_id.clone(), Group::new(group_id.clone(), None));
+                    let group = self.context.known_group(group_id.clone(), None);
+                    self.groups.insert(group_id.clone(), group);
                 }
                 self.offsets.replay(&group_id, &(Arc::from(&*key.topic), key.partition), value);
             }
@@ -36,7 +38,8 @@ impl GroupShard {
             }
             Record::Group { key, value: Some(value) } => {
                 let group_id = self.interned(&key.group);
-                self.groups.insert(group_id.clone(), loaded_group(group_id, value));
+                let group = loaded_group(&self.context, group_id.clone(), value);
+                self.groups.insert(group_id, group);
             }
             Record::Other(version) => {
                 tracing::debug!(version, "passed over a record of another kind of group")
@@ -76,9 +79,9 @@ impl GroupShard {
 }
 
 /// A group as a record says. What a record of our own never says, but a damaged or foreign one may, is mended.
-fn loaded_group(id: Arc<str>, value: GroupMetadataValue<'_>) -> Group {
+fn loaded_group(context: &Context, id: Arc<str>, value: GroupMetadataValue<'_>) -> Group {
     let since_ms = (value.current_state_timestamp != -1).then_some(value.current_state_timestamp);
-    let mut group = Group::new(id, since_ms);
+    let mut group = context.known_group(id, since_ms);
     group.generation = value.generation.max(0);
     let protocol_type = value.protocol_type.into_owned();
     let protocol_name = value.protocol.map(|name| name.into_owned());
@@ -88,7 +91,7 @@ fn loaded_group(id: Arc<str>, value: GroupMetadataValue<'_>) -> Group {
         let is_first = member_ids.insert(metadata.member_id.to_string())
             && metadata.group_instance_id.as_ref().is_none_or(|id| instance_ids.insert(id.to_string()));
         if is_first {
-            group.add(loaded_member(metadata, protocol_name.as_deref()), &protocol_type);
+            group.add(loaded_member(context, metadata, protocol_name.as_deref()), &protocol_type);
         }
     }
     group.protocol_type = Some(protocol_type).filter(|name| !name.is_empty());
@@ -99,16 +102,16 @@ fn loaded_group(id: Arc<str>, value: GroupMetadataValue<'_>) -> Group {
             group.leader = Some(leader.clone());
         }
     }
-    group.subscribed_topics = group.read_subscribed_topics();
+    group.read_subscribed_topics(context.config.max_memory_bytes);
     group
 }
 
-fn loaded_member(metadata: MemberMetadata<'_>, protocol_name: Option<&str>) -> Member {
+fn loaded_member(context: &Context, metadata: MemberMetadata<'_>, protocol_name: Option<&str>) -> Member {
     let session_timeout_ms = metadata.session_timeout.max(1);
     let rebalance_timeout_ms =
         if metadata.rebalance_timeout > 0 { metadata.rebalance_timeout } else { session_timeout_ms };
     let metadata_bytes = Bytes::from(metadata.subscription.into_owned());
-    Member {
+    let mut member = Member {
         id: Arc::from(&*metadata.member_id),
         instance_id: metadata.group_instance_id.map(|id| Arc::from(&*id)),
         client_id: metadata.client_id.into_owned(),
@@ -126,5 +129,10 @@ fn loaded_member(metadata: MemberMetadata<'_>, protocol_name: Option<&str>) -> M
         parked_join: None,
         parked_sync: None,
         session: Timer::default(),
-    }
+        share: context.memory.members.share(),
+        assignment_share: context.memory.members.share(),
+    };
+    member.share.set(member.bytes());
+    member.assignment_share.set(member.assignment.len());
+    member
 }

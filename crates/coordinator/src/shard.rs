@@ -24,6 +24,7 @@ use crate::context::{Context, Counters, Effect};
 use crate::group::{Group, GroupState};
 use crate::join;
 use crate::member_api;
+use crate::memory::GroupMemory;
 use crate::offset_api::{self, Changes};
 use crate::offsets::OffsetStore;
 use crate::rebalance;
@@ -96,8 +97,13 @@ pub struct GroupShard {
 impl GroupShard {
     /// A shard without groups. Fill it by [`GroupShard::replay`], then call [`GroupShard::finish_loading`].
     pub fn new(config: GroupConfig) -> GroupShard {
+        GroupShard::sharing(config, GroupMemory::default())
+    }
+
+    /// A shard without groups that counts what it holds together with others.
+    pub fn sharing(config: GroupConfig, memory: GroupMemory) -> GroupShard {
         GroupShard {
-            context: Context::new(config),
+            context: Context::new(config, memory),
             groups: BTreeMap::new(),
             offsets: OffsetStore::default(),
             parked_fetches: Vec::new(),
@@ -110,6 +116,11 @@ impl GroupShard {
     /// Replaces the settings; what is under way keeps its deadlines.
     pub fn set_config(&mut self, config: GroupConfig) {
         self.context.config = config;
+    }
+
+    /// What this shard and those it shares its counters with hold.
+    pub fn memory(&self) -> &GroupMemory {
+        &self.context.memory
     }
 
     /// How often things happened since the shard was made.
@@ -173,6 +184,17 @@ impl GroupShard {
                 let answer = Answer::ListGroups(admin_api::list(self.groups.values(), &request));
                 self.context.reply(token, answer);
             }
+        }
+        self.finish()
+    }
+
+    /// The client that waits for the answer to a JoinGroup has gone before it could be given.
+    pub fn client_gone(&mut self, group: &str, token: Token, now_ms: TimestampMs) -> Vec<Effect> {
+        self.context.now_ms = now_ms;
+        if let Some(group) = self.groups.get_mut(group) {
+            let id = group.id.clone();
+            member_api::client_gone(&mut self.context, group, token);
+            self.keep_group_fit(&id);
         }
         self.finish()
     }
@@ -350,6 +372,10 @@ impl GroupShard {
     /// heartbeat arrives late, because the caller was late, is not put out.
     pub(crate) fn finish(&mut self) -> Vec<Effect> {
         let now_ms = self.context.now_ms;
+        let (groups, expiry) = (&mut self.groups, &mut self.expiry_timer);
+        self.context.timers.sweep(|key, at_ms| {
+            find_timer(groups, expiry, key).is_some_and(|timer| timer.is_queued_at(at_ms))
+        });
         while let Some((at_ms, key)) = self.context.timers.first() {
             if at_ms > now_ms {
                 break;
@@ -401,17 +427,19 @@ impl GroupShard {
                 self.keep_group_fit(&group_id);
             }
             None => {
-                let answer = JoinAnswer::error(ErrorCode::CoordinatorNotAvailable, "");
+                let answer = JoinAnswer::error(ErrorCode::CoordinatorLoadInProgress, "");
                 self.context.reply(token, Answer::Join(answer));
             }
         }
     }
 
-    /// Makes the group if it does not exist, unless the shard is full.
+    /// Makes the group if it does not exist, unless there is no room for it.
     fn make_group(&mut self, id: &Arc<str>) {
-        let is_known = self.groups.contains_key(id);
-        if !is_known && self.groups.len() < self.context.config.max_groups {
-            self.groups.insert(id.clone(), Group::new(id.clone(), Some(self.context.now_ms)));
+        if self.groups.contains_key(id) || self.groups.len() >= self.context.config.max_groups {
+            return;
+        }
+        if let Some(group) = self.context.new_group(id.clone()) {
+            self.groups.insert(id.clone(), group);
         }
     }
 
@@ -423,7 +451,7 @@ impl GroupShard {
                 self.groups.remove(id);
             }
             None if has_offsets && !self.is_being_deleted(id) => {
-                let group = Group::new(id.clone(), Some(self.context.now_ms));
+                let group = self.context.known_group(id.clone(), Some(self.context.now_ms));
                 self.groups.insert(id.clone(), group);
             }
             _ => {}
@@ -484,10 +512,17 @@ impl GroupShard {
         {
             member_api::keep_alive(&mut self.context, group, &request.member_id);
         }
+        // A group of offsets alone, if nobody knew it yet.
+        self.make_group(&group_id);
+        if !self.groups.contains_key(&group_id) || !self.context.may_append() {
+            self.keep_group_fit(&group_id);
+            let answer = offset_api::commit_error(&request, ErrorCode::CoordinatorLoadInProgress);
+            self.context.reply(token, Answer::OffsetCommit(answer));
+            return;
+        }
         let (changes, answer) = offset_api::commit(request, &self.context.config, self.context.now_ms);
-        if !changes.is_empty() {
-            // A group of offsets alone, if nobody knew it yet.
-            self.make_group(&group_id);
+        if changes.is_empty() {
+            self.keep_group_fit(&group_id);
         }
         self.context.counters.offset_commits += changes.len() as u64;
         self.append_changes(&group_id, changes, vec![(token, Answer::OffsetCommit(answer))]);
@@ -499,9 +534,6 @@ impl GroupShard {
         }
         match self.groups.get(request.group_id.as_str()) {
             Some(group) => offset_api::check_commit(group, request),
-            None if request.generation < 0 && self.groups.len() >= self.context.config.max_groups => {
-                Err(ErrorCode::CoordinatorNotAvailable)
-            }
             None if request.generation < 0 => Ok(()),
             None if request.api_version >= FIRST_COMMIT_VERSION_WITH_GROUP_NOT_FOUND => {
                 Err(ErrorCode::GroupIdNotFound)
@@ -535,7 +567,8 @@ impl GroupShard {
             self.offsets.open(group, &place, id, change);
             offsets.push(place);
         }
-        let pending = PendingAppend { group: group.clone(), offsets, answers, outcome, timed_out: false };
+        let pending =
+            PendingAppend { group: group.clone(), offsets, answers, outcome, ..PendingAppend::default() };
         self.context.append(records, pending);
     }
 
@@ -727,7 +760,7 @@ fn find_timer<'a>(
         TimerKind::Sync => Some(&mut group.sync_timer),
         TimerKind::Member(id) => match group.members.get_mut(id) {
             Some(member) => Some(&mut member.session),
-            None => group.pending_members.get_mut(id),
+            None => group.pending_members.get_mut(id).map(|pending| &mut pending.session),
         },
         TimerKind::Expiry => None,
     }

@@ -3,7 +3,8 @@
 //! comes up early is put back at the true deadline.
 //!
 //! Invariant: a slot with a deadline has `queued` at or before it, and the heap holds an entry for `queued`.
-//! Entries whose time is not the slot's `queued` are leftovers and are dropped when they come up.
+//! Entries whose time is not the slot's `queued` are leftovers; they are dropped when they come up, or when there
+//! are too many.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -22,6 +23,11 @@ impl Timer {
     /// Takes the deadline away; a leftover entry in the heap does no harm.
     pub(crate) fn cancel(&mut self) {
         self.deadline_ms = None;
+    }
+
+    /// True if the heap holds its entry at this time.
+    pub(crate) fn is_queued_at(&self, at_ms: TimestampMs) -> bool {
+        self.queued_ms == Some(at_ms)
     }
 
     /// When it fires, if it is set.
@@ -58,6 +64,22 @@ struct Entry {
     key: TimerKey,
 }
 
+/// An entry without its names, bytes.
+const ENTRY_BYTES: usize = 64;
+/// Leftovers are not swept below this, bytes.
+const SWEEP_MIN_BYTES: usize = 256 << 10;
+
+impl Entry {
+    /// What it holds when nothing but it knows its names any more.
+    fn bytes(&self) -> usize {
+        let member = match &self.key.kind {
+            TimerKind::Member(id) => id.len(),
+            TimerKind::Join | TimerKind::Sync | TimerKind::Expiry => 0,
+        };
+        ENTRY_BYTES + self.key.group.len() + member
+    }
+}
+
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
@@ -89,10 +111,20 @@ pub(crate) enum Due {
 }
 
 /// All deadlines of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Entry>,
     sequence: u64,
+    /// What the entries hold.
+    bytes: usize,
+    /// With more than this, leftovers are looked for.
+    sweep_above_bytes: usize,
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers { heap: BinaryHeap::new(), sequence: 0, bytes: 0, sweep_above_bytes: SWEEP_MIN_BYTES }
+    }
 }
 
 impl Timers {
@@ -107,7 +139,20 @@ impl Timers {
 
     fn push(&mut self, at_ms: TimestampMs, key: TimerKey) {
         self.sequence += 1;
-        self.heap.push(Entry { at_ms, sequence: self.sequence, key });
+        let entry = Entry { at_ms, sequence: self.sequence, key };
+        self.bytes += entry.bytes();
+        self.heap.push(entry);
+    }
+
+    /// Drops the leftovers once they may be as many as the rest: clients that come and go would fill the memory with
+    /// them long before they come up. `is_queued` says whether the slot a name leads to has its entry at that time.
+    pub(crate) fn sweep(&mut self, mut is_queued: impl FnMut(&TimerKey, TimestampMs) -> bool) {
+        if self.bytes <= self.sweep_above_bytes {
+            return;
+        }
+        self.heap.retain(|entry| is_queued(&entry.key, entry.at_ms));
+        self.bytes = self.heap.iter().map(Entry::bytes).sum();
+        self.sweep_above_bytes = (2 * self.bytes).max(SWEEP_MIN_BYTES);
     }
 
     /// The earliest entry, which may be a leftover: its time and name.
@@ -118,6 +163,7 @@ impl Timers {
     /// Takes the earliest entry. `timer` is the slot its name leads to, if that still exists.
     pub(crate) fn take_first(&mut self, timer: Option<&mut Timer>) -> Due {
         let Some(entry) = self.heap.pop() else { return Due::Again };
+        self.bytes -= entry.bytes();
         let Some(timer) = timer.filter(|timer| timer.queued_ms == Some(entry.at_ms)) else {
             return Due::Again;
         };
@@ -192,6 +238,25 @@ mod tests {
         assert_eq!(timer.deadline_ms(), None);
         assert_eq!(fire_all(&mut timers, &mut timer, 1_000), 0);
         assert_eq!(timers.len(), 0);
+    }
+
+    #[test]
+    fn leftovers_are_swept_before_they_come_up() {
+        let mut timers = Timers::default();
+        let member = |number: usize| TimerKey {
+            group: "g".into(),
+            kind: TimerKind::Member(format!("{number:01000}").into()),
+        };
+        let mut kept = Timer::default();
+        timers.schedule(&mut kept, 5_000, || member(7));
+        for number in 1_000..11_000 {
+            // A member that is gone at once.
+            timers.schedule(&mut Timer::default(), 1_000_000, || member(number));
+            timers.sweep(|key, at_ms| *key == member(7) && kept.is_queued_at(at_ms));
+            assert!(timers.bytes <= SWEEP_MIN_BYTES + 2_000, "{}", timers.bytes);
+        }
+        assert!(timers.len() < 300, "{}", timers.len());
+        assert_eq!(timers.take_first(Some(&mut kept)), Due::Fire(member(7)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! - every request is answered exactly once ([`World`] sees that none is answered twice);
 //! - the shard's own invariants, after every step;
 //! - the generation of a group never falls while the group lives;
+//! - what members hold is within its bound, and nothing is left of it when all have gone;
 //! - whoever is told that it leads is told the members, and nobody else is;
 //! - a shard filled from the log holds the same offsets and the same stable and empty groups.
 //!
@@ -89,6 +90,8 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Run {
         let config = GroupConfig {
+            // Every other run is short of memory; a member takes about 1,200 bytes.
+            max_memory_bytes: if seed.is_multiple_of(2) { 1 << 20 } else { 6_000 },
             initial_rebalance_delay_ms: 500,
             offsets_retention_ms: 300_000,
             offsets_retention_check_interval_ms: 20_000,
@@ -132,6 +135,7 @@ impl Run {
                 self.advance(by_ms);
             }
             32 => self.world.hold = true,
+            34 => self.client_goes(),
             33 => {
                 let topic = self.random.pick(&TOPICS).to_owned();
                 let effects = self.world.shard.topics_deleted(&[(topic, Uuid::ZERO)], self.world.now_ms);
@@ -169,6 +173,16 @@ impl Run {
         self.clients[index].waits_for = Some(token);
         let effects = self.world.request(token, request);
         self.hear(&effects);
+    }
+
+    /// A connection ends, and with it what waits for an answer.
+    fn client_goes(&mut self) {
+        let index = self.random.below(self.clients.len());
+        let client = &mut self.clients[index];
+        if let Some(token) = client.waits_for {
+            let effects = self.world.shard.client_gone(&client.group, token, self.world.now_ms);
+            self.take(effects);
+        }
     }
 
     fn advance(&mut self, by_ms: i64) {
@@ -427,6 +441,9 @@ impl Run {
         self.compare_with_log();
         self.advance(3_600_000);
         assert_eq!(self.world.unanswered(), [], "requests without an answer");
+        let memory = &self.world.memory;
+        assert_eq!(memory.member_bytes(), 0, "members have gone and still hold memory");
+        assert_eq!(memory.record_bytes(), 0, "records are in the log and still hold memory");
         let size = self.world.shard.size();
         assert_eq!(
             (size.preparing_groups, size.completing_groups, size.stable_groups),
@@ -478,6 +495,8 @@ fn random_clients_find_nothing_broken() {
         let mut run = Run::new(seed);
         for step in 0..STEPS {
             run.step();
+            let (held, max) = (run.world.memory.member_bytes(), run.world.config.max_memory_bytes);
+            assert!(held <= max, "{held} bytes held, {max} allowed");
             if step % 50 == 49 && !run.world.hold {
                 run.compare_with_log();
             }

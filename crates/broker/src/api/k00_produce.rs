@@ -16,16 +16,24 @@ use base::error::ErrorCode;
 use base::ids::{Offset, TimestampMs};
 use indexmap::IndexMap;
 use tokio::sync::oneshot;
+use wire::message::produce_response::{LeaderIdAndEpoch, NodeEndpoint};
 use wire::message::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,
 };
 
+use super::cluster::{self, BrokerView};
+use super::leaders::Leaders;
 use super::{Close, RequestContext};
 use crate::partition::{self, AppendFailure, Appended, Partition, append_code};
+use crate::session::TopicKey;
+use crate::turns::Turns;
 
 /// Version from which topics are named by id (KIP-516).
 const TOPIC_ID_VERSION: i16 = 13;
+
+/// Version from which an answer names leaders and where they are reached (KIP-951).
+const LEADER_VERSION: i16 = 10;
 
 /// Shortest time a batch gets to reach the disk. Kafka's timeout is about copies on other brokers; what its own disk
 /// takes it waits for, and so a client may well ask for no time at all.
@@ -73,7 +81,9 @@ pub(crate) async fn handle<'a>(
     }
     let mut finished = IndexMap::<_, Vec<_>>::new();
     let mut failed = None;
+    let mut turns = Turns::default();
     for (topic, index, begun) in begun {
+        turns.done(1).await;
         let response = finish(context, index, begun, deadline).await;
         if response.error_code != 0 {
             failed = Some(ErrorCode::from_code(response.error_code));
@@ -84,13 +94,49 @@ pub(crate) async fn handle<'a>(
     let responses = finished.into_iter().map(|((name, topic_id), partition_responses)| {
         TopicProduceResponse { name, topic_id, partition_responses }
     });
-    let responses = responses.collect();
+    let mut responses: Vec<_> = responses.collect();
+    let leaders = name_leaders(context, &mut responses);
     if request.acks != 0 {
-        return Ok(Some(ProduceResponse { responses, ..ProduceResponse::default() }));
+        let node_endpoints = leaders.into_iter().map(endpoint).collect();
+        return Ok(Some(ProduceResponse { responses, node_endpoints, ..ProduceResponse::default() }));
     }
     match failed {
         None => Ok(None),
         Some(code) => Err(Close::because(format!("Produce with acks=0 failed with {code}"))),
+    }
+}
+
+/// Names the leader of each partition that another broker leads. Returns where they are reached.
+fn name_leaders(context: &RequestContext<'_>, responses: &mut [TopicProduceResponse<'_>]) -> Vec<BrokerView> {
+    if context.api_version < LEADER_VERSION {
+        return Vec::new();
+    }
+    let mut leaders = Leaders::new(context.broker.image());
+    for topic in responses {
+        let is_elsewhere = |response: &PartitionProduceResponse<'_>| {
+            response.error_code == ErrorCode::NotLeaderOrFollower.code()
+        };
+        if !topic.partition_responses.iter().any(is_elsewhere) {
+            continue;
+        }
+        let key = match context.api_version {
+            TOPIC_ID_VERSION.. => TopicKey::Id(topic.topic_id),
+            _ => TopicKey::Name(Arc::from(&*topic.name)),
+        };
+        for response in topic.partition_responses.iter_mut().filter(|response| is_elsewhere(response)) {
+            let leader = leaders.of(&key, response.index);
+            response.current_leader = LeaderIdAndEpoch { leader_id: leader.id, leader_epoch: leader.epoch };
+        }
+    }
+    leaders.endpoints(|image| cluster::brokers(context, image))
+}
+
+fn endpoint(broker: BrokerView) -> NodeEndpoint<'static> {
+    NodeEndpoint {
+        node_id: broker.id,
+        host: Cow::Owned(broker.address.host),
+        port: i32::from(broker.address.port),
+        rack: broker.rack.map(Cow::Owned),
     }
 }
 

@@ -5,8 +5,12 @@
 //! `max_bytes` and each partition's limit bind (KIP-74). With fewer than `min_bytes` and no error the
 //! request parks until enough is committed, `max_wait_ms` passes, or the broker drains.
 //!
+//! Where a client asks a broker that does not lead, or does not lead any more as the client believes, the answer names
+//! the leader (KIP-951).
+//!
 //! Without transactions the last stable offset is the high watermark, and nothing is ever aborted.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,19 +20,25 @@ use base::ids::LeaderEpoch;
 use bytes::Bytes;
 use replication::{ReadError, ReadWaiter};
 use wire::Payload;
-use wire::message::fetch_response::{EpochEndOffset, PartitionData};
+use wire::message::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData};
 use wire::message::{FetchRequest, FetchResponse};
 
+use super::cluster::{self, BrokerView};
 use super::k02_list_offsets::read_code;
+use super::leaders::Leaders;
 use super::{Close, RequestContext};
 use crate::partition::Partition;
 use crate::session::{FetchPartition, TopicKey};
+use crate::turns::Turns;
 
 /// `isolation_level` of a consumer that reads committed records only.
 const READ_COMMITTED: i8 = 1;
 
 /// Longest time a fetch parks, whatever it asks for: keeps a mistaken client's connection alive.
 const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Version from which an answer names leaders and where they are reached.
+const LEADER_VERSION: i16 = 16;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -45,17 +55,17 @@ pub(crate) async fn handle(
     let reader = Reader {
         limit: limit.unwrap_or(0).min(context.broker.memory.allowance()),
         committed_only: request.isolation_level == READ_COMMITTED,
-        partitions: wanted.iter().map(|asked| open(context, asked)).collect(),
+        partitions: open_all(context, wanted).await,
     };
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit);
     let deadline = context.broker.env.clock.now()
         + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(WAIT_MAX);
-    let mut read = reader.read(wanted);
+    let mut read = reader.read(wanted).await;
     while read.bytes < min_bytes && !read.failed && request.max_wait_ms > 0 && !wanted.is_empty() {
         // Registered first and read again after, so that nothing committed in between is missed.
         let waiter = ReadWaiter::new((min_bytes - read.bytes) as u64);
         reader.partitions.iter().flatten().for_each(|partition| partition.log.register(&waiter));
-        read = reader.read(wanted);
+        read = reader.read(wanted).await;
         if read.bytes >= min_bytes || read.failed {
             break;
         }
@@ -66,13 +76,46 @@ pub(crate) async fn handle(
             () = context.broker.env.clock.sleep_until(deadline) => true,
             () = context.broker.drain.draining() => true,
         };
-        read = reader.read(wanted);
+        read = reader.read(wanted).await;
         if ended {
             break;
         }
     }
     reader.count(&read);
-    Ok(round.finish(sessions, read.results))
+    let leaders = name_leaders(context, wanted, &mut read.results);
+    let mut response = round.finish(sessions, read.results).await;
+    response.node_endpoints = leaders.into_iter().map(endpoint).collect();
+    Ok(response)
+}
+
+/// Names the leader of each partition that was asked for in vain because of it. Returns where they are reached.
+fn name_leaders(
+    context: &RequestContext<'_>,
+    wanted: &[FetchPartition],
+    results: &mut [PartitionData],
+) -> Vec<BrokerView> {
+    if context.api_version < LEADER_VERSION {
+        return Vec::new();
+    }
+    let mut leaders = Leaders::new(context.broker.image());
+    for (asked, data) in wanted.iter().zip(results) {
+        let code = ErrorCode::from_code(data.error_code);
+        if !matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+            continue;
+        }
+        let leader = leaders.of(&asked.topic, asked.partition);
+        data.current_leader = LeaderIdAndEpoch { leader_id: leader.id, leader_epoch: leader.epoch };
+    }
+    leaders.endpoints(|image| cluster::brokers(context, image))
+}
+
+fn endpoint(broker: BrokerView) -> NodeEndpoint<'static> {
+    NodeEndpoint {
+        node_id: broker.id,
+        host: Cow::Owned(broker.address.host),
+        port: i32::from(broker.address.port),
+        rack: broker.rack.map(Cow::Owned),
+    }
 }
 
 /// The partitions of one request, found once.
@@ -89,6 +132,19 @@ struct ReadPass {
     failed: bool,
 }
 
+async fn open_all(
+    context: &RequestContext<'_>,
+    wanted: &[FetchPartition],
+) -> Vec<Result<Arc<Partition>, ErrorCode>> {
+    let mut turns = Turns::default();
+    let mut partitions = Vec::with_capacity(wanted.len());
+    for asked in wanted {
+        partitions.push(open(context, asked));
+        turns.done(1).await;
+    }
+    partitions
+}
+
 fn open(context: &RequestContext<'_>, asked: &FetchPartition) -> Result<Arc<Partition>, ErrorCode> {
     match &asked.topic {
         TopicKey::Name(name) => context.broker.partition(name, asked.partition),
@@ -97,7 +153,8 @@ fn open(context: &RequestContext<'_>, asked: &FetchPartition) -> Result<Arc<Part
 }
 
 impl Reader {
-    fn read(&self, wanted: &[FetchPartition]) -> ReadPass {
+    async fn read(&self, wanted: &[FetchPartition]) -> ReadPass {
+        let mut turns = Turns::default();
         let mut pass = ReadPass { results: Vec::with_capacity(wanted.len()), bytes: 0, failed: false };
         for (partition, asked) in self.partitions.iter().zip(wanted) {
             let room = self.limit.saturating_sub(pass.bytes);
@@ -110,6 +167,7 @@ impl Reader {
             pass.failed |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
             pass.bytes += data.records.len();
             pass.results.push(data);
+            turns.done(1).await;
         }
         pass
     }

@@ -22,6 +22,7 @@ use wire::message::{
 use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext};
 use crate::partition::Partition;
+use crate::turns::Turns;
 
 const LATEST: TimestampMs = -1;
 const EARLIEST: TimestampMs = -2;
@@ -52,7 +53,9 @@ pub(crate) async fn handle<'a>(
     let mut mentions =
         Mentions::of(asked.iter().map(|(topic, partition)| (*topic, partition.partition_index)));
     let mut found = IndexMap::<_, Vec<_>>::new();
+    let mut turns = Turns::default();
     for (topic, partition) in asked {
+        turns.done(1).await;
         let response = match mentions.next(&(topic, partition.partition_index)) {
             Mention::Only => look_up(context, topic, partition).await,
             Mention::FirstOfSeveral => refused(partition.partition_index, ErrorCode::InvalidRequest),

@@ -22,9 +22,13 @@ use super::cluster::{self, BrokerView, PartitionView};
 use super::{Close, RequestContext, authorized};
 use crate::groups::OFFSETS_TOPIC;
 use crate::topics::{DEFAULT, METADATA_TOPIC, TopicSpec};
+use crate::turns::Turns;
 
 /// Version from which a topic may be named by id.
 const TOPIC_ID_VERSION: i16 = 12;
+
+/// Topics that one request creates at most. Clients ask for a handful at once.
+const CREATED_AT_ONCE_MAX: usize = 1_000;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -37,9 +41,9 @@ pub(crate) async fn handle(
     }
     let operations = authorized::on_topic(request.include_topic_authorized_operations);
     let topics = match asked {
-        None => context.broker.image().topics().map(|topic| known(context, topic, operations)).collect(),
+        None => all(context, operations).await,
         Some(asked) if asked.iter().any(|topic| !topic.topic_id.is_zero()) => {
-            by_id(context, &asked, operations)
+            by_id(context, &asked, operations).await
         }
         Some(asked) => by_name(context, &asked, request.allow_auto_topic_creation, operations).await,
     };
@@ -72,7 +76,18 @@ fn refused(code: ErrorCode, asked: Vec<MetadataRequestTopic<'_>>) -> MetadataRes
     MetadataResponse { controller_id: -1, topics: topics.collect(), ..MetadataResponse::default() }
 }
 
-fn by_id(
+async fn all(context: &RequestContext<'_>, operations: i32) -> Vec<MetadataResponseTopic<'static>> {
+    let image = context.broker.image();
+    let mut turns = Turns::default();
+    let mut topics = Vec::new();
+    for topic in image.topics() {
+        topics.push(known(context, topic, operations));
+        turns.done(topic.partitions.len()).await;
+    }
+    topics
+}
+
+async fn by_id(
     context: &RequestContext<'_>,
     asked: &[MetadataRequestTopic<'_>],
     operations: i32,
@@ -80,11 +95,17 @@ fn by_id(
     let image = context.broker.image();
     let mut seen = HashSet::new();
     let ids = asked.iter().map(|topic| topic.topic_id).filter(|id| !id.is_zero() && seen.insert(*id));
-    let answer = |id| match image.topic_by_id(id) {
-        Some(topic) => known(context, topic, operations),
-        None => failed(None, id, ErrorCode::UnknownTopicId, authorized::NOT_ASKED),
-    };
-    ids.map(answer).collect()
+    let mut turns = Turns::default();
+    let mut topics = Vec::new();
+    for id in ids {
+        let topic = match image.topic_by_id(id) {
+            Some(topic) => known(context, topic, operations),
+            None => failed(None, id, ErrorCode::UnknownTopicId, authorized::NOT_ASKED),
+        };
+        turns.done(1 + topic.partitions.len()).await;
+        topics.push(topic);
+    }
+    topics
 }
 
 async fn by_name(
@@ -100,14 +121,20 @@ async fn by_name(
     let missing: Vec<&str> = names.iter().copied().filter(|name| image.topic(name).is_none()).collect();
     let codes = create_missing(context, &missing, may_create).await;
     let image = context.broker.image();
-    let answer = |name: &str| match (image.topic(name), codes.get(name)) {
-        (Some(topic), _) => known(context, topic, operations),
-        (None, code) => {
-            let code = code.copied().unwrap_or(ErrorCode::UnknownTopicOrPartition);
-            failed(Some(name.to_owned()), Uuid::ZERO, code, operations)
-        }
-    };
-    names.into_iter().map(answer).collect()
+    let mut turns = Turns::default();
+    let mut topics = Vec::with_capacity(names.len());
+    for name in names {
+        let topic = match (image.topic(name), codes.get(name)) {
+            (Some(topic), _) => known(context, topic, operations),
+            (None, code) => {
+                let code = code.copied().unwrap_or(ErrorCode::UnknownTopicOrPartition);
+                failed(Some(name.to_owned()), Uuid::ZERO, code, operations)
+            }
+        };
+        turns.done(1 + topic.partitions.len()).await;
+        topics.push(topic);
+    }
+    topics
 }
 
 /// Creates topics, if that is allowed, and says what to answer for those that are not there after it.
@@ -119,7 +146,9 @@ async fn create_missing<'n>(
     let broker = context.broker;
     let mut codes = HashMap::new();
     let mut specs = Vec::new();
+    let mut turns = Turns::default();
     for name in missing {
+        turns.done(1).await;
         if let Err(refused) = metadata::check_name(name) {
             codes.insert(*name, refused.code);
         } else if !may_create
@@ -129,6 +158,9 @@ async fn create_missing<'n>(
             codes.insert(*name, ErrorCode::UnknownTopicOrPartition);
         } else if *name == OFFSETS_TOPIC {
             codes.extend(broker.groups.ensure(broker).await.err().map(|code| (*name, code)));
+        } else if specs.len() >= CREATED_AT_ONCE_MAX {
+            // The client asks again in a moment, and the next ones are created.
+            codes.insert(*name, ErrorCode::LeaderNotAvailable);
         } else {
             specs.push((*name, automatic(name)));
         }

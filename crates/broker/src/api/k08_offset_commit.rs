@@ -4,9 +4,10 @@
 //! by id (KIP-848). An offset is acknowledged once it is in the log of the group's shard.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use base::error::ErrorCode;
-use base::ids::PartitionId;
+use base::ids::{PartitionId, TopicId};
 use coordinator::{
     Answer, CommitPartition, CommitTopic, CommittedTopic, OffsetCommitRequest as Commit, Request,
 };
@@ -16,6 +17,7 @@ use wire::message::offset_commit_response::{OffsetCommitResponsePartition, Offse
 use wire::message::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::{Close, RequestContext, wrong_answer};
+use crate::turns::Turns;
 
 /// Version from which topics are named by id.
 pub(super) const TOPIC_ID_VERSION: i16 = 10;
@@ -28,7 +30,9 @@ pub(crate) async fn handle(
     let image = context.broker.image();
     let mut responses = Vec::with_capacity(request.topics.len());
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut turns = Turns::default();
     for topic in &request.topics {
+        turns.done(1 + topic.partitions.len()).await;
         let known = match known(&image, context.api_version, topic) {
             Ok(known) => known,
             Err(code) => {
@@ -47,28 +51,32 @@ pub(crate) async fn handle(
     }
     if !topics.is_empty() {
         let committed = commit(context, &request, topics).await;
-        if responses.is_empty() {
-            responses = committed;
-        } else {
-            committed.into_iter().for_each(|topic| add(context.api_version, &mut responses, topic));
-        }
+        add(context.api_version, &mut responses, committed);
     }
     Ok(OffsetCommitResponse { topics: responses, ..OffsetCommitResponse::default() })
 }
 
-/// Adds the outcomes of a topic to those of its partitions that were refused, if there are any.
+/// Adds the outcomes of topics, each to those of its partitions that were refused, if there are any.
 fn add(
     version: i16,
     responses: &mut Vec<OffsetCommitResponseTopic<'static>>,
-    mut topic: OffsetCommitResponseTopic<'static>,
+    committed: Vec<OffsetCommitResponseTopic<'static>>,
 ) {
-    let same = |other: &&mut OffsetCommitResponseTopic<'_>| match version {
-        TOPIC_ID_VERSION.. => other.topic_id == topic.topic_id,
-        _ => other.name == topic.name,
+    let key = |topic: &OffsetCommitResponseTopic<'static>| -> (TopicId, Cow<'static, str>) {
+        match version {
+            TOPIC_ID_VERSION.. => (topic.topic_id, Cow::Borrowed("")),
+            _ => (TopicId::ZERO, topic.name.clone()),
+        }
     };
-    match responses.iter_mut().find(same) {
-        Some(other) => other.partitions.append(&mut topic.partitions),
-        None => responses.push(topic),
+    let mut places = HashMap::new();
+    for (place, topic) in responses.iter().enumerate() {
+        places.entry(key(topic)).or_insert(place);
+    }
+    for mut topic in committed {
+        match places.get(&key(&topic)) {
+            Some(place) => responses[*place].partitions.append(&mut topic.partitions),
+            None => responses.push(topic),
+        }
     }
 }
 

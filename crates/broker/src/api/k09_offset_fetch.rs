@@ -21,12 +21,16 @@ use wire::message::{OffsetFetchRequest, OffsetFetchResponse};
 
 use super::k08_offset_commit::TOPIC_ID_VERSION;
 use super::{Close, RequestContext, wrong_answer};
+use crate::turns::Turns;
 
 /// Version from which a request asks for several groups.
 const GROUPS_VERSION: i16 = 8;
 
 /// Version from which an answer has an error code of its own; before it every partition carries it.
 const TOP_ERROR_VERSION: i16 = 2;
+
+/// Offsets after which no further group is answered: one request may name all groups, and each of them often.
+const OFFSETS_MAX: usize = 500_000;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -37,8 +41,23 @@ pub(crate) async fn handle(
         return Ok(single(context, request).await);
     }
     let mut groups = Vec::with_capacity(request.groups.len());
+    let mut turns = Turns::default();
+    let mut offsets = 0;
     for group in request.groups {
-        groups.push(fetch_group(context, group, request.require_stable).await);
+        let group = if offsets < OFFSETS_MAX {
+            fetch_group(context, group, request.require_stable, &mut turns).await
+        } else {
+            // Clients ask again for those groups that are answered so.
+            OffsetFetchResponseGroup {
+                group_id: Cow::Owned(group.group_id.into_owned()),
+                topics: Vec::new(),
+                error_code: ErrorCode::CoordinatorLoadInProgress.code(),
+            }
+        };
+        let told: usize = group.topics.iter().map(|topic| 1 + topic.partitions.len()).sum();
+        offsets += told;
+        turns.done(1 + told).await;
+        groups.push(group);
     }
     Ok(OffsetFetchResponse { groups, ..OffsetFetchResponse::default() })
 }
@@ -88,12 +107,16 @@ async fn fetch_group(
     context: &RequestContext<'_>,
     group: OffsetFetchRequestGroup<'_>,
     require_stable: bool,
+    turns: &mut Turns,
 ) -> OffsetFetchResponseGroup<'static> {
     let image = context.broker.image();
     let by_id = context.api_version >= TOPIC_ID_VERSION;
     let mut unknown = Vec::new();
     let asks_for_all = group.topics.is_none();
-    let topics = group.topics.map(|topics| asked_topics(&image, by_id, topics, &mut unknown));
+    let topics = match group.topics {
+        Some(topics) => Some(asked_topics(&image, by_id, topics, &mut unknown, turns).await),
+        None => None,
+    };
     let answer = ask(context, &group.group_id, topics, require_stable).await;
     let mut topics = answer.topics;
     if by_id && asks_for_all {
@@ -117,14 +140,16 @@ async fn fetch_group(
 }
 
 /// The topics to ask the shard for; those whose id nobody knows go to `unknown`.
-fn asked_topics(
+async fn asked_topics(
     image: &Image,
     by_id: bool,
     topics: Vec<OffsetFetchRequestTopics<'_>>,
     unknown: &mut Vec<FetchedTopic>,
+    turns: &mut Turns,
 ) -> Vec<FetchTopic> {
     let mut asked = Vec::with_capacity(topics.len());
     for topic in topics {
+        turns.done(1).await;
         let mut topic = FetchTopic {
             name: topic.name.into_owned(),
             topic_id: topic.topic_id,

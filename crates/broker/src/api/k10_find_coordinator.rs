@@ -11,6 +11,7 @@ use wire::message::find_coordinator_response::Coordinator;
 use wire::message::{FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::{Close, RequestContext};
+use crate::turns::Turns;
 
 /// Version from which a request asks for several keys (KIP-699).
 const KEYS_VERSION: i16 = 4;
@@ -42,10 +43,15 @@ pub(crate) async fn handle(
     }
     // Each is answered once, however often it is named.
     let mut named = HashSet::new();
-    let new = |key: &&Cow<'_, str>| named.insert(key.to_string());
-    let coordinators =
-        request.coordinator_keys.iter().filter(new).map(|key| coordinator(context, key, found));
-    Ok(FindCoordinatorResponse { coordinators: coordinators.collect(), ..FindCoordinatorResponse::default() })
+    let mut turns = Turns::default();
+    let mut coordinators = Vec::new();
+    for key in &request.coordinator_keys {
+        if named.insert(&**key) {
+            coordinators.push(coordinator(context, key, found));
+        }
+        turns.done(1).await;
+    }
+    Ok(FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() })
 }
 
 async fn find(context: &RequestContext<'_>, key_type: i8) -> Result<(), (ErrorCode, &'static str)> {

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use base::error::ErrorCode;
-use bytes::Bytes;
 use coordinator::{Answer, JoinAnswer, JoinRequest, JoinedMember, Protocol, Request};
 use wire::message::join_group_response::JoinGroupResponseMember;
 use wire::message::{JoinGroupRequest, JoinGroupResponse};
@@ -35,7 +34,7 @@ pub(crate) async fn handle(
             .into_iter()
             .map(|protocol| Protocol {
                 name: protocol.name.into_owned(),
-                metadata: Bytes::copy_from_slice(&protocol.metadata),
+                metadata: context.shared(protocol.metadata),
             })
             .collect(),
         reason: request.reason.map(Cow::into_owned),

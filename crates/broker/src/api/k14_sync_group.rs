@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use coordinator::{Answer, Request, SyncAnswer, SyncRequest};
 use wire::message::{SyncGroupRequest, SyncGroupResponse};
 
@@ -15,9 +14,10 @@ pub(crate) async fn handle(
     request: SyncGroupRequest<'_>,
 ) -> Result<SyncGroupResponse<'static>, Close> {
     let group = request.group_id.into_owned();
-    let assignments = request.assignments.into_iter().map(|assignment| {
-        (assignment.member_id.into_owned(), Bytes::copy_from_slice(&assignment.assignment))
-    });
+    let assignments = request
+        .assignments
+        .into_iter()
+        .map(|assignment| (assignment.member_id.into_owned(), context.shared(assignment.assignment)));
     let sync = SyncRequest {
         api_version: context.api_version,
         group_id: group.clone(),

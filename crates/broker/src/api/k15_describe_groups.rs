@@ -1,7 +1,7 @@
 //! DescribeGroups (15), versions 0 to 6: state and members of groups.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use base::error::ErrorCode;
 use coordinator::{Answer, DescribedGroup, DescribedMember, Request};
@@ -9,6 +9,10 @@ use wire::message::describe_groups_response as response;
 use wire::message::{DescribeGroupsRequest, DescribeGroupsResponse};
 
 use super::{Close, RequestContext, authorized, wrong_answer};
+use crate::turns::Turns;
+
+/// Bytes of members after which no further group is told: one request may name all groups, and each of them often.
+const MEMBER_BYTES_MAX: usize = 32 << 20;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -19,7 +23,11 @@ pub(crate) async fn handle(
     let api_version = context.api_version;
     let make = |groups| Request::DescribeGroups { groups, api_version };
     let mut described = HashMap::new();
-    for (groups, answer) in context.broker.groups.ask_each(&asked, make).await {
+    let mut seen = HashSet::new();
+    let each: Vec<String> = asked.iter().filter(|group| seen.insert(group.as_str())).cloned().collect();
+    let mut turns = Turns::default();
+    for (groups, answer) in context.broker.groups.ask_each(&each, make).await {
+        turns.done(groups.len()).await;
         let code = match answer {
             Ok(Answer::DescribeGroups(groups)) => {
                 described.extend(groups.into_iter().map(|group| (group.group_id.clone(), group)));
@@ -32,8 +40,27 @@ pub(crate) async fn handle(
     }
     let operations = authorized::on_group(request.include_authorized_operations);
     // In the order asked, also where a group was asked for twice.
-    let groups = asked.iter().filter_map(|id| described.get(id)).map(|group| shown(group, operations));
-    Ok(DescribeGroupsResponse { groups: groups.collect(), ..DescribeGroupsResponse::default() })
+    let mut groups = Vec::with_capacity(asked.len());
+    let mut told_bytes = 0;
+    for id in asked {
+        let Some(group) = described.get(&id) else { continue };
+        if told_bytes < MEMBER_BYTES_MAX {
+            told_bytes += group.members.iter().map(member_bytes).sum::<usize>();
+            groups.push(shown(group, operations));
+        } else {
+            // Clients ask again for those groups that are answered so.
+            groups.push(shown(&refused(id, ErrorCode::CoordinatorLoadInProgress), operations));
+        }
+        turns.done(1 + group.members.len()).await;
+    }
+    Ok(DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() })
+}
+
+/// About what a member takes in an answer.
+fn member_bytes(member: &DescribedMember) -> usize {
+    let names = [&member.member_id, &member.client_id, &member.client_host];
+    let names: usize = names.iter().map(|name| name.len()).sum();
+    names + member.metadata.len() + member.assignment.len()
 }
 
 fn refused(group_id: String, error: ErrorCode) -> DescribedGroup {

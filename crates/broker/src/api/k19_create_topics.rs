@@ -15,6 +15,14 @@ use super::cluster::is_internal_name;
 use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext, in_time};
 use crate::topics::{CreatedTopic, TopicSpec};
+use crate::turns::Turns;
+
+/// Topics that one request creates at most, as in Kafka: with all its values told, a topic takes some hundred times
+/// the place in an answer that it takes in a request.
+const TOPICS_MAX: usize = 10_000;
+
+/// Pieces of work for telling the values of a topic, see [`Turns`].
+const PIECES_PER_TOPIC: usize = 32;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -24,9 +32,16 @@ pub(crate) async fn handle(
     let mut mentions = Mentions::of(request.topics.iter().map(|topic| &topic.name));
     let mut results = Vec::with_capacity(request.topics.len());
     let (mut places, mut specs) = (Vec::new(), Vec::new());
+    let mut turns = Turns::default();
     for topic in &request.topics {
+        turns.done(1).await;
         match mentions.next(&&topic.name) {
             Mention::Only => match in_time(request.timeout_ms).and_then(|()| specified(topic)) {
+                Ok(spec) if specs.len() >= TOPICS_MAX => {
+                    let message = format!("One request can create at most {TOPICS_MAX} topics.");
+                    let refused = Refusal::new(ErrorCode::PolicyViolation, message);
+                    results.push(Some(failed(spec.name, refused)));
+                }
                 Ok(spec) => {
                     places.push(results.len());
                     specs.push(spec);
@@ -47,6 +62,7 @@ pub(crate) async fn handle(
             Ok(created) => succeeded(context, spec, &created),
             Err(refused) => failed(spec.name, refused),
         });
+        turns.done(PIECES_PER_TOPIC).await;
     }
     Ok(CreateTopicsResponse {
         topics: results.into_iter().flatten().collect(),

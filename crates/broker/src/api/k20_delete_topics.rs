@@ -14,6 +14,7 @@ use wire::message::{DeleteTopicsRequest, DeleteTopicsResponse};
 use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext, in_time};
 use crate::topics::unknown_topic;
+use crate::turns::Turns;
 
 /// Version from which a topic may be named by id.
 const TOPIC_ID_VERSION: i16 = 6;
@@ -35,7 +36,9 @@ pub(crate) async fn handle(
     let mut mentions = Mentions::of(asked.iter().map(key));
     let twice = named_and_by_id(context, &asked);
     let mut responses = Vec::with_capacity(asked.len());
+    let mut turns = Turns::default();
     for topic in &asked {
+        turns.done(1).await;
         let refused = |message: &str| Err(Refusal::new(ErrorCode::InvalidRequest, message));
         let response = match mentions.next(&key(topic)) {
             Mention::Only => match in_time(request.timeout_ms).and_then(|()| find(context, topic)) {

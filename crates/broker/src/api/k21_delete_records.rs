@@ -14,6 +14,7 @@ use wire::message::{
 };
 
 use super::{Close, RequestContext};
+use crate::turns::Turns;
 
 const TO_HIGH_WATERMARK: Offset = -1;
 
@@ -30,7 +31,9 @@ pub(crate) async fn handle<'a>(
     let mut offsets: HashMap<_, _> =
         asked.iter().map(|(topic, asked)| ((*topic, asked.partition_index), asked.offset)).collect();
     let mut deleted = IndexMap::<_, Vec<_>>::new();
+    let mut turns = Turns::default();
     for (topic, asked) in asked {
+        turns.done(1).await;
         let Some(offset) = offsets.remove(&(topic, asked.partition_index)) else { continue };
         let result = delete(context, topic, asked.partition_index, offset).await;
         let result = DeleteRecordsPartitionResult {

@@ -12,17 +12,24 @@ use wire::message::{
 };
 
 use super::{Close, RequestContext};
+use crate::turns::Turns;
 
 /// Answers the request.
 pub(crate) async fn handle<'a>(
     context: &RequestContext<'_>,
     request: OffsetForLeaderEpochRequest<'a>,
 ) -> Result<OffsetForLeaderEpochResponse<'a>, Close> {
-    let topics = request.topics.into_iter().map(|topic| OffsetForLeaderTopicResult {
-        partitions: topic.partitions.iter().map(|asked| look_up(context, &topic.topic, asked)).collect(),
-        topic: topic.topic,
-    });
-    Ok(OffsetForLeaderEpochResponse { topics: topics.collect(), ..OffsetForLeaderEpochResponse::default() })
+    let mut turns = Turns::default();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            partitions.push(look_up(context, &topic.topic, asked));
+            turns.done(1).await;
+        }
+        topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
+    }
+    Ok(OffsetForLeaderEpochResponse { topics, ..OffsetForLeaderEpochResponse::default() })
 }
 
 fn look_up(context: &RequestContext<'_>, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {

@@ -15,6 +15,7 @@ use wire::message::{DescribeConfigsRequest, DescribeConfigsResponse};
 use super::{Close, RequestContext};
 use crate::configs::{broker_resource, loggers_of};
 use crate::topics::unknown_topic;
+use crate::turns::Turns;
 
 /// Kafka's number for topics.
 pub(super) const TOPIC: i8 = 2;
@@ -22,6 +23,9 @@ pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 /// Kafka's number for the loggers of a broker.
 pub(super) const BROKER_LOGGER: i8 = 8;
+
+/// Pieces of work for telling the values of a resource, see [`Turns`].
+const PIECES_PER_RESOURCE: usize = 64;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -31,10 +35,13 @@ pub(crate) async fn handle(
     let shown = Shown { synonyms: request.include_synonyms, documentation: request.include_documentation };
     // Each is described once, however often it is named.
     let mut named = HashSet::new();
-    let new = |resource: &DescribeConfigsResource<'_>| {
-        named.insert((resource.resource_type, resource.resource_name.to_string()))
-    };
-    let results = request.resources.into_iter().filter(new).map(|resource| {
+    let mut turns = Turns::default();
+    let mut results = Vec::new();
+    for resource in request.resources {
+        if !named.insert((resource.resource_type, spelled(&resource))) {
+            turns.done(1).await;
+            continue;
+        }
         let described = describe(context, &resource);
         let (code, message, configs) = match described {
             // Empty rather than null, as in Kafka.
@@ -46,15 +53,25 @@ pub(crate) async fn handle(
         let wanted = |described: &Described| {
             keys.as_ref().is_none_or(|keys| keys.iter().any(|key| key == described.key.name))
         };
-        DescribeConfigsResult {
+        results.push(DescribeConfigsResult {
             error_code: code.code(),
             error_message: message,
             resource_type: resource.resource_type,
             resource_name: Cow::Owned(resource.resource_name.into_owned()),
             configs: configs.into_iter().filter(wanted).map(|config| shown.config(config)).collect(),
-        }
-    });
-    Ok(DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() })
+        });
+        turns.done(PIECES_PER_RESOURCE).await;
+    }
+    Ok(DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() })
+}
+
+/// The name of a resource in one spelling: the number of a broker has many, with a sign or with noughts in front.
+fn spelled(resource: &DescribeConfigsResource<'_>) -> String {
+    let name = &*resource.resource_name;
+    match resource.resource_type {
+        BROKER | BROKER_LOGGER => name.parse().map_or(name.to_owned(), |number: i32| number.to_string()),
+        _ => name.to_owned(),
+    }
 }
 
 fn describe(

@@ -12,6 +12,10 @@ use wire::message::{AlterConfigsRequest, AlterConfigsResponse};
 use super::k32_describe_configs::{BROKER, TOPIC};
 use super::{Close, RequestContext};
 use crate::configs::{Change, Values, broker_resource};
+use crate::turns::Turns;
+
+/// Pieces of work of a change, see [`Turns`]: all values of a broker are checked together.
+pub(super) const PIECES_PER_RESOURCE: usize = 64;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -21,7 +25,9 @@ pub(crate) async fn handle(
     let named = request.resources.iter().map(|resource| (resource.resource_type, &*resource.resource_name));
     let named_twice = Repeated::among(named);
     let mut responses = Vec::with_capacity(request.resources.len());
+    let mut turns = Turns::default();
     for resource in &request.resources {
+        turns.done(PIECES_PER_RESOURCE).await;
         let outcome = match named_twice.has(resource.resource_type, &resource.resource_name) {
             true => Err(named_twice.refusal()),
             false => alter(context, resource, request.validate_only).await,
@@ -88,7 +94,7 @@ pub(super) fn key_twice(key: &str) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, format!("The request names `{key}` twice."))
 }
 
-/// Resources that a request names more than once; which of the changes is meant nobody knows.
+/// Resources that a request names more than once, in order; which of the changes is meant nobody knows.
 pub(super) struct Repeated<'a>(Vec<(i8, &'a str)>);
 
 impl<'a> Repeated<'a> {
@@ -100,7 +106,7 @@ impl<'a> Repeated<'a> {
     }
 
     pub(super) fn has(&self, resource_type: i8, name: &str) -> bool {
-        self.0.contains(&(resource_type, name))
+        self.0.binary_search(&(resource_type, name)).is_ok()
     }
 
     pub(super) fn refusal(&self) -> Refusal {

@@ -11,6 +11,7 @@ use wire::message::{CreatePartitionsRequest, CreatePartitionsResponse};
 use super::mentions::{Mention, Mentions};
 use super::{Close, RequestContext, in_time};
 use crate::groups::OFFSETS_TOPIC;
+use crate::turns::Turns;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -19,7 +20,9 @@ pub(crate) async fn handle(
 ) -> Result<CreatePartitionsResponse<'static>, Close> {
     let mut mentions = Mentions::of(request.topics.iter().map(|topic| &topic.name));
     let mut results = Vec::with_capacity(request.topics.len());
+    let mut turns = Turns::default();
     for topic in &request.topics {
+        turns.done(1).await;
         let outcome = match mentions.next(&&topic.name) {
             Mention::Only => match in_time(request.timeout_ms) {
                 Ok(()) => create(context, topic, request.validate_only).await,

@@ -8,6 +8,7 @@ use wire::message::delete_groups_response::DeletableGroupResult;
 use wire::message::{DeleteGroupsRequest, DeleteGroupsResponse};
 
 use super::{Close, RequestContext, wrong_answer};
+use crate::turns::Turns;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -20,7 +21,9 @@ pub(crate) async fn handle(
     asked.retain(|group| seen.insert(group.clone()));
     let mut outcomes = HashMap::new();
     let make = |groups| Request::DeleteGroups { groups };
+    let mut turns = Turns::default();
     for (groups, answer) in context.broker.groups.ask_each(&asked, make).await {
+        turns.done(groups.len()).await;
         let code = match answer {
             Ok(Answer::DeleteGroups(results)) => {
                 outcomes.extend(results);
@@ -31,9 +34,11 @@ pub(crate) async fn handle(
         };
         outcomes.extend(groups.into_iter().map(|group| (group, code)));
     }
-    let results = asked.into_iter().filter_map(|group| {
-        let code = outcomes.get(&group)?.code();
-        Some(DeletableGroupResult { group_id: Cow::Owned(group), error_code: code })
-    });
-    Ok(DeleteGroupsResponse { results: results.collect(), ..DeleteGroupsResponse::default() })
+    let mut results = Vec::with_capacity(asked.len());
+    for group in asked {
+        turns.done(1).await;
+        let Some(code) = outcomes.get(&group) else { continue };
+        results.push(DeletableGroupResult { error_code: code.code(), group_id: Cow::Owned(group) });
+    }
+    Ok(DeleteGroupsResponse { results, ..DeleteGroupsResponse::default() })
 }

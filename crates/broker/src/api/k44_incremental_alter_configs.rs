@@ -11,9 +11,10 @@ use wire::message::incremental_alter_configs_response::AlterConfigsResourceRespo
 use wire::message::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::k32_describe_configs::BROKER_LOGGER;
-use super::k33_alter_configs::{Repeated, key_twice, no_value, target};
+use super::k33_alter_configs::{PIECES_PER_RESOURCE, Repeated, key_twice, no_value, target};
 use super::{Close, RequestContext};
 use crate::configs::{Change, Operation, loggers_of};
+use crate::turns::Turns;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -28,7 +29,9 @@ pub(crate) async fn handle(
     let named = request.resources.iter().map(|resource| (resource.resource_type, &*resource.resource_name));
     let named_twice = Repeated::among(named);
     let mut responses = Vec::with_capacity(request.resources.len());
+    let mut turns = Turns::default();
     for resource in &request.resources {
+        turns.done(PIECES_PER_RESOURCE).await;
         let outcome = match named_twice.has(resource.resource_type, &resource.resource_name) {
             true => Err(named_twice.refusal()),
             false => alter(context, resource, request.validate_only).await,

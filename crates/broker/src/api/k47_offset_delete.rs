@@ -1,6 +1,7 @@
 //! OffsetDelete (47), version 0: a group forgets how far it has come in topics it does not read (KIP-496).
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use base::error::ErrorCode;
 use base::ids::PartitionId;
@@ -9,6 +10,7 @@ use wire::message::offset_delete_response::{OffsetDeleteResponsePartition, Offse
 use wire::message::{OffsetDeleteRequest, OffsetDeleteResponse};
 
 use super::{Close, RequestContext, wrong_answer};
+use crate::turns::Turns;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -18,7 +20,9 @@ pub(crate) async fn handle(
     let image = context.broker.image();
     let group = request.group_id.into_owned();
     let (mut topics, mut responses) = (Vec::new(), Vec::new());
+    let mut turns = Turns::default();
     for topic in request.topics {
+        turns.done(1 + topic.partitions.len()).await;
         let name = topic.name.into_owned();
         let numbers = topic.partitions.iter().map(|partition| partition.partition_index);
         let known = image.topic(&name);
@@ -46,9 +50,13 @@ pub(crate) async fn handle(
             ..OffsetDeleteResponse::default()
         });
     }
+    let mut places = HashMap::new();
+    for (place, (name, _)) in responses.iter().enumerate() {
+        places.entry(name.clone()).or_insert(place);
+    }
     for (name, mut outcomes) in answer.topics {
-        match responses.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, others)) => others.append(&mut outcomes),
+        match places.get(&name) {
+            Some(place) => responses[*place].1.append(&mut outcomes),
             None => responses.push((name, outcomes)),
         }
     }

@@ -16,6 +16,7 @@ use wire::message::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsRespo
 
 use super::cluster::{self, PartitionView};
 use super::{Close, RequestContext, authorized};
+use crate::turns::Turns;
 
 /// Answers the request.
 pub(crate) async fn handle(
@@ -42,7 +43,9 @@ pub(crate) async fn handle(
         .response_partition_limit
         .min(context.broker.config().get(keys::MAX_REQUEST_PARTITION_SIZE_LIMIT));
     let mut page = Page { topics: Vec::new(), room: usize::try_from(limit).unwrap_or(0).max(1), next: None };
+    let mut turns = Turns::default();
     for name in names {
+        turns.done(1).await;
         let from = match cursor {
             Some(cursor) if name.as_str() < &*cursor.topic_name => continue,
             Some(cursor) if name == cursor.topic_name => usize::try_from(cursor.partition_index).unwrap_or(0),

@@ -36,6 +36,7 @@ pub(crate) mod k44_incremental_alter_configs;
 pub(crate) mod k47_offset_delete;
 pub(crate) mod k60_describe_cluster;
 pub(crate) mod k75_describe_topic_partitions;
+mod leaders;
 mod mentions;
 
 use std::borrow::Cow;
@@ -66,13 +67,22 @@ pub(crate) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// Asks the shard of a group for what may take until other clients have come; when the broker drains, the client
-    /// is sent away at once instead.
+    /// Bytes that the decoded request borrows from the frame, without copying them.
+    fn shared(&self, bytes: Cow<'_, [u8]>) -> Bytes {
+        match bytes {
+            Cow::Borrowed(bytes) => self.frame.slice_ref(bytes),
+            Cow::Owned(bytes) => Bytes::from(bytes),
+        }
+    }
+
+    /// Asks the shard of a group for what may take until other clients have come. When the broker drains, the client
+    /// is sent away at once instead, and when the client has ended its input, nobody waits for the answer any more.
     async fn ask_patiently(&self, group: &str, request: Request) -> Result<Answer, ErrorCode> {
         tokio::select! {
             biased;
             answer = self.broker.groups.ask(group, request) => answer,
             () = self.broker.drain.draining() => Err(ErrorCode::CoordinatorNotAvailable),
+            () = self.connection.input_end.reached() => Err(ErrorCode::CoordinatorNotAvailable),
         }
     }
 }

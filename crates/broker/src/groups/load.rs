@@ -3,7 +3,7 @@
 use base::batch::{Batches, DecompressBuffer};
 use base::ids::Offset;
 use bytes::Bytes;
-use coordinator::{GroupConfig, GroupShard};
+use coordinator::GroupShard;
 use replication::Log;
 
 use crate::partition::Producers;
@@ -15,13 +15,12 @@ const READ_BYTES: usize = 1 << 20;
 /// by far.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
-/// Reads the whole log into a fresh shard. Blocks: the files may be cold. The shard still needs
+/// Reads the whole log into an empty shard. Blocks: the files may be cold. The shard still needs
 /// [`GroupShard::finish_loading`].
 ///
 /// # Errors
 /// The log cannot be read; a shard filled in part would forget commits.
-pub(super) fn fill(log: &Log<Producers>, config: GroupConfig) -> Result<GroupShard, String> {
-    let mut shard = GroupShard::new(config);
+pub(super) fn fill(log: &Log<Producers>, mut shard: GroupShard) -> Result<GroupShard, String> {
     let mut from = log.log_start();
     let upper = log.high_watermark();
     while from < upper {
@@ -57,7 +56,7 @@ fn replay(shard: &mut GroupShard, bytes: &Bytes) -> Result<Option<Offset>, Strin
 #[cfg(test)]
 mod tests {
     use base::batch::BatchBuilder;
-    use coordinator::{Answer, Effect, OffsetFetchRequest, Request, Token};
+    use coordinator::{Answer, Effect, GroupConfig, OffsetFetchRequest, Request, Token};
     use wire::Writer;
     use wire::message::{OffsetCommitKey, OffsetCommitValue};
 

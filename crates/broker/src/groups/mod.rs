@@ -28,13 +28,14 @@ use base::error::ErrorCode;
 use base::ids::{PartitionId, TopicId, TopicPartition};
 use base::metrics::{GroupOffset, GroupSample};
 use bytes::Bytes;
-use coordinator::{Answer, GroupConfig, Request, partition_for};
+use coordinator::{Answer, GroupConfig, GroupMemory, GroupShard, Request, partition_for};
 use futures::StreamExt;
 use parking_lot::RwLock;
 
 use crate::broker::Broker;
 use crate::partition::{self, AppendFailure, Partition, append_code};
 use crate::topics::{DEFAULT, TopicSpec};
+use crate::turns::Turns;
 
 use clock::SteadyClock;
 use shard::{GroupLog, Lost, Shard, ShardSpec};
@@ -45,6 +46,9 @@ pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// Shards filled side by side.
 const LOADING_AT_ONCE: usize = 4;
 
+/// Groups that a shard is asked about in one step, which keeps others from it.
+const GROUPS_AT_ONCE: usize = 256;
+
 /// How long the start of a broker waits for its shards; what is not filled by then is filled behind.
 const LOAD_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,7 @@ pub(crate) struct Groups {
     env: Env,
     clock: SteadyClock,
     config: GroupConfig,
+    memory: GroupMemory,
     commit_timeout: Duration,
     shards: RwLock<Shards>,
     /// Held while the topic is created and its shards are opened.
@@ -79,6 +84,7 @@ impl Groups {
         Groups {
             clock: SteadyClock::new(&*env.clock),
             config: group_config(config),
+            memory: GroupMemory::default(),
             commit_timeout: Duration::from_millis(commit_timeout_ms),
             shards: RwLock::default(),
             opening: tokio::sync::Mutex::new(()),
@@ -163,8 +169,9 @@ impl Groups {
     ) -> Result<Arc<Shard>, String> {
         let id = TopicPartition { topic_id, partition: PartitionId(number) };
         let partition = broker.partitions.get(id).map_err(|code| code.to_string())?;
-        let (log, config) = (partition.log.clone(), self.config.clone());
-        let machine = self.env.blocking(move || load::fill(&log, config)).await?;
+        let (log, empty) =
+            (partition.log.clone(), GroupShard::sharing(self.config.clone(), self.memory.clone()));
+        let machine = self.env.blocking(move || load::fill(&log, empty)).await?;
         let spec = ShardSpec {
             env: self.env.clone(),
             clock: self.clock,
@@ -198,8 +205,8 @@ impl Groups {
         answer.await.map_err(|_| ErrorCode::NotCoordinator)
     }
 
-    /// Asks the shards of several groups, each once for all of its groups. `request` makes the request for the groups
-    /// of one shard. An error stands for all groups of its shard.
+    /// Asks the shards of several groups, each for some of its groups at once. `request` makes the request for groups
+    /// of one shard. An error stands for all groups it was asked about.
     pub(crate) async fn ask_each(
         &self,
         groups: &[String],
@@ -207,17 +214,17 @@ impl Groups {
     ) -> Vec<(Vec<String>, Result<Answer, ErrorCode>)> {
         let mut by_partition: BTreeMap<Option<i32>, Vec<String>> = BTreeMap::new();
         let count = self.shards.read().count;
+        let mut turns = Turns::default();
         for group in groups {
             by_partition.entry(partition_for(group, count)).or_default().push(group.clone());
+            turns.done(1).await;
         }
         let mut answers = Vec::with_capacity(by_partition.len());
-        for groups in by_partition.into_values() {
+        for groups in by_partition.values().flat_map(|groups| groups.chunks(GROUPS_AT_ONCE)) {
             // All of them have the same shard; there is at least one.
-            let answer = match groups.first() {
-                Some(first) => self.ask(first, request(groups.clone())).await,
-                None => continue,
-            };
-            answers.push((groups, answer));
+            let answer = self.ask(&groups[0], request(groups.to_vec())).await;
+            answers.push((groups.to_vec(), answer));
+            turns.done(groups.len()).await;
         }
         answers
     }
@@ -302,6 +309,7 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offset_metadata_max_size: count(config.get(keys::OFFSET_METADATA_MAX_BYTES)),
         offsets_retention_ms: minutes * 60_000,
         offsets_retention_check_interval_ms: config.get(keys::OFFSETS_RETENTION_CHECK_INTERVAL_MS),
+        max_memory_bytes: usize::try_from(config.get(keys::GROUP_MEMORY_MAX_BYTES)).unwrap_or(usize::MAX),
         ..GroupConfig::default()
     }
 }

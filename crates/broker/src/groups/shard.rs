@@ -7,7 +7,9 @@
 //! Invariant: whoever asked is answered or, when the shard ends, told so by a closed channel.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::batch::BatchBuilder;
@@ -16,7 +18,9 @@ use base::error::ErrorCode;
 use base::ids::{TimestampMs, TopicId};
 use base::metrics::NodeMetrics;
 use bytes::Bytes;
-use coordinator::{Answer, AppendId, Counters, Effect, GroupShard, GroupSummary, KeyValue, Request, Token};
+use coordinator::{
+    Answer, AppendId, Counters, Effect, GroupMemory, GroupShard, GroupSummary, KeyValue, Request, Token,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -81,9 +85,13 @@ impl Shard {
         shard
     }
 
-    /// Hands a request to the machine. The channel closes without an answer when the shard ends.
-    pub(super) fn ask(self: &Arc<Self>, request: Request) -> oneshot::Receiver<Answer> {
-        let (sender, receiver) = oneshot::channel();
+    /// Hands a request to the machine.
+    pub(super) fn ask(self: &Arc<Self>, request: Request) -> Asked {
+        let (sender, answer) = oneshot::channel();
+        let joins = match &request {
+            Request::Join(join) => Some(join.group_id.clone()),
+            _ => None,
+        };
         let mut state = self.state.lock();
         state.last_token += 1;
         let token = Token(state.last_token);
@@ -91,7 +99,7 @@ impl Shard {
             state.waiting.insert(token, sender);
             self.step_locked(&mut state, |machine, now_ms| machine.request(token, request, now_ms));
         }
-        receiver
+        Asked { answer, joins: joins.map(|group| (self.clone(), group, token)) }
     }
 
     /// Drops the offsets of deleted topics.
@@ -103,7 +111,10 @@ impl Shard {
     pub(super) fn resign(&self) {
         let mut state = self.state.lock();
         if let Some(machine) = state.machine.take() {
-            for effect in machine.resign() {
+            let memory = machine.memory().clone();
+            let effects = machine.resign();
+            self.show_memory(&memory);
+            for effect in effects {
                 if let Effect::Reply { token, answer } = effect {
                     state.reply(token, answer);
                 }
@@ -196,6 +207,7 @@ impl Shard {
 
     fn count(&self, state: &mut State) {
         let Some(machine) = &state.machine else { return };
+        self.show_memory(machine.memory());
         let now = machine.counters();
         let before = std::mem::replace(&mut state.counted, now);
         if now != before {
@@ -204,6 +216,12 @@ impl Shard {
             metrics.offset_commits.inc_by(now.offset_commits - before.offset_commits);
             metrics.offset_expirations.inc_by(now.offset_expirations - before.offset_expirations);
         }
+    }
+
+    fn show_memory(&self, memory: &GroupMemory) {
+        let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.spec.metrics.group_member_bytes.set(bytes(memory.member_bytes()));
+        self.spec.metrics.group_bytes.set(bytes(memory.group_bytes()));
     }
 
     /// Wakes the timer task if it would sleep too long. Deadlines that move away, as they do at every
@@ -240,6 +258,32 @@ impl State {
         if let Some(sender) = self.waiting.remove(&token) {
             // A client that has gone does not want it.
             let _ = sender.send(answer);
+        }
+    }
+}
+
+/// The answer to a request, once it is there; an error when the shard has ended. Who drops it without having taken
+/// the answer goes: with a JoinGroup goes the member that it was to make.
+pub(super) struct Asked {
+    answer: oneshot::Receiver<Answer>,
+    /// For a JoinGroup until it is answered: its shard, its group and its token.
+    joins: Option<(Arc<Shard>, String, Token)>,
+}
+
+impl Future for Asked {
+    type Output = Result<Answer, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
+        self.joins = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some((shard, group, token)) = self.joins.take() {
+            shard.step(|machine, now_ms| machine.client_gone(&group, token, now_ms));
         }
     }
 }

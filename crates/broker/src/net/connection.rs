@@ -195,6 +195,7 @@ impl<S: Service> Connection<S> {
             Poll::Ready(Ok(0)) => {
                 self.reading = Reading::Ending(End::Finished);
                 self.standing.input_ended_at = Some(self.shared.env.clock.now());
+                self.info.input_end.set();
                 Ok(Some(0))
             }
             Poll::Ready(Ok(count)) => Ok(Some(count)),

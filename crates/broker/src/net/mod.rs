@@ -35,12 +35,16 @@ mod window;
 mod tests;
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use base::config::HostPort;
 use base::env::BoxFuture;
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 
 pub use account::MemoryBudget;
 pub use lifecycle::{DrainSignal, DrainTrigger, drain_channel};
@@ -110,6 +114,34 @@ pub struct ConnectionInfo {
     pub listener: Arc<ListenerInfo>,
     /// What the client says it is; set at most once.
     pub software: OnceLock<ClientSoftware>,
+    /// Whether the client has closed its sending side.
+    pub input_end: InputEnd,
+}
+
+/// The end of what a client sends. Requests it sent before are still answered, for a few seconds; one that waits for
+/// other clients need not wait any longer.
+#[derive(Debug, Default)]
+pub struct InputEnd {
+    has_come: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl InputEnd {
+    /// It is there.
+    fn set(&self) {
+        self.has_come.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Completes once it is there. Of those that wait at the same time the last one is woken: a request that waits
+    /// for this is [`Pace::Alone`].
+    pub async fn reached(&self) {
+        poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.has_come.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 }
 
 impl ConnectionInfo {

@@ -21,7 +21,7 @@ use super::connection::{Connection, End};
 use super::lifecycle::DrainSignal;
 use super::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, CHECK_INTERVAL, Limits};
 use super::notices::{Kind, Notices};
-use super::{ConnectionInfo, ListenerInfo, Service};
+use super::{ConnectionInfo, InputEnd, ListenerInfo, Service};
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -300,7 +300,14 @@ impl<S: Service> Shared<S> {
         let local = stream.local_address().map_or(peer, canonical);
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let listener = listener.clone();
-        let info = Arc::new(ConnectionInfo { id, peer, local, listener, software: OnceLock::new() });
+        let info = Arc::new(ConnectionInfo {
+            id,
+            peer,
+            local,
+            listener,
+            software: OnceLock::new(),
+            input_end: InputEnd::default(),
+        });
         self.metrics.connections_accepted.inc();
         let registered = Registered::new(self, id);
         let activity = registered.activity.clone();

@@ -3,7 +3,7 @@
 use base::metrics::Metrics;
 use bytes::Bytes;
 use wire::Payload;
-use wire::message::fetch_request;
+use wire::message::fetch_request::{self, FetchTopic};
 
 use super::*;
 
@@ -22,14 +22,14 @@ impl World {
     }
 
     /// Sends a request and answers every partition by `result`.
-    fn fetch(
+    async fn fetch(
         &self,
         request: &FetchRequest<'_>,
         result: impl Fn(&FetchPartition) -> PartitionData,
     ) -> FetchResponse<'static> {
         let round = self.sessions.begin(BY_NAME, request).expect("a good request");
         let results = round.partitions().iter().map(result).collect();
-        round.finish(&self.sessions, results)
+        round.finish(&self.sessions, results).await
     }
 
     /// Sessions open and the partitions in them.
@@ -76,21 +76,25 @@ fn shown(response: &FetchResponse<'_>) -> String {
 #[tokio::test(start_paused = true)]
 async fn an_empty_request_stands_for_all_partitions_and_only_news_come_back() {
     let world = World::new(10);
-    let full = world.fetch(&request(0, 0, vec![topic("a", 0..2), topic("b", [7])]), empty);
+    let full = world.fetch(&request(0, 0, vec![topic("a", 0..2), topic("b", [7])]), empty).await;
     assert_eq!(shown(&full), "a-0 a-1 b-7");
     assert!(full.session_id > 0);
     let id = full.session_id;
-    assert_eq!(shown(&world.fetch(&request(id, 1, vec![]), empty)), "");
-    let moved = world.fetch(&request(id, 2, vec![]), |partition| PartitionData {
-        high_watermark: 10 + i64::from(partition.partition == 1),
-        ..empty(partition)
-    });
+    assert_eq!(shown(&world.fetch(&request(id, 1, vec![]), empty).await), "");
+    let moved = world
+        .fetch(&request(id, 2, vec![]), |partition| PartitionData {
+            high_watermark: 10 + i64::from(partition.partition == 1),
+            ..empty(partition)
+        })
+        .await;
     assert_eq!((shown(&moved).as_str(), moved.session_id), ("a-1", id));
-    let trimmed = world.fetch(&request(id, 3, vec![]), |partition| PartitionData {
-        high_watermark: 10 + i64::from(partition.partition == 1),
-        log_start_offset: i64::from(partition.partition == 7),
-        ..empty(partition)
-    });
+    let trimmed = world
+        .fetch(&request(id, 3, vec![]), |partition| PartitionData {
+            high_watermark: 10 + i64::from(partition.partition == 1),
+            log_start_offset: i64::from(partition.partition == 7),
+            ..empty(partition)
+        })
+        .await;
     assert_eq!(shown(&trimmed), "b-7");
     assert_eq!(world.counts(), (1, 3));
 }
@@ -98,34 +102,34 @@ async fn an_empty_request_stands_for_all_partitions_and_only_news_come_back() {
 #[tokio::test(start_paused = true)]
 async fn an_error_is_told_each_time_and_its_end_too() {
     let world = World::new(10);
-    let id = world.fetch(&request(0, 0, vec![topic("a", 0..2)]), empty).session_id;
+    let id = world.fetch(&request(0, 0, vec![topic("a", 0..2)]), empty).await.session_id;
     let failing = |partition: &FetchPartition| match partition.partition {
         0 => PartitionData { error_code: ErrorCode::NotLeaderOrFollower.code(), ..empty(partition) },
         _ => empty(partition),
     };
-    assert_eq!(shown(&world.fetch(&request(id, 1, vec![]), failing)), "a-0");
-    assert_eq!(shown(&world.fetch(&request(id, 2, vec![]), failing)), "a-0");
-    assert_eq!(shown(&world.fetch(&request(id, 3, vec![]), empty)), "a-0");
-    assert_eq!(shown(&world.fetch(&request(id, 4, vec![]), empty)), "");
+    assert_eq!(shown(&world.fetch(&request(id, 1, vec![]), failing).await), "a-0");
+    assert_eq!(shown(&world.fetch(&request(id, 2, vec![]), failing).await), "a-0");
+    assert_eq!(shown(&world.fetch(&request(id, 3, vec![]), empty).await), "a-0");
+    assert_eq!(shown(&world.fetch(&request(id, 4, vec![]), empty).await), "");
 }
 
 #[tokio::test(start_paused = true)]
 async fn partitions_that_gave_records_go_to_the_end() {
     let world = World::new(10);
-    let id = world.fetch(&request(0, 0, vec![topic("a", 0..3)]), empty).session_id;
+    let id = world.fetch(&request(0, 0, vec![topic("a", 0..3)]), empty).await.session_id;
     let first_only = |partition: &FetchPartition| match partition.partition {
         0 => with_records(partition),
         _ => empty(partition),
     };
-    assert_eq!(shown(&world.fetch(&request(id, 1, vec![]), first_only)), "a-0");
-    assert_eq!(shown(&world.fetch(&request(id, 2, vec![]), with_records)), "a-1 a-2 a-0");
-    assert_eq!(shown(&world.fetch(&request(id, 3, vec![]), with_records)), "a-1 a-2 a-0");
+    assert_eq!(shown(&world.fetch(&request(id, 1, vec![]), first_only).await), "a-0");
+    assert_eq!(shown(&world.fetch(&request(id, 2, vec![]), with_records).await), "a-1 a-2 a-0");
+    assert_eq!(shown(&world.fetch(&request(id, 3, vec![]), with_records).await), "a-1 a-2 a-0");
 }
 
 #[tokio::test(start_paused = true)]
 async fn partitions_are_added_changed_and_forgotten() {
     let world = World::new(10);
-    let id = world.fetch(&request(0, 0, vec![topic("a", 0..3)]), empty).session_id;
+    let id = world.fetch(&request(0, 0, vec![topic("a", 0..3)]), empty).await.session_id;
     let mut change = request(id, 1, vec![topic("b", [0])]);
     change.topics.push(topic("a", [1]));
     change.topics[1].partitions[0].fetch_offset = 42;
@@ -136,7 +140,7 @@ async fn partitions_are_added_changed_and_forgotten() {
         round.partitions().iter().map(|partition| (partition.partition, partition.fetch_offset)).collect();
     assert_eq!(offsets, [(1, 42), (2, 0), (0, 0)]);
     assert_eq!(
-        shown(&round.finish(&world.sessions, vec![empty(&change_dummy()); 3])),
+        shown(&round.finish(&world.sessions, vec![empty(&change_dummy()); 3]).await),
         "b-0",
         "new ones are news"
     );
@@ -146,7 +150,7 @@ async fn partitions_are_added_changed_and_forgotten() {
         ForgottenTopic { topic: "a".into(), partitions: vec![1, 2], ..Default::default() },
         ForgottenTopic { topic: "b".into(), partitions: vec![0], ..Default::default() },
     ];
-    assert_eq!(world.fetch(&last, empty).session_id, 0, "a session without partitions is closed");
+    assert_eq!(world.fetch(&last, empty).await.session_id, 0, "a session without partitions is closed");
     assert_eq!(world.counts(), (0, 0));
 }
 
@@ -174,7 +178,7 @@ async fn a_partition_named_twice_counts_once_as_named_last() {
 #[tokio::test(start_paused = true)]
 async fn sessions_that_do_not_fit_the_request_are_refused() {
     let world = World::new(10);
-    let id = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).session_id;
+    let id = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).await.session_id;
     let begin = |version, session_id, epoch| {
         let begun = world.sessions.begin(version, &request(session_id, epoch, vec![]));
         begun.map(|_| ()).unwrap_err()
@@ -190,10 +194,10 @@ async fn sessions_that_do_not_fit_the_request_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_request_sent_twice_is_answered_for_the_later_one() {
     let world = World::new(10);
-    let id = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).session_id;
+    let id = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).await.session_id;
     let parked = world.sessions.begin(BY_NAME, &request(id, 1, vec![])).unwrap();
-    world.fetch(&request(id, 2, vec![]), empty);
-    let late = parked.finish(&world.sessions, vec![with_records(&change_dummy())]);
+    world.fetch(&request(id, 2, vec![]), empty).await;
+    let late = parked.finish(&world.sessions, vec![with_records(&change_dummy())]).await;
     assert_eq!(late.error_code, ErrorCode::InvalidFetchSessionEpoch.code());
     assert_eq!((late.session_id, late.responses.len()), (id, 0));
 }
@@ -201,11 +205,11 @@ async fn a_request_sent_twice_is_answered_for_the_later_one() {
 #[tokio::test(start_paused = true)]
 async fn full_requests_close_the_session_they_name() {
     let world = World::new(10);
-    let first = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).session_id;
-    let second = world.fetch(&request(first, 0, vec![topic("a", [0])]), empty).session_id;
+    let first = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).await.session_id;
+    let second = world.fetch(&request(first, 0, vec![topic("a", [0])]), empty).await.session_id;
     assert_ne!(first, second);
     assert_eq!(world.counts().0, 1);
-    let none = world.fetch(&request(second, -1, vec![topic("a", [0])]), empty);
+    let none = world.fetch(&request(second, -1, vec![topic("a", [0])]), empty).await;
     assert_eq!((none.session_id, shown(&none).as_str()), (0, "a-0"));
     assert_eq!(world.counts(), (0, 0));
 }
@@ -219,31 +223,33 @@ async fn epochs_wrap_to_one() {
 #[tokio::test(start_paused = true)]
 async fn when_it_is_full_only_old_and_small_sessions_make_room() {
     let world = World::new(2);
-    let open = |partitions| world.fetch(&request(0, 0, vec![topic("a", 0..partitions)]), empty).session_id;
-    let (small, large) = (open(1), open(5));
+    let open = async |partitions| {
+        world.fetch(&request(0, 0, vec![topic("a", 0..partitions)]), empty).await.session_id
+    };
+    let (small, large) = (open(1).await, open(5).await);
     assert!(small > 0 && large > 0);
-    assert_eq!(open(9), 0, "both are young");
+    assert_eq!(open(9).await, 0, "both are young");
     let touch = |id, epoch| world.sessions.begin(BY_NAME, &request(id, epoch, vec![])).is_ok();
     world.pass(100).await;
     assert!(touch(small, 1) && touch(large, 1));
     world.pass(30).await;
-    assert_eq!(open(1), 0, "not larger than the smallest");
-    assert!(open(2) > 0, "the small one is old enough");
+    assert_eq!(open(1).await, 0, "not larger than the smallest");
+    assert!(open(2).await > 0, "the small one is old enough");
     assert!(!touch(small, 2) && touch(large, 2));
     world.pass(121).await;
     assert!(touch(large, 3));
-    assert!(open(1) > 0, "the other is unused");
+    assert!(open(1).await > 0, "the other is unused");
     assert_eq!(world.counts(), (2, 6));
     let none = World::new(0);
-    assert_eq!(none.fetch(&request(0, 0, vec![topic("a", [0])]), empty).session_id, 0);
+    assert_eq!(none.fetch(&request(0, 0, vec![topic("a", [0])]), empty).await.session_id, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn too_many_partitions_get_no_session() {
     let world = World::new(10);
-    let id = world.fetch(&request(0, 0, vec![topic("a", 0..300_000)]), empty).session_id;
+    let id = world.fetch(&request(0, 0, vec![topic("a", 0..300_000)]), empty).await.session_id;
     assert!(id > 0);
-    assert_eq!(world.fetch(&request(0, 0, vec![topic("b", 0..300_000)]), empty).session_id, 0);
+    assert_eq!(world.fetch(&request(0, 0, vec![topic("b", 0..300_000)]), empty).await.session_id, 0);
     let grown = world.sessions.begin(BY_NAME, &request(id, 1, vec![topic("b", 0..300_000)]));
     assert_eq!(grown.map(|_| ()).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
     assert_eq!(world.counts().1, 0);

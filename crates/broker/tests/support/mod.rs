@@ -16,9 +16,9 @@ use wire::{Message, Reader, RequestMessage, request_frame};
 /// One life of a broker.
 pub(crate) struct Life {
     pub(crate) broker: Arc<Broker>,
-    #[allow(dead_code, reason = "hostile clients read no metrics")]
+    #[allow(dead_code, reason = "not every proof reads metrics")]
     pub(crate) metrics: Metrics,
-    metadata: Arc<dyn MetadataStore>,
+    pub(crate) metadata: Arc<dyn MetadataStore>,
     storage: Arc<Storage>,
     housekeeping: tokio::task::JoinHandle<()>,
 }

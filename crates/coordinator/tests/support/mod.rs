@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use base::error::ErrorCode;
 use base::ids::Uuid;
-use coordinator::{AppendId, Effect, GroupConfig, GroupShard, KeyValue, Request, Token};
+use coordinator::{AppendId, Effect, GroupConfig, GroupMemory, GroupShard, KeyValue, Request, Token};
 
 /// Outcome of an append in tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub(crate) enum AppendFate {
 pub(crate) struct World {
     pub(crate) shard: GroupShard,
     pub(crate) config: GroupConfig,
+    pub(crate) memory: GroupMemory,
     pub(crate) now_ms: i64,
     /// Committed records in order.
     pub(crate) log: Vec<KeyValue>,
@@ -38,11 +39,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(config: GroupConfig) -> World {
-        let mut shard = GroupShard::new(config.clone());
+        let memory = GroupMemory::default();
+        let mut shard = GroupShard::sharing(config.clone(), memory.clone());
         assert_eq!(shard.finish_loading(0), [], "an empty shard does nothing");
         World {
             shard,
             config,
+            memory,
             now_ms: 0,
             log: Vec::new(),
             open: VecDeque::new(),
@@ -131,9 +134,14 @@ impl World {
         happened
     }
 
-    /// A new shard filled from the log.
+    /// A new shard filled from the log, which counts what it holds by itself.
     pub(crate) fn reloaded(&self) -> GroupShard {
-        let mut shard = GroupShard::new(self.config.clone());
+        self.reloaded_sharing(GroupMemory::default())
+    }
+
+    /// A new shard filled from the log.
+    pub(crate) fn reloaded_sharing(&self, memory: GroupMemory) -> GroupShard {
+        let mut shard = GroupShard::sharing(self.config.clone(), memory);
         for record in &self.log {
             shard.replay(&record.key, record.value.as_deref()).expect("the shard's own records can be read");
         }

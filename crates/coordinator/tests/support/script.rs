@@ -95,6 +95,14 @@ impl Script {
             }
             "size" => format!("{:?}\n", self.world.shard.size()),
             "counters" => format!("{:?}\n", self.world.shard.counters()),
+            "memory" => {
+                let memory = &self.world.memory;
+                let records = match memory.record_bytes() {
+                    0 => String::new(),
+                    bytes => format!(" records={bytes}"),
+                };
+                format!("members={} groups={}{records}\n", memory.member_bytes(), memory.group_bytes())
+            }
             "deadline" => format!("{:?}\n", self.world.shard.next_deadline()),
             _ => {
                 let effects = self.command(verb, &words);
@@ -122,10 +130,12 @@ impl Script {
                 self.world.hold = false;
                 self.world.take(Vec::new())
             }
+            "gone" => self.gone(words),
             "reload" => self.reload(),
             "resign" => {
-                let config = self.world.config.clone();
-                let shard = std::mem::replace(&mut self.world.shard, coordinator::GroupShard::new(config));
+                let (config, memory) = (self.world.config.clone(), self.world.memory.clone());
+                let next = coordinator::GroupShard::sharing(config, memory);
+                let shard = std::mem::replace(&mut self.world.shard, next);
                 self.world.open.clear();
                 let effects = shard.resign();
                 self.world.take(effects)
@@ -155,6 +165,8 @@ impl Script {
                 "check-interval" => config.offsets_retention_check_interval_ms = number,
                 "max-pending" => config.max_pending_members = number as usize,
                 "max-groups" => config.max_groups = number as usize,
+                "max-memory" => config.max_memory_bytes = number as usize,
+                "max-protocols" => config.max_member_protocols = number as usize,
                 "max-metadata" => config.max_member_metadata_bytes = number as usize,
                 "max-tombstones" => config.max_tombstone_bytes_per_append = number as usize,
                 _ => panic!("no setting {key}"),
@@ -164,9 +176,18 @@ impl Script {
         Vec::new()
     }
 
+    /// The client that waits for the last answer of this name goes.
+    fn gone(&mut self, words: &Words) -> Vec<Effect> {
+        let name = words.flags.first().expect("gone needs a name");
+        let asked = self.names.iter().rev().find(|(_, asked)| *asked == name);
+        let token = *asked.unwrap_or_else(|| panic!("nobody asked as {name}")).0;
+        let effects = self.world.shard.client_gone(&words.text("group", "g"), token, self.world.now_ms);
+        self.world.take(effects)
+    }
+
     fn reload(&mut self) -> Vec<Effect> {
         self.world.open.clear();
-        self.world.shard = self.world.reloaded();
+        self.world.shard = self.world.reloaded_sharing(self.world.memory.clone());
         let effects = self.world.shard.finish_loading(self.world.now_ms);
         self.world.take(effects)
     }

@@ -1,12 +1,16 @@
 //! Keys that Kafka does not have; their names begin with `vltava.`.
 
-use crate::config::key::{Key, Text, string};
+use crate::config::key::{Key, Text, long, string};
 
 config_keys! { pub(in crate::config) ROWS;
     [DURABILITY: Text] string("vltava.durability").default("fsync").one_of(&["fsync", "page-cache"])
         .high().cluster_wide()
         .doc("What an acknowledgement promises for topics that say nothing: fsync survives power loss, \
               page-cache survives the death of the process, as in Kafka.");
+    [GROUP_MEMORY_MAX_BYTES: i64] long("vltava.group.memory.max.bytes").default("268435456").min(1)
+        .doc("Bytes of memory that the members of all groups may hold together, as much again the groups \
+              themselves, and as much again records on their way to the log; committed offsets are not counted. \
+              Beyond it members that ask for more than they have are told to come back later.");
     [HTTP_LISTENER: Text] string("vltava.http.listener").default("127.0.0.1:9644")
         .doc("Where /metrics, /healthz and the JSON status are served, as host:port; empty serves none.");
 }

@@ -1,0 +1,130 @@
+//! Who asks in vain is told who leads and where that is (KIP-951).
+
+use base::env::{Env, Stream};
+use base::error::ErrorCode;
+use base::ids::TopicId;
+use bytes::Bytes;
+use wire::message::*;
+
+use crate::support::{Life, ask, run};
+
+mod support;
+
+/// Leader and epoch of the first partition, and nodes with their addresses.
+type Told = (ErrorCode, (i32, i32), Vec<(i32, String, i32)>);
+
+const NOBODY: (i32, i32) = (-1, -1);
+
+/// A broker in its second life, in which it leads a topic `t` in epoch 1.
+async fn second_life(env: &Env) -> (Life, Box<dyn Stream>) {
+    let settings = [
+        "listeners=PLAINTEXT://127.0.0.1:9092,OUTSIDE://127.0.0.1:9094",
+        "advertised.listeners=OUTSIDE://kafka.example:19094",
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT",
+    ];
+    let life = Life::start(env, &settings).await;
+    let mut stream = connect(env).await;
+    let name = metadata_request::MetadataRequestTopic { name: Some("t".into()), ..Default::default() };
+    let create = MetadataRequest { topics: Some(vec![name]), ..Default::default() };
+    assert_eq!(ask(&mut *stream, 9, &create, |response| response.topics[0].error_code).await, 0);
+    let written = produce(&mut *stream, 10, TopicId::ZERO).await;
+    assert_eq!(written, (ErrorCode::None, NOBODY, Vec::new()));
+    life.stop(env).await;
+    let life = Life::start(env, &settings).await;
+    let stream = connect(env).await;
+    (life, stream)
+}
+
+async fn connect(env: &Env) -> Box<dyn Stream> {
+    env.network.connect("127.0.0.1:9094").await.expect("the broker listens")
+}
+
+/// Writes to a partition of `t`, up to version 12 by name.
+async fn produce(stream: &mut dyn Stream, version: i16, topic_id: TopicId) -> Told {
+    let mut batch = base::batch::BatchBuilder::new();
+    batch.append(1, None, Some(b"v"));
+    let batch = Bytes::from(batch.finish().unwrap());
+    let data = produce_request::PartitionProduceData { index: 0, records: Some(&batch) };
+    let topic = TopicProduceData { name: "t".into(), topic_id, partition_data: vec![data] };
+    let request =
+        ProduceRequest { acks: -1, timeout_ms: 5_000, topic_data: vec![topic], ..Default::default() };
+    let told = |response: ProduceResponse<'_>| {
+        let partition = &response.responses[0].partition_responses[0];
+        let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
+        let node =
+            |node: &produce_response::NodeEndpoint<'_>| (node.node_id, node.host.to_string(), node.port);
+        let nodes = response.node_endpoints.iter().map(node).collect();
+        (ErrorCode::from_code(partition.error_code), leader, nodes)
+    };
+    ask(stream, version, &request, told).await
+}
+
+/// Fetches from a partition of `t`, up to version 12 by name.
+async fn fetch(stream: &mut dyn Stream, version: i16, id: TopicId, epoch: i32) -> Told {
+    let partition = fetch_request::FetchPartition {
+        current_leader_epoch: epoch,
+        partition_max_bytes: 1_000,
+        ..Default::default()
+    };
+    let topic = fetch_request::FetchTopic { topic: "t".into(), topic_id: id, partitions: vec![partition] };
+    let request =
+        FetchRequest { max_bytes: 1_000, session_epoch: -1, topics: vec![topic], ..Default::default() };
+    let told = |response: FetchResponse<'_>| {
+        let partition = &response.responses[0].partitions[0];
+        let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
+        let node = |node: &fetch_response::NodeEndpoint<'_>| (node.node_id, node.host.to_string(), node.port);
+        let nodes = response.node_endpoints.iter().map(node).collect();
+        (ErrorCode::from_code(partition.error_code), leader, nodes)
+    };
+    ask(stream, version, &request, told).await
+}
+
+/// This broker as the client's listener advertises it.
+fn this_broker() -> Vec<(i32, String, i32)> {
+    vec![(1, "kafka.example".to_owned(), 19094)]
+}
+
+#[test]
+fn a_consumer_with_an_old_epoch_is_told_the_new_one() {
+    run(async {
+        let env = Env::sim(1);
+        let (life, mut stream) = second_life(&env).await;
+        let id = life.metadata.image().topic("t").expect("the topic is there").id;
+        let fenced = ErrorCode::FencedLeaderEpoch;
+        for version in 16..=18 {
+            assert_eq!(
+                fetch(&mut *stream, version, id, 0).await,
+                (fenced, (1, 1), this_broker()),
+                "v{version}"
+            );
+            let current = fetch(&mut *stream, version, id, 1).await;
+            assert_eq!(current, (ErrorCode::None, NOBODY, Vec::new()), "v{version}");
+            // The consumer knows more than the broker, which has nothing to tell it.
+            let future = fetch(&mut *stream, version, id, 2).await;
+            assert_eq!(future, (ErrorCode::UnknownLeaderEpoch, NOBODY, Vec::new()), "v{version}");
+        }
+        for version in [12, 15] {
+            assert_eq!(fetch(&mut *stream, version, id, 0).await, (fenced, NOBODY, Vec::new()), "v{version}");
+        }
+    });
+}
+
+#[test]
+fn a_producer_that_cannot_write_here_is_told_who_leads() {
+    run(async {
+        let env = Env::sim(2);
+        let (life, mut stream) = second_life(&env).await;
+        let id = life.metadata.image().topic("t").expect("the topic is there").id;
+        // The first write of a life opens a segment, which takes the metadata.
+        life.metadata.shutdown().await;
+        let refused = ErrorCode::NotLeaderOrFollower;
+        assert_eq!(produce(&mut *stream, 9, id).await, (refused, NOBODY, Vec::new()));
+        for version in [10, 12, 13] {
+            assert_eq!(
+                produce(&mut *stream, version, id).await,
+                (refused, (1, 1), this_broker()),
+                "v{version}"
+            );
+        }
+    });
+}
