@@ -135,6 +135,16 @@ impl StorageError {
         StorageError::Corrupt(Arc::new(corruption))
     }
 
+    /// Damage in the open segment, behind which an operator may want to go on knowingly.
+    pub(crate) fn damaged_tail(path: &Path, position: u64, reason: &str) -> StorageError {
+        let way_on = format!("truncate -s {position} '{}'", path.display());
+        let reason = format!(
+            "{reason}; nothing was changed. To go on without this and all that follows it: stop the broker, keep a \
+             copy of the file elsewhere, run {way_on}, start again"
+        );
+        StorageError::corrupt(path, position, reason)
+    }
+
     pub(crate) fn unusable(path: &Path, reason: impl Into<String>) -> StorageError {
         StorageError::Unusable { path: path.to_owned(), reason: reason.into() }
     }

@@ -547,26 +547,13 @@ impl Storage {
         })
         .map_err(|error| StorageError::io("read", &path, error))?;
         if let TailEnd::Damaged { position, reason } = tail_end {
-            let way_on = format!("truncate -s {position} '{}'", path.display());
-            let reason = format!(
-                "{reason}; nothing was changed. To go on without this and all that follows it: stop the broker, keep \
-                 a copy of the file elsewhere, run {way_on}, start again"
-            );
-            return Err(StorageError::corrupt(&path, position, reason));
+            return Err(StorageError::damaged_tail(&path, position, &reason));
         }
         if !has_base && end == name.base {
             return Err(not_here());
         }
         if bytes < length {
-            tracing::info!(path = %path.display(), from = bytes, to = length, "cutting off an unfinished write");
-            log.set_len(bytes)
-                // Or the torn bytes could come back in the midst of what is appended next.
-                .and_then(|()| log.sync_data())
-                .map_err(|error| self.fail("cut", &path, &error))?;
-        }
-        if self.cache_lies {
-            let from = if start.durable { start.position } else { 0 };
-            self.write_anew(&name, &*log, from..bytes)?;
+            self.cut_off(&path, &*log, bytes..length)?;
         }
         let segment = SegmentStart {
             end,
@@ -583,7 +570,8 @@ impl Storage {
         };
         let segment = Segment::new(self.clone(), name, segment);
         if self.cache_lies {
-            self.sync_names(&segment)?;
+            let from = if start.durable { start.position } else { 0 };
+            self.write_anew(&segment, &*log, from..bytes)?;
         }
         Ok(Recovered {
             segment,
@@ -593,8 +581,17 @@ impl Storage {
         })
     }
 
+    /// Cuts an unfinished write off the end of a log.
+    fn cut_off(&self, path: &Path, log: &dyn File, torn: Range<u64>) -> Result<(), StorageError> {
+        tracing::info!(path = %path.display(), from = torn.start, to = torn.end, "cutting off an unfinished write");
+        // Synced, or the torn bytes could come back in the midst of what is appended next.
+        let cut = log.set_len(torn.start).and_then(|()| log.sync_data());
+        cut.map_err(|error| self.fail("cut", path, &error))
+    }
+
     /// Writes what the cache shows of a segment, so that a sync has something to write again.
-    fn write_anew(&self, name: &SegmentName, log: &dyn File, range: Range<u64>) -> Result<(), StorageError> {
+    fn write_anew(&self, segment: &Segment, log: &dyn File, range: Range<u64>) -> Result<(), StorageError> {
+        let name = &segment.name;
         let anew = |path: &Path, file: &dyn File, range: Range<u64>| {
             scan::write_anew(file, range)
                 .and_then(|()| file.sync_data())
@@ -605,11 +602,12 @@ impl Storage {
         match self.env.disk.open(&path, OpenMode::Existing) {
             Ok(first) => {
                 let length = first.len().map_err(|error| StorageError::io("measure", &path, error))?;
-                anew(&path, &*first, 0..length)
+                anew(&path, &*first, 0..length)?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(StorageError::io("open", &path, error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StorageError::io("open", &path, error)),
         }
+        self.sync_names(segment)
     }
 
     /// Where recovery may begin, the best first.
