@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Group(crate::group::GroupArguments),
     /// The cluster itself
     Cluster(crate::cluster::ClusterArguments),
+    /// Load for a cluster, and what it bore: produce, latency, consume
+    Bench(Box<crate::bench::BenchArguments>),
     /// Produce, consume and list with the letters and formats of kcat
     Cat(Box<crate::cat::CatArguments>),
     /// Print the completion script of a shell, as in `source <(vltava completion bash)`

@@ -12,6 +12,7 @@ macro_rules! tell {
 }
 
 mod arguments;
+mod bench;
 mod cat;
 mod cluster;
 mod completion;
@@ -109,6 +110,7 @@ async fn run_async(command: Command) -> Outcome {
         Command::Topic(arguments) => topic::run(arguments).await,
         Command::Group(arguments) => group::run(arguments).await,
         Command::Cluster(arguments) => cluster::run(arguments).await,
+        Command::Bench(arguments) => bench::run(*arguments).await,
         Command::Cat(arguments) => cat::run(*arguments).await,
         Command::Completion { .. } | Command::Docs { .. } => unreachable!("they need no runtime"),
     }

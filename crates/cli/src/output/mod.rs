@@ -15,7 +15,7 @@ use client::io_text;
 use serde::Serialize;
 
 pub(crate) use human::{bytes, count, counted, duration, rate, timestamp};
-pub(crate) use progress::{InputProgress, towards};
+pub(crate) use progress::{InputProgress, counting, towards};
 pub(crate) use table::{Align, Table};
 
 use crate::failure::{Failure, Outcome};

@@ -77,6 +77,17 @@ pub(crate) fn towards(end: u64, what: &'static str) -> ProgressBar {
     bar(Some(end), style).with_message(what)
 }
 
+/// Counts records without an end; `what` says what is done.
+pub(crate) fn counting(what: &'static str) -> ProgressBar {
+    let style = style("{msg:<9} {spinner} {human_pos} records, {rounded_rate}, {elapsed}").with_key(
+        "rounded_rate",
+        |state: &ProgressState, out: &mut dyn Write| {
+            put(out, &rounded(state.per_sec()));
+        },
+    );
+    bar(None, style).with_message(what)
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is valid")
 }

@@ -42,7 +42,7 @@ const SPREAD_PATIENCE: Duration = Duration::from_secs(5);
 const SPREAD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Reads `key=value`.
-pub(super) fn parse_config(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_config(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
         _ => Err("it must look like KEY=VALUE".to_owned()),

@@ -11,6 +11,9 @@ mod offsets;
 mod produce;
 mod trim;
 
+pub(crate) use create::parse_config;
+pub(crate) use produce::AcksWord;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::error::ErrorCode;

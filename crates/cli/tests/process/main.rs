@@ -9,6 +9,7 @@
     reason = "these tests stand outside of the process they look at"
 )]
 
+mod bench;
 mod beside;
 mod bystander;
 mod churn;
