@@ -36,7 +36,8 @@ impl Broker {
 fn sweep(storage: &Arc<Storage>, image: &Image) -> Result<usize, StorageError> {
     let mut removed = 0;
     let mut gone: HashSet<TopicPartition> = HashSet::new();
-    for found in storage.scan() {
+    let mut scan = storage.scan();
+    for found in scan.by_ref() {
         let name = found?;
         if name.id > image.last_segment_id() || gone.contains(&name.partition) {
             continue;
@@ -59,5 +60,6 @@ fn sweep(storage: &Arc<Storage>, image: &Image) -> Result<usize, StorageError> {
             }
         }
     }
+    scan.remove_empty();
     Ok(removed)
 }

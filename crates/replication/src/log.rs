@@ -200,32 +200,32 @@ impl LogSpec {
     }
 
     /// The open segment's file: recovered, or made anew when the crash came between the edit of the
-    /// chain and the making of the file (then nothing can have been acknowledged from it).
+    /// chain and the making of the file (then nothing can have been acknowledged from it). `before` are the
+    /// segments below it: the state comes from them when a power cut took what was kept of it at the base.
     fn open_tail<S: Derived>(
         &self,
         storage: &Arc<Storage>,
         entry: &SegmentEntry,
-        before: Option<&Held>,
+        before: &[Held],
         derived: &mut S,
     ) -> Result<Arc<Segment>, StorageError> {
         let name = self.segment_name(entry);
-        let mut replay = |event: Replay<'_>| match event {
-            Replay::Snapshot(bytes) => derived.restore(bytes),
-            Replay::Batch(header) => {
-                derived.replay(header);
-                true
-            }
-        };
         if storage.holds(&name) {
-            match storage.recover(name.clone(), &entry.epochs, &mut replay) {
-                Ok(recovered) => return Ok(self.report(recovered)),
+            let recovered =
+                storage.recover(name.clone(), &entry.epochs, &mut |event| replay_into(derived, event));
+            match recovered {
+                Ok(recovered) => {
+                    if recovered.snapshot_missing {
+                        derive(before, derived)?;
+                        storage.replay(&recovered.segment, &mut |event| replay_into(derived, event))?;
+                    }
+                    return Ok(self.report(recovered));
+                }
                 Err(StorageError::NotHere { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        if let Some(before) = before {
-            before.storage.replay(before, &mut replay)?;
-        }
+        derive(before, derived)?;
         let snapshot = derived.snapshot();
         storage.create(name, CreateSegment { leader_epoch: entry.last_epoch(), snapshot })
     }
@@ -256,6 +256,26 @@ impl LogSpec {
     }
 }
 
+/// Derives the state at the end of `segments` anew, from the last of them that has it at its base.
+fn derive(segments: &[Held], derived: &mut impl Derived) -> Result<(), StorageError> {
+    derived.restore(&[]);
+    let from = segments.iter().rposition(|held| held.storage.has_base_state(held)).unwrap_or(0);
+    for held in &segments[from..] {
+        held.storage.replay(held, &mut |event| replay_into(derived, event))?;
+    }
+    Ok(())
+}
+
+fn replay_into(derived: &mut impl Derived, event: Replay<'_>) -> bool {
+    match event {
+        Replay::Snapshot(bytes) => derived.restore(bytes),
+        Replay::Batch(header) => {
+            derived.replay(header);
+            true
+        }
+    }
+}
+
 impl<S: Derived> Log<S> {
     /// Opens the log of a partition this broker leads, from what the chain says and the files hold:
     /// recovers the open segment an earlier life left, or makes the first file of a new partition.
@@ -281,7 +301,7 @@ impl<S: Derived> Log<S> {
                 }
                 SegmentState::Open { ensemble } => {
                     let storage = spec.storage_of(ensemble.iter().map(|member| member.storage))?;
-                    let segment = spec.open_tail(&storage, entry, segments.last(), &mut derived)?;
+                    let segment = spec.open_tail(&storage, entry, &segments, &mut derived)?;
                     end = segment.end();
                     let held = Held { segment, storage };
                     segments.push(held.clone());

@@ -6,8 +6,10 @@
 
 mod connection;
 mod journal;
+mod producer;
 mod world;
 
-pub use connection::Connection;
+pub use connection::{Connection, decode};
 pub use journal::Journal;
+pub use producer::Producer;
 pub use world::{Life, World, run, seeds};

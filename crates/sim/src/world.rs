@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::config::{Assignment, BrokerConfig, UnknownKeys};
-use base::env::sim::Sim;
+use base::env::sim::{CrashPolicy, Sim};
 use base::ids::BrokerId;
 use base::metrics::Metrics;
 use broker::{Broker, BrokerParts};
@@ -62,6 +62,24 @@ impl World {
     pub fn new(seed: u64, directories: usize, settings: &[&str]) -> World {
         let settings = settings.iter().map(|text| (*text).to_owned()).collect();
         World { sim: Sim::new(seed), settings, directories }
+    }
+
+    /// A number below `bound`, which must not be 0.
+    pub fn draw(&self, bound: u64) -> u64 {
+        self.sim.env.random.next_u64() % bound
+    }
+
+    /// The power goes, the machine starts anew: of what was not synced the seed decides what is left.
+    pub async fn lose_power(&self, life: Life) {
+        let policies = [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random];
+        self.sim.disk.crash(policies[self.draw(3) as usize]);
+        life.bury().await;
+    }
+
+    /// The broker's process is killed.
+    pub async fn kill(&self, life: Life) {
+        self.sim.disk.kill();
+        life.bury().await;
     }
 
     /// Starts the broker on what the disk holds.
@@ -132,6 +150,12 @@ impl Life {
                 .is_some_and(|chain| chain.iter().any(|e| (e.id, e.generation) == (name.id, name.generation)))
         };
         names.filter(|name| !listed(name)).map(|name| format!("{name:?}")).collect()
+    }
+
+    /// Segments in the chains of all partitions.
+    pub fn segments(&self) -> usize {
+        let image = self.broker.image();
+        image.topics().flat_map(|topic| topic.partitions.iter()).map(|state| state.chain.len()).sum()
     }
 
     /// Forgets the life after the disk was killed or lost power under it.

@@ -6,13 +6,12 @@ use std::io;
 use std::time::Duration;
 
 use base::env::sim::CrashPolicy;
-use sim::{Connection, World, run, seeds};
+use sim::{Connection, World, decode, run, seeds};
 use wire::message::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use wire::message::{
     FindCoordinatorRequest, FindCoordinatorResponse, OffsetCommitRequest, OffsetCommitResponse,
     OffsetFetchRequest, OffsetFetchResponse,
 };
-use wire::{Reader, ResponseMessage};
 
 const ADDRESS: &str = "127.0.0.1:9092";
 const TOPIC: &str = "t";
@@ -28,10 +27,6 @@ const SETTINGS: [&str; 5] = [
 
 /// For a group and partition: the last offset acknowledged, and the last sent.
 type Commits = BTreeMap<(u64, i32), (i64, i64)>;
-
-fn decode<'a, R: ResponseMessage<'a>>(body: &'a bytes::Bytes, version: i16) -> io::Result<R> {
-    R::decode(&mut Reader::from_bytes(body), version).map_err(io::Error::other)
-}
 
 async fn find(world: &World, connection: &mut Connection, group: u64) -> io::Result<()> {
     for _ in 0..100 {

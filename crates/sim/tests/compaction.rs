@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use base::batch::{BatchBuilder, Batches, Compression, DecompressBuffer};
-use base::env::sim::CrashPolicy;
 use base::metrics::Metrics;
 use sim::{Connection, Life, World, run};
 
@@ -107,7 +106,7 @@ struct Run {
 
 impl Run {
     fn draw(&self, bound: u64) -> u64 {
-        self.world.sim.env.random.next_u64() % bound
+        self.world.draw(bound)
     }
 
     fn draw_write(&mut self) -> Write {
@@ -221,16 +220,12 @@ async fn life(run: &mut Run) -> Result<(), String> {
         }
         1 => {
             run.work(steps).await?;
-            run.world.sim.disk.kill();
-            life.bury().await;
+            run.world.kill(life).await;
         }
         _ => {
             run.world.sim.disk.cut_power_after(run.draw(1_500));
             run.work(200).await?;
-            let policy =
-                [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random][run.draw(3) as usize];
-            run.world.sim.disk.crash(policy);
-            life.bury().await;
+            run.world.lose_power(life).await;
         }
     }
     run.passes += metrics.node().compaction_passes.get();

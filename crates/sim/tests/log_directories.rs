@@ -1,7 +1,7 @@
 //! Several log directories: one that fails, at work or at the start, takes only its own partitions
 //! offline (KIP-112), and nothing acknowledged is lost.
 
-use base::batch::{BatchBuilder, Batches};
+use base::batch::BatchBuilder;
 use base::error::ErrorCode;
 use sim::{Connection, Journal, World, run};
 
@@ -44,25 +44,11 @@ impl Run {
         taken
     }
 
-    async fn read_partition(&mut self, partition: i32) -> Result<Vec<u8>, i16> {
-        let mut all = Vec::new();
-        let mut offset = 0;
-        loop {
-            let (bytes, code) = self.connection.fetch(TOPIC, partition, offset).await.expect("an answer");
-            if code != 0 {
-                return Err(code);
-            }
-            let Some(last) = Batches::new(&bytes).last() else { return Ok(all) };
-            offset = last.expect("whole batches").next_offset();
-            all.extend_from_slice(&bytes);
-        }
-    }
-
     /// Reads every partition and holds it against the journal; those that can be read.
     async fn read(&mut self) -> Vec<i32> {
         let mut readable = Vec::new();
         for partition in 0..PARTITIONS {
-            match self.read_partition(partition).await {
+            match self.connection.read(TOPIC, partition).await.expect("an answer") {
                 Ok(bytes) => {
                     self.journal.check(partition, &bytes).unwrap();
                     readable.push(partition);

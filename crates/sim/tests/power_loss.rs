@@ -2,7 +2,6 @@
 //! in order, once (X-07, R-2-01). `SIM_SEEDS=a..b` picks seeds.
 
 use base::batch::BatchBuilder;
-use base::env::sim::CrashPolicy;
 use sim::{Connection, Journal, Life, World, run, seeds};
 
 const PARTITIONS: i32 = 3;
@@ -21,7 +20,7 @@ struct Run {
 
 impl Run {
     fn draw(&self, bound: u64) -> u64 {
-        self.world.sim.env.random.next_u64() % bound
+        self.world.draw(bound)
     }
 
     /// Produces until the connection breaks or enough was written; false when it broke.
@@ -65,18 +64,10 @@ impl Run {
     async fn check(&mut self, seed: u64) {
         let mut connection = Connection::open(&self.world, ADDRESS).await.expect("the broker listens");
         for partition in 0..PARTITIONS {
-            let mut all = Vec::new();
-            let mut offset = 0;
-            loop {
-                let (bytes, code) = connection.fetch(TOPIC, partition, offset).await.expect("an answer");
-                if code == 3 && self.journal.end(partition) == 0 {
-                    break;
-                }
-                assert_eq!(code, 0, "seed {seed}: partition {partition} from {offset}");
-                let Some(last) = base::batch::Batches::new(&bytes).last() else { break };
-                offset = last.expect("whole batches").next_offset();
-                all.extend_from_slice(&bytes);
-            }
+            let all = match connection.read(TOPIC, partition).await.expect("an answer") {
+                Err(3) if self.journal.end(partition) == 0 => Vec::new(),
+                all => all.unwrap_or_else(|code| panic!("seed {seed}: partition {partition}: {code}")),
+            };
             self.journal.check(partition, &all).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         }
     }
@@ -103,16 +94,12 @@ async fn lives(seed: u64) -> usize {
             1 => {
                 let count = run.draw(60);
                 run.produce(count).await;
-                run.world.sim.disk.kill();
-                life.bury().await;
+                run.world.kill(life).await;
             }
             _ => {
                 run.world.sim.disk.cut_power_after(run.draw(400));
                 run.produce(200).await;
-                let policy =
-                    [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random][run.draw(3) as usize];
-                run.world.sim.disk.crash(policy);
-                life.bury().await;
+                run.world.lose_power(life).await;
             }
         }
     }

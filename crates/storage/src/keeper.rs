@@ -153,17 +153,24 @@ impl Storage {
     pub(crate) fn remove_empty_topic(&self, topic: &str) {
         let dir = self.layout.topic(topic);
         let _names = self.names.write();
-        if self.env.disk.read_dir(&dir).is_ok_and(|entries| entries.is_empty()) {
+        if self.remove_if_empty(&dir) {
             self.durable_topics.lock().remove(topic);
-            if let Err(error) = self.env.disk.remove_dir_all(&dir) {
-                tracing::warn!(dir = %dir.display(), %error, "cannot remove an empty directory");
-            }
         }
+    }
+
+    /// Removes a directory if nothing is in it. The caller holds `names`, so that nobody is filling it.
+    fn remove_if_empty(&self, dir: &Path) -> bool {
+        let disk = &self.env.disk;
+        let is_empty = disk.read_dir(dir).is_ok_and(|entries| entries.is_empty());
+        if is_empty && let Err(error) = disk.remove_dir_all(dir) {
+            tracing::warn!(dir = %dir.display(), %error, "cannot remove an empty directory");
+        }
+        is_empty
     }
 
     /// What lies on the disk, for finding segments that no chain lists. Reads directories as it goes.
     pub fn scan(self: &Arc<Self>) -> Scan {
-        Scan { storage: self.clone(), todo: vec![Level::Topics], found: Vec::new() }
+        Scan { storage: self.clone(), todo: vec![Level::Topics], found: Vec::new(), empty: Vec::new() }
     }
 }
 
@@ -178,9 +185,23 @@ pub struct Scan {
     storage: Arc<Storage>,
     todo: Vec<Level>,
     found: Vec<SegmentName>,
+    /// Topics with a directory in which nothing was found: the partition's, or its own.
+    empty: Vec<(Arc<str>, Option<PathBuf>)>,
 }
 
 impl Scan {
+    /// Removes the directories in which nothing was found: a power cut can leave them behind a removal. They are
+    /// made again when they are needed.
+    pub fn remove_empty(&mut self) {
+        for (topic, partition) in self.empty.drain(..) {
+            if let Some(dir) = partition {
+                let _names = self.storage.names.write();
+                self.storage.remove_if_empty(&dir);
+            }
+            self.storage.remove_empty_topic(&topic);
+        }
+    }
+
     fn list(&self, dir: &Path) -> Result<Vec<String>, StorageError> {
         let entries = self.storage.env.disk.read_dir(dir);
         match entries {
@@ -201,6 +222,9 @@ impl Scan {
             Level::Topic(topic) => {
                 let dir = layout.topic(&topic);
                 let partitions = self.list(&dir)?;
+                if partitions.is_empty() {
+                    self.empty.push((topic.clone(), None));
+                }
                 let levels =
                     partitions.into_iter().map(|name| Level::Partition(topic.clone(), dir.join(name)));
                 self.todo.extend(levels);
@@ -208,7 +232,11 @@ impl Scan {
             Level::Partition(topic, dir) => {
                 let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let Some(partition) = parse_partition_dir(name) else { return Ok(()) };
-                for segment in self.list(&dir)? {
+                let segments = self.list(&dir)?;
+                if segments.is_empty() {
+                    self.empty.push((topic.clone(), Some(dir)));
+                }
+                for segment in segments {
                     if let Some((base, id, generation)) = parse_segment_dir(&segment) {
                         let topic = topic.clone();
                         self.found.push(SegmentName { topic, partition, id, generation, base });

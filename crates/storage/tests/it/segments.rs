@@ -376,3 +376,26 @@ fn partitions_nobody_uses_cost_no_files() {
     assert_eq!((recovered.segment.end(), recovered.snapshot_missing), (2, false));
     assert_eq!((replayed.snapshots, replayed.offsets), (vec![vec![]], vec![0, 1]));
 }
+
+/// A power cut can take a removal back by halves: the directory is in its old place again, and empty.
+#[test]
+fn directories_in_which_nothing_is_left_are_removed_behind_a_scan() {
+    let sim = Sim::new(1);
+    let storage = open(&sim);
+    let segment = create(&storage, name(0, 1, 0));
+    fill(&segment, 1, 10);
+    let topics = Path::new(DIR).join("topics");
+    let emptied = format!("1.{}", segment.name().partition.topic_id);
+    sim.disk.create_dir_all(&topics.join("orders").join(&emptied)).unwrap();
+    sim.disk.create_dir_all(&topics.join("gone").join(&emptied)).unwrap();
+    sim.disk.create_dir_all(&topics.join("bare")).unwrap();
+    let mut scan = storage.scan();
+    assert_eq!(scan.by_ref().count(), 1);
+    scan.remove_empty();
+    for (dir, left) in [(topics.clone(), "orders"), (topics.join("orders"), &*format!("0.{}", &emptied[2..]))]
+    {
+        let names: Vec<_> = sim.disk.read_dir(&dir).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, [left]);
+    }
+    fill(&segment, 2, 10);
+}
