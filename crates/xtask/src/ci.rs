@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{codegen, docs, repository_root, tidy};
+use crate::{codegen, docs, fuzz, repository_root, tidy};
 
 /// Names Kafka's jars for the test that lets Kafka's dump tool read our segment files.
 const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
@@ -37,9 +37,9 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
     docs::run(&["--check".to_owned()])
 }
 
-/// Workspace tests and those of the real process, then the suites of real clients against a release build and
-/// the comparisons with Apache Kafka. Arguments go to `tests/clients/run`, and leave the comparisons out;
-/// `--no-clients` leaves out both.
+/// Workspace tests, those of the real process and some seconds of every fuzz target, then the suites of real
+/// clients against a release build and the comparisons with Apache Kafka. Arguments go to `tests/clients/run`,
+/// and leave the comparisons out; `--no-clients` leaves out both.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
     // They measure: one after the other, and what they find is shown.
@@ -57,6 +57,7 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
         }
         check(tests, "cargo test")?;
     }
+    fuzz::run(&[])?;
     if arguments.iter().any(|argument| argument == "--no-clients") {
         return Ok(());
     }
@@ -98,7 +99,7 @@ fn kafka_libs(root: &Path) -> Result<OsString> {
     Ok(libs.into())
 }
 
-fn target_folder(root: &Path) -> PathBuf {
+pub(crate) fn target_folder(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
@@ -106,14 +107,14 @@ fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
     check(cargo_command(root, arguments), &format!("cargo {}", arguments[0]))
 }
 
-fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
     println!("cargo {}", arguments.join(" "));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root);
     command
 }
 
-fn check(mut command: Command, name: &str) -> Result<()> {
+pub(crate) fn check(mut command: Command, name: &str) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {name}"))?;
     if !status.success() {
         bail!("{name} failed: {status}");

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 mod ci;
 mod codegen;
 mod docs;
+mod fuzz;
 mod readme;
 mod tidy;
 
@@ -43,6 +44,12 @@ const COMMANDS: &[Command] = &[
         name: "docs",
         usage: "docs [--check]      write the documents generated from the code, or fail if one is stale",
         run: docs::run,
+    },
+    Command {
+        name: "fuzz",
+        usage: "fuzz [SECONDS [TARGET]...]\n\
+                \x20                     build the fuzz targets of fuzz/ and run them, so many seconds each",
+        run: fuzz::run,
     },
     Command {
         name: "readme",

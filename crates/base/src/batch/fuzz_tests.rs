@@ -1,5 +1,5 @@
 //! Seeded damage: batches with bytes changed, cut or put in must give errors, never a panic, an endless
-//! loop or memory beyond the limit. The coverage-guided twin is `crates/base/fuzz`.
+//! loop or memory beyond the limit. The coverage-guided twin is the fuzz target `batch`.
 
 use super::*;
 

@@ -2,7 +2,7 @@
 //!
 //! The bytes are valid messages spoiled in every way a seed can choose, and with the largest lengths
 //! put over every position, hence over every length. The runs are the same each time; the open-ended
-//! search is the fuzz target in `fuzz/`.
+//! search are the fuzz targets `frame` and `message`.
 
 use allocation_counter::measure;
 use wire::message::*;

@@ -2,7 +2,6 @@
 //!
 //! What decodes must encode again in the same version, and come back from those bytes as the same
 //! bytes: so the fuzzer finds panics, memory out of proportion, and values only one direction knows.
-//! Run it with `cargo +nightly fuzz run decode` in `crates/wire`.
 
 #![no_main]
 
