@@ -330,6 +330,10 @@ node_metrics! {
         "How long a sync round took";
     sync_round_files: Histogram of_counts = "vltava_sync_round_files",
         "Files a sync round made durable";
+    sync_journal_rounds: Counter = "vltava_sync_journal_rounds",
+        "Sync rounds that wrote what was appended to the sync journal, once more, to sync one file instead of many";
+    sync_journal_bytes: Counter = "vltava_sync_journal_written_bytes",
+        "Bytes written to the sync journal";
     storage_failures: Counter = "vltava_storage_failures",
         "Log directories given up after a failed write or sync";
     retention_segments: Counter = "vltava_retention_dropped_segments",

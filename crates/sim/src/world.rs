@@ -98,7 +98,13 @@ impl World {
         let mut storages = Vec::new();
         for number in 0..self.directories {
             let opening = env.clone();
-            let options = StorageOptions { reserve_bytes: 1 << 20, ..StorageOptions::default() };
+            let options = StorageOptions {
+                reserve_bytes: 1 << 20,
+                // So small that its halves change hands; or none.
+                sync_journal_bytes: [0, 32 << 10, 128 << 10][(env.random.next_u64() % 3) as usize],
+                sync_journal_after_files: env.random.next_u64() % 20,
+                ..StorageOptions::default()
+            };
             let open = move || Storage::open(opening, format!("/data/log{number}").into(), options);
             storages.push(env.blocking(open).await.map_err(|error| error.to_string())?);
         }

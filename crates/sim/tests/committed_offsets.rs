@@ -134,7 +134,11 @@ async fn lives(seed: u64) -> (usize, u64) {
         assert!(ended.is_ok() || world.sim.disk.is_cut(), "seed {seed}: {ended:?}");
         passes += life.metrics.node().compaction_passes.get();
         match (number, draw(3)) {
-            (5, _) | (_, 0) if !world.sim.disk.is_cut() => life.stop(&world).await.unwrap(),
+            (5, _) | (_, 0) if !world.sim.disk.is_cut() => {
+                // The cut that was to come does not.
+                world.sim.disk.cut_power_after(u64::MAX);
+                life.stop(&world).await.unwrap();
+            }
             (_, 1) => {
                 world.sim.disk.kill();
                 life.bury().await;

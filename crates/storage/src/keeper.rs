@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::env::OpenMode;
@@ -39,10 +39,11 @@ impl Storage {
         self.decay_dirty();
         let deferred = std::mem::take(&mut *self.deferred_syncs.lock());
         deferred.iter().for_each(|segment| self.request_sync(segment));
+        self.sync_behind();
         let listed = std::mem::take(&mut *self.checkpoints.lock());
-        for segment in listed {
+        for segment in listed.iter().filter_map(Weak::upgrade) {
             if !self.is_closed() && segment.write_pending(false) {
-                self.list_checkpoint(segment);
+                self.list_checkpoint(&segment);
             }
         }
     }

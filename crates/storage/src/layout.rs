@@ -4,8 +4,9 @@
 //! storage.properties                 format version, storage id, cluster id
 //! life                               boot id, and whether the last life ended cleanly
 //! .lock  reserve                     one process at a time; space for emergencies
+//! sync-journal                       what was synced there before it is in the segments' own files
 //! trash/<n>                          removed, being deleted
-//! building/<segment>                 a rewrite that is not finished
+//! building/<segment>                 a rewrite that is not finished, or a sync journal
 //! topics/<topic>/<partition>.<topic id>/<base>.<segment id>.<generation>/
 //!     <base>.log  <base>.index  <base>.timeindex       as Kafka's
 //!     base.checkpoint  even.checkpoint  odd.checkpoint  end.checkpoint
@@ -96,6 +97,15 @@ impl Layout {
 
     pub(crate) fn reserve(&self) -> PathBuf {
         self.root.join("reserve")
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.root.join("sync-journal")
+    }
+
+    /// The directory where it is made; `number` makes it nobody else's.
+    pub(crate) fn unfinished_journal(&self, number: u64) -> PathBuf {
+        self.building().join(format!("sync-journal.{number:016x}"))
     }
 
     pub(crate) fn trash(&self) -> PathBuf {

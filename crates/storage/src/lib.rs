@@ -32,6 +32,7 @@ mod error;
 mod format;
 mod handles;
 mod index;
+mod journal;
 mod keeper;
 mod layout;
 mod read;

@@ -145,8 +145,10 @@ pub struct Segment {
     end: AtomicI64,
     durable_end: AtomicI64,
     bytes: AtomicU64,
-    /// Length of the log file when it last took part in a sync round.
-    synced_bytes: AtomicU64,
+    /// What of the log file survives power loss, bytes: it was synced, or is in the sync journal.
+    pub(crate) covered_bytes: AtomicU64,
+    /// In which of the sync journal's cycles it was last written there.
+    pub(crate) journal_cycle: AtomicU64,
     sealed: AtomicBool,
     /// The index was made anew because a lookup led astray; once is enough to tell damage.
     index_rebuilt: AtomicBool,
@@ -200,7 +202,8 @@ impl Segment {
             end: AtomicI64::new(start.end),
             durable_end: AtomicI64::new(start.durable_end),
             bytes: AtomicU64::new(start.bytes),
-            synced_bytes: AtomicU64::new(start.bytes),
+            covered_bytes: AtomicU64::new(start.bytes),
+            journal_cycle: AtomicU64::new(0),
             sealed: AtomicBool::new(start.sealed),
             index_rebuilt: AtomicBool::new(false),
             sync_queued: AtomicBool::new(false),
@@ -284,12 +287,6 @@ impl Segment {
         if let Some(listener) = listener {
             listener.durable(end);
         }
-    }
-
-    /// Bytes appended since the last call.
-    pub(crate) fn take_unsynced_bytes(&self) -> u64 {
-        let bytes = self.bytes();
-        bytes - self.synced_bytes.swap(bytes, Ordering::AcqRel)
     }
 
     /// Tells the listener that the storage failed.
@@ -460,7 +457,7 @@ impl Segment {
             pending.next = Some(mark);
         }
         if !std::mem::replace(&mut pending.listed, true) {
-            self.storage.list_checkpoint(me);
+            self.storage.list_checkpoint(&me);
         }
     }
 

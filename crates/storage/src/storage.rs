@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use base::batch::BatchHeader;
 use base::env::{Env, File, OpenMode};
@@ -23,6 +23,7 @@ use crate::error::StorageError;
 use crate::format::{self, Life};
 use crate::handles::HandlePool;
 use crate::index::{IndexBuilder, IndexCounts, Tail};
+use crate::journal::{self, SyncJournal};
 use crate::keeper::Trash;
 use crate::layout::{Layout, SegmentFile, SegmentName};
 use crate::recover::{TailEnd, TailRules, scan_tail};
@@ -51,6 +52,11 @@ pub struct StorageOptions {
     pub space: SpaceLimits,
     /// No batch is unfolded to more than this for a search by time or for compaction, bytes.
     pub decompressed_batch_bytes_max: usize,
+    /// Size of the file in which many small appends become durable with one sync, bytes; at most a hundredth of the
+    /// disk. 0: each file is synced by itself, or all are.
+    pub sync_journal_bytes: u64,
+    /// Files with small appends that are synced before it is made: who syncs seldom needs none.
+    pub sync_journal_after_files: u64,
     /// Where sync rounds and failures are counted.
     pub metrics: NodeMetrics,
 }
@@ -63,6 +69,8 @@ impl Default for StorageOptions {
             reserve_bytes: 64 << 20,
             space: SpaceLimits::default(),
             decompressed_batch_bytes_max: 256 << 20,
+            sync_journal_bytes: 128 << 20,
+            sync_journal_after_files: 64,
             metrics: Metrics::default().node().clone(),
         }
     }
@@ -109,6 +117,7 @@ pub struct Storage {
     pub(crate) boot: String,
     pub(crate) handles: HandlePool,
     pub(crate) syncs: SyncQueue,
+    pub(crate) journal: SyncJournal,
     id: StorageId,
     former_life: Life,
     /// What the cache shows behind the last durable checkpoint may not be on the disk, synced or not: a sync failed
@@ -121,8 +130,8 @@ pub struct Storage {
     pub(crate) reserve_held: AtomicBool,
     /// Bytes written and not known to be on the disk, about.
     dirty_bytes: AtomicU64,
-    /// Segments with a checkpoint to be written.
-    pub(crate) checkpoints: Mutex<Vec<Arc<Segment>>>,
+    /// Segments with a checkpoint to be written. Of one that everybody let go of nobody needs it.
+    pub(crate) checkpoints: Mutex<Vec<Weak<Segment>>>,
     /// Segments whose sync could not be begun, to be asked for again.
     pub(crate) deferred_syncs: Mutex<Vec<Arc<Segment>>>,
     pub(crate) trash: Mutex<Trash>,
@@ -166,6 +175,13 @@ impl Storage {
         }
         let boot = env.disk.boot_id();
         let former_life = format::read_life(&env, &layout)?;
+        // Within one boot the page cache shows what the journal holds, unless a sync failed.
+        if !former_life.clean && (former_life.failed || former_life.boot != boot) {
+            let applied = journal::apply(&env, &layout)?;
+            if applied.ranges > 0 {
+                tracing::info!(dir = %dir.display(), ranges = applied.ranges, "applied the sync journal");
+            }
+        }
         if !former_life.clean {
             // What is there now is what recovery will find and vouch for.
             env.disk.sync_all(&dir).map_err(|error| {
@@ -178,6 +194,9 @@ impl Storage {
                 io("sync")(&dir, error)
             })?;
         }
+        let space = env.disk.space(&dir).map_err(|error| io("measure")(&dir, error))?;
+        let half_bytes = journal::half_bytes(options.sync_journal_bytes, space);
+        let writer = journal::reset(&env, &layout, half_bytes)?;
         // After a reboot there is no cache that could show what is not on the disk.
         let cache_lies = former_life.failed && former_life.boot == boot;
         format::write_life(&env, &layout, &Life { boot: boot.clone(), clean: false, failed: cache_lies })?;
@@ -185,6 +204,7 @@ impl Storage {
         let storage = Arc::new(Storage {
             handles: HandlePool::new(handles_max),
             syncs: SyncQueue::default(),
+            journal: SyncJournal::new(half_bytes, writer),
             id,
             boot,
             former_life,
@@ -260,6 +280,11 @@ impl Storage {
     /// that life wrote is there, synced or not; true when newly formatted.
     pub fn same_boot(&self) -> bool {
         self.former_life.boot.is_empty() || self.former_life.boot == self.boot
+    }
+
+    /// Whether there is room for what could be done without.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.fullness.load(Ordering::Acquire) == Fullness::Roomy as u8
     }
 
     /// File handles kept open now.
@@ -341,8 +366,8 @@ impl Storage {
         self.note_synced(self.dirty_bytes.load(Ordering::Relaxed) / 60);
     }
 
-    pub(crate) fn list_checkpoint(&self, segment: Arc<Segment>) {
-        self.checkpoints.lock().push(segment);
+    pub(crate) fn list_checkpoint(&self, segment: &Arc<Segment>) {
+        self.checkpoints.lock().push(Arc::downgrade(segment));
     }
 
     /// Whether the segment's directory is here. One look-up.
@@ -417,8 +442,7 @@ impl Storage {
     }
 
     /// Makes a segment's first checkpoint and every name on the path to its files durable.
-    pub(crate) fn sync_names(&self, segment: &Segment) -> Result<(), StorageError> {
-        let name = &segment.name;
+    pub(crate) fn sync_names(&self, name: &SegmentName) -> Result<(), StorageError> {
         let disk = &self.env.disk;
         let path = self.layout.file(name, SegmentFile::BaseCheckpoint);
         let synced = disk.open(&path, OpenMode::Read).and_then(|file| file.sync_data());
@@ -607,7 +631,7 @@ impl Storage {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(StorageError::io("open", &path, error)),
         }
-        self.sync_names(segment)
+        self.sync_names(name)
     }
 
     /// Where recovery may begin, the best first.
@@ -676,7 +700,7 @@ impl Storage {
         self.check_open()?;
         self.closed.store(true, Ordering::Release);
         let listed = std::mem::take(&mut *self.checkpoints.lock());
-        for segment in listed {
+        for segment in listed.iter().filter_map(Weak::upgrade) {
             segment.write_pending(true);
         }
         self.check_open()?;

@@ -33,7 +33,11 @@ impl Life {
         let metadata: Arc<dyn MetadataStore> = Arc::new(metadata);
         metadata.propose(Command::Bootstrap { cluster_id: env.random_uuid() }).await.unwrap();
         let metrics = Metrics::default();
-        let options = StorageOptions { metrics: metrics.node().clone(), ..StorageOptions::default() };
+        let options = StorageOptions {
+            metrics: metrics.node().clone(),
+            sync_journal_bytes: 1 << 20,
+            ..StorageOptions::default()
+        };
         let storage = Storage::open(env.clone(), PathBuf::from("/log"), options).unwrap();
         let housekeeping = tokio::spawn(storage.clone().run());
         let parts = BrokerParts {

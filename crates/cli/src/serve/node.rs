@@ -119,6 +119,7 @@ async fn open_storages(env: &Env, config: &BrokerConfig, metrics: &Metrics) -> O
     let options = StorageOptions {
         open_files_max: usual.open_files_max.min(env.disk.open_files_max() / 2) / directories,
         index_interval_bytes: u32::try_from(config.get(keys::LOG_INDEX_INTERVAL_BYTES)).unwrap_or(0),
+        sync_journal_bytes: u64::try_from(config.get(keys::SYNC_JOURNAL_BYTES)).unwrap_or(0),
         metrics: metrics.node().clone(),
         ..usual
     };

@@ -49,7 +49,15 @@ impl Drop for TempDir {
 }
 
 pub(crate) fn options() -> StorageOptions {
-    StorageOptions { index_interval_bytes: 1_000, ..StorageOptions::default() }
+    // Small enough that it is full soon.
+    let (sync_journal_bytes, sync_journal_after_files) = (256 << 10, 20);
+    let usual = StorageOptions::default();
+    StorageOptions { index_interval_bytes: 1_000, sync_journal_bytes, sync_journal_after_files, ..usual }
+}
+
+/// As [`options`], without the sync journal.
+pub(crate) fn no_journal() -> StorageOptions {
+    StorageOptions { sync_journal_bytes: 0, ..options() }
 }
 
 pub(crate) fn open(sim: &Sim) -> Arc<Storage> {
@@ -57,7 +65,11 @@ pub(crate) fn open(sim: &Sim) -> Arc<Storage> {
 }
 
 pub(crate) fn try_open(sim: &Sim) -> Result<Arc<Storage>, StorageError> {
-    Storage::open(sim.env.clone(), PathBuf::from(DIR), options())
+    open_with(sim, options())
+}
+
+pub(crate) fn open_with(sim: &Sim, options: StorageOptions) -> Result<Arc<Storage>, StorageError> {
+    Storage::open(sim.env.clone(), PathBuf::from(DIR), options)
 }
 
 pub(crate) fn create(storage: &Arc<Storage>, name: SegmentName) -> Arc<Segment> {

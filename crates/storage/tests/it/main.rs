@@ -4,6 +4,7 @@ mod common;
 mod compaction;
 mod damage;
 mod full_disk;
+mod journal;
 mod kafka_dump;
 mod power_loss;
 mod reading;

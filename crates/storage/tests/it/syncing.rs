@@ -31,7 +31,7 @@ fn a_round_makes_durable_what_was_appended_before_it() {
 #[test]
 fn few_files_are_synced_each_and_many_at_once() {
     simulate(1, async |sim| {
-        let storage = open(&sim);
+        let storage = open_with(&sim, no_journal()).unwrap();
         let segments: Vec<_> = (0..200).map(|id| create(&storage, name(id, id as u64, 0))).collect();
         let heard: Vec<_> = segments.iter().map(|segment| Heard::on(segment)).collect();
         for segment in &segments {
@@ -192,5 +192,32 @@ fn seals_and_removals_do_not_disturb_a_round() {
         let loaded = storage.load(name(0, 1, 0), info.end, info.bytes, info.crc);
         loaded.verify().unwrap();
         assert_eq!(batches(&read_all(&loaded, 1_000).unwrap()).len(), 4);
+    });
+}
+
+/// Nothing is there to be synced before the first append; what that makes must be synced all the same.
+#[test]
+fn names_made_after_a_sync_of_everything_are_synced() {
+    simulate(1, async |sim| {
+        let storage = open_with(&sim, no_journal()).unwrap();
+        let create = |id| {
+            let create = storage::CreateSegment { leader_epoch: EPOCH, snapshot: bytes::Bytes::new() };
+            storage.create(name(id, id as u64, 0), create).unwrap()
+        };
+        let segments: Vec<_> = (0..100).map(create).collect();
+        for end in [0, 1] {
+            for segment in &segments {
+                fill(segment, end, 10);
+                storage.request_sync(segment);
+            }
+            pass(&sim, 100).await;
+        }
+        assert!(segments.iter().all(|segment| segment.durable_end() == 1));
+        drop((segments, storage));
+        sim.disk.crash(CrashPolicy::LoseAll);
+        let storage = open_with(&sim, no_journal()).unwrap();
+        for id in 0..100 {
+            assert_eq!(recover(&storage, &name(id, id as u64, 0)).unwrap().0.segment.end(), 1);
+        }
     });
 }

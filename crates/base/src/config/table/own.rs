@@ -13,4 +13,7 @@ config_keys! { pub(in crate::config) ROWS;
               Beyond it members that ask for more than they have are told to come back later.");
     [HTTP_LISTENER: Text] string("vltava.http.listener").default("127.0.0.1:9644")
         .doc("Where /metrics, /healthz and the JSON status are served, as host:port; empty serves none.");
+    [SYNC_JOURNAL_BYTES: i64] long("vltava.sync.journal.bytes").default("134217728").min(0)
+        .doc("Size of the file in each log directory in which small appends become durable with one sync, whatever \
+              the number of their partitions, bytes; at most a hundredth of the disk. 0: each file is synced itself.");
 }

@@ -488,6 +488,11 @@ impl SimDisk {
         self.world.lock().end_life();
     }
 
+    /// Lives that ended so far.
+    pub(super) fn life(&self) -> u64 {
+        self.world.lock().life
+    }
+
     /// After `steps` more steps (see [`DiskCounts::steps`]) nothing works any more, as if the power were
     /// gone already; call [`SimDisk::crash`] or [`SimDisk::kill`] then.
     pub fn cut_power_after(&self, steps: u64) {

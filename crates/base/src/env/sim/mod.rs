@@ -17,7 +17,7 @@ mod conformance;
 mod disk_tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use disk::{CrashPolicy, DiskCounts, SimDisk};
@@ -42,6 +42,7 @@ pub struct Sim {
     pub network: Arc<SimNetwork>,
     /// The clock behind `env.clock`.
     pub clock: Arc<SimClock>,
+    jobs_die: Arc<AtomicBool>,
 }
 
 impl Sim {
@@ -51,7 +52,12 @@ impl Sim {
         let disk = Arc::new(SimDisk::new(random.next_u64()));
         let network = Arc::new(SimNetwork::new());
         let clock = Arc::new(SimClock::new());
-        let workers = Arc::new(SimWorkers { random: SimRandom::new(random.next_u64()) });
+        let jobs_die = Arc::new(AtomicBool::new(false));
+        let workers = Arc::new(SimWorkers {
+            random: SimRandom::new(random.next_u64()),
+            disk: disk.clone(),
+            jobs_die: jobs_die.clone(),
+        });
         let env = Env {
             clock: clock.clone(),
             disk: disk.clone(),
@@ -60,7 +66,13 @@ impl Sim {
             background: workers.clone(),
             workers,
         };
-        Sim { env, disk, network, clock }
+        Sim { env, disk, network, clock, jobs_die }
+    }
+
+    /// From now on a job whose life ended before it began never begins. Whoever waits for it waits for ever, so this is
+    /// for lives nobody has to wind up.
+    pub fn let_jobs_die_with_their_life(&self) {
+        self.jobs_die.store(true, Ordering::Relaxed);
     }
 }
 
@@ -140,16 +152,25 @@ impl Random for SimRandom {
 /// runtime a job runs at once, on the caller's stack.
 struct SimWorkers {
     random: SimRandom,
+    disk: Arc<SimDisk>,
+    jobs_die: Arc<AtomicBool>,
 }
 
 impl Workers for SimWorkers {
     fn run(&self, job: Box<dyn FnOnce() + Send>) {
         let delay = Duration::from_micros(self.random.below(JOB_DELAY_MAX_US));
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move {
-                tokio::time::sleep(delay).await;
-                job();
-            })),
+            Ok(runtime) => {
+                let (disk, life) = (self.disk.clone(), self.disk.life());
+                let jobs_die = self.jobs_die.clone();
+                drop(runtime.spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    if jobs_die.load(Ordering::Relaxed) && disk.life() != life {
+                        std::future::pending::<()>().await;
+                    }
+                    job();
+                }));
+            }
             Err(_) => job(),
         }
     }
@@ -158,6 +179,27 @@ impl Workers for SimWorkers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jobs_of_a_life_that_ended_never_begin() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let sim = Sim::new(1);
+            sim.let_jobs_die_with_their_life();
+            let runs = Arc::new(AtomicU64::new(0));
+            let count = || {
+                let runs = runs.clone();
+                Box::new(move || {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                })
+            };
+            sim.env.workers.run(count());
+            sim.disk.kill();
+            sim.env.workers.run(count());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(runs.load(Ordering::Relaxed), 1);
+        });
+    }
 
     #[test]
     fn random_numbers_follow_from_the_seed() {

@@ -1,0 +1,459 @@
+//! The sync journal: one file in which a sync round of many small appends becomes durable with one sync.
+//!
+//! ```text
+//! round: unsynced ranges of the segments ─► blocks in the half in use ─► one sync ─► durable ends move
+//! half full: use the other one; sync the segments whose ranges are in this one ─► it is free again
+//! power cut: apply both halves to the segment files, sync all, forget them ─► recovery as ever
+//! ```
+//!
+//! Invariants:
+//! - whatever a segment counts as durable is in its file, synced, or in a half that is not free;
+//! - a half is overwritten only after every segment with a range in it was synced;
+//! - ranges are of bytes that never change again, so applying one twice, or after the segment was synced,
+//!   changes nothing. Whoever cuts back a log below its durable end must sync the halves first;
+//! - the file has its full size and its blocks before it is used: writing to it needs neither room nor
+//!   changes to the file system's own structures.
+//!
+//! A round the journal cannot take (no half is free, not made yet, too large) goes the other ways of `sync.rs`. An
+//! error while writing or syncing it fails the storage, as that of any file does.
+
+mod apply;
+mod block;
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base::env::{Env, File, OpenMode, Space};
+use parking_lot::Mutex;
+
+use crate::error::StorageError;
+use crate::layout::{SegmentFile, SegmentName};
+use crate::segment::{Segment, is_full};
+use crate::storage::Storage;
+use crate::sync::{Item, SyncLoad, SyncPlan, sync_plan};
+use block::{ALIGNMENT, BlockBuilder, Stamp, Target, entry_bytes};
+
+pub(crate) use apply::{apply, reset};
+
+/// Smallest half, bytes; with less room on the disk there is no journal.
+const HALF_BYTES_MIN: u64 = 16 << 10;
+/// At most this share of the disk: 1 part in so many.
+const DISK_SHARE: u64 = 100;
+/// Bytes written at once while the file is made.
+const PREPARE_CHUNK_BYTES: usize = 1 << 20;
+/// Time after which making the file is tried again when there was no room.
+const PREPARE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Checkpoints at the base that are larger go their own way, bytes.
+const SNAPSHOT_BYTES_MAX: usize = 64 << 10;
+
+/// Size of each half, bytes; 0 for no journal.
+pub(crate) fn half_bytes(wanted: u64, space: Space) -> u64 {
+    let half = wanted.min(space.total / DISK_SHARE) / 2;
+    let half = half - half % ALIGNMENT as u64;
+    if half < HALF_BYTES_MIN { 0 } else { half }
+}
+
+/// The journal of one storage.
+pub(crate) struct SyncJournal {
+    state: Mutex<State>,
+    /// Size of each half, bytes; 0 for no journal.
+    half_bytes: u64,
+    /// Segments of the half that is not in use, until they are synced.
+    behind: Mutex<Vec<Journaled>>,
+    /// They are being synced now.
+    syncing_behind: AtomicBool,
+    /// Files it took, or would have taken.
+    wanted: AtomicU64,
+}
+
+enum State {
+    /// There is no file; making one may be tried from this time on.
+    Absent {
+        from: Duration,
+    },
+    /// It is being made, or a round writes to it.
+    Busy,
+    Ready(Box<Writer>),
+}
+
+/// A segment with ranges in a half. Others may let go of it before its file is synced.
+#[derive(Clone)]
+struct Journaled {
+    name: SegmentName,
+    segment: Weak<Segment>,
+}
+
+/// What only the round that runs touches.
+pub(crate) struct Writer {
+    file: Arc<dyn File>,
+    stamp: Stamp,
+    /// Which half is in use, and how many bytes of it.
+    half: u64,
+    used: u64,
+    /// Segments with ranges in it.
+    segments: Vec<Journaled>,
+    /// Count of halves begun: tells each segment whether it is in the list.
+    cycle: u64,
+    block: BlockBuilder,
+}
+
+impl SyncJournal {
+    /// A journal whose file is there ([`Writer::begin`]), or is yet to be made.
+    pub(crate) fn new(half_bytes: u64, writer: Option<Writer>) -> SyncJournal {
+        let state = match writer {
+            Some(writer) => State::Ready(Box::new(writer)),
+            None => State::Absent { from: Duration::ZERO },
+        };
+        SyncJournal {
+            state: Mutex::new(state),
+            half_bytes,
+            behind: Mutex::default(),
+            syncing_behind: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of entries one round may write: a part of a half, so that blocks' edges have room.
+    pub(crate) fn room(&self) -> u64 {
+        match &*self.state.lock() {
+            State::Ready(_) => self.half_bytes / 4,
+            State::Absent { .. } | State::Busy => 0,
+        }
+    }
+
+    fn take(&self) -> Option<Box<Writer>> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Busy) {
+            State::Ready(writer) => Some(writer),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    fn put(&self, state: State) {
+        *self.state.lock() = state;
+    }
+}
+
+impl Writer {
+    /// Makes a file of the right size that of a new life, durably: what it holds is void. Blocks.
+    fn begin(file: Arc<dyn File>, half_bytes: u64, env: &Env) -> io::Result<Writer> {
+        let mut block = BlockBuilder::default();
+        let stamp = Stamp { life: env.random.next_u64(), sequence: 0 };
+        for half in [0, half_bytes] {
+            file.write_all_at(&[IoSlice::new(block.finish(stamp))], half)?;
+            block.clear();
+        }
+        file.sync_data()?;
+        let stamp = stamp.next();
+        Ok(Writer { file, stamp, half: 0, used: ALIGNMENT as u64, segments: Vec::new(), cycle: 1, block })
+    }
+
+    /// Writes the block in the making and begins the next; `None` when the half has no room for it.
+    fn write(&mut self, half_bytes: u64) -> io::Result<Option<u64>> {
+        let bytes = self.block.finish(self.stamp);
+        let size = bytes.len() as u64;
+        let fits = self.used + size <= half_bytes;
+        if fits {
+            self.file.write_all_at(&[IoSlice::new(bytes)], self.half * half_bytes + self.used)?;
+            self.used += size;
+            self.stamp.sequence += 1;
+        }
+        self.block.clear();
+        Ok(fits.then_some(size))
+    }
+}
+
+/// A round on its way into the journal.
+#[derive(Default)]
+struct JournalRound {
+    /// Which items are in blocks that were written.
+    taken: Vec<bool>,
+    /// Items of the block in the making.
+    in_block: Vec<usize>,
+    /// Bytes of the blocks written.
+    written: u64,
+}
+
+impl JournalRound {
+    /// Writes the block in the making; false when there was no room for it.
+    fn write(&mut self, writer: &mut Writer, half_bytes: u64) -> io::Result<bool> {
+        if writer.block.is_empty() {
+            return Ok(true);
+        }
+        let written = writer.write(half_bytes)?;
+        for index in self.in_block.drain(..) {
+            self.taken[index] = written.is_some();
+        }
+        self.written += written.unwrap_or_default();
+        Ok(written.is_some())
+    }
+}
+
+/// What is to be written for one item.
+struct Entries<'a> {
+    item: &'a Item,
+    log: Arc<dyn File>,
+    /// The checkpoint at the base; empty for none.
+    checkpoint: Vec<u8>,
+    /// What they take in a block.
+    bytes: usize,
+}
+
+impl Entries<'_> {
+    /// Adds them to a block; false when the log cannot be read, of which the other way tells.
+    fn add(&self, block: &mut BlockBuilder) -> bool {
+        let Item { segment, from, .. } = self.item;
+        let read = |out: &mut [u8]| self.log.read_exact_at(out, *from);
+        if block.add(&segment.name, Target::Log, *from, self.item.length() as usize, read).is_err() {
+            return false;
+        }
+        if !self.checkpoint.is_empty() {
+            let copy = |out: &mut [u8]| -> io::Result<()> {
+                out.copy_from_slice(&self.checkpoint);
+                Ok(())
+            };
+            return block.add(&segment.name, Target::BaseCheckpoint, 0, self.checkpoint.len(), copy).is_ok();
+        }
+        true
+    }
+}
+
+impl Storage {
+    /// Makes the ranges of a round durable in the journal and returns the items it did not take. After an error
+    /// those are all, and the storage has failed or the journal is given up. Blocks.
+    pub(crate) fn sync_to_journal(self: &Arc<Self>, items: Vec<Item>) -> Vec<Item> {
+        let Some(mut writer) = self.journal.take() else { return items };
+        let bytes: usize =
+            items.iter().map(|item| entry_bytes(&item.segment.name, item.length() as usize)).sum();
+        if !self.make_room(&mut writer, (bytes + 2 * ALIGNMENT) as u64) {
+            self.journal.put(State::Ready(writer));
+            return items;
+        }
+        let mut round = JournalRound { taken: vec![false; items.len()], ..JournalRound::default() };
+        if let Err(error) = self.write_round(&mut writer, &items, &mut round) {
+            // Without the writer the journal is not used again in this life: what it holds stays there.
+            if is_full(&error) {
+                self.out_of_space();
+            } else {
+                self.fail("write", &self.layout.journal(), &error);
+            }
+            return items;
+        }
+        let mut left = Vec::new();
+        for (item, taken) in items.into_iter().zip(round.taken) {
+            if !taken {
+                left.push(item);
+                continue;
+            }
+            if item.segment.journal_cycle.swap(writer.cycle, Ordering::AcqRel) != writer.cycle {
+                let segment = Arc::downgrade(&item.segment);
+                writer.segments.push(Journaled { name: item.segment.name.clone(), segment });
+            }
+            item.cover();
+        }
+        self.journal.put(State::Ready(writer));
+        left
+    }
+
+    /// Goes to the other half if this one has not so much room; false when that is not free.
+    fn make_room(self: &Arc<Self>, writer: &mut Writer, bytes: u64) -> bool {
+        if writer.used + bytes <= self.journal.half_bytes {
+            return true;
+        }
+        let mut behind = self.journal.behind.lock();
+        if !behind.is_empty() || self.journal.syncing_behind.load(Ordering::Acquire) {
+            drop(behind);
+            self.sync_behind();
+            return false;
+        }
+        *behind = std::mem::take(&mut writer.segments);
+        drop(behind);
+        writer.half = 1 - writer.half;
+        writer.used = ALIGNMENT as u64;
+        writer.cycle += 1;
+        self.sync_behind();
+        true
+    }
+
+    fn write_round(&self, writer: &mut Writer, items: &[Item], round: &mut JournalRound) -> io::Result<()> {
+        for (index, item) in items.iter().enumerate() {
+            let Some(entries) = self.entries_of(item) else { continue };
+            if !writer.block.has_room(entries.bytes) && !round.write(writer, self.journal.half_bytes)? {
+                break;
+            }
+            if entries.add(&mut writer.block) {
+                round.in_block.push(index);
+            }
+        }
+        round.write(writer, self.journal.half_bytes)?;
+        if round.written > 0 {
+            writer.file.sync_data()?;
+        }
+        let metrics = &self.options.metrics;
+        metrics.sync_journal_rounds.inc();
+        metrics.sync_journal_bytes.inc_by(round.written);
+        Ok(())
+    }
+
+    /// What has to be written for an item; `None` when that is not for the journal.
+    fn entries_of<'a>(&self, item: &'a Item) -> Option<Entries<'a>> {
+        let segment = &item.segment;
+        // Nothing to write, but names to sync, or something to tell.
+        if item.length() == 0 {
+            return None;
+        }
+        let log = segment.log().ok()?;
+        let is_new = item.from == 0 && !segment.names_durable.load(Ordering::Acquire);
+        let checkpoint = if is_new { self.base_checkpoint(segment)? } else { Vec::new() };
+        let name = &segment.name;
+        let bytes = entry_bytes(name, item.length() as usize) + entry_bytes(name, checkpoint.len());
+        Some(Entries { item, log, checkpoint, bytes })
+    }
+
+    /// The checkpoint at the base of a segment, nothing if it has none, `None` if it is too large for the journal.
+    fn base_checkpoint(&self, segment: &Segment) -> Option<Vec<u8>> {
+        let path = segment.path(SegmentFile::BaseCheckpoint);
+        match self.env.disk.read(&path, SNAPSHOT_BYTES_MAX) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Vec::new()),
+            // What is wrong with it the other way tells.
+            Err(_) => None,
+        }
+    }
+
+    /// Syncs the segments of the half that is not in use, behind everybody's back.
+    pub(crate) fn sync_behind(self: &Arc<Self>) {
+        if self.check_open().is_err() || self.journal.behind.lock().is_empty() {
+            return;
+        }
+        if self.journal.syncing_behind.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let storage = self.clone();
+        self.env.workers.run(Box::new(move || {
+            let segments = storage.journal.behind.lock().clone();
+            // A failure was told to everybody; without a handle, housekeeping asks again.
+            if storage.sync_segments_behind(&segments).is_ok() {
+                storage.journal.behind.lock().clear();
+            }
+            storage.journal.syncing_behind.store(false, Ordering::Release);
+        }));
+    }
+
+    fn sync_segments_behind(self: &Arc<Self>, segments: &[Journaled]) -> Result<(), StorageError> {
+        let load = SyncLoad { syncs: segments.len(), ..SyncLoad::default() };
+        if sync_plan(load) == SyncPlan::All {
+            let root = self.layout.root();
+            self.env.disk.sync_all(root).map_err(|error| self.fail("sync", root, &error))?;
+            for segment in segments.iter().filter_map(|journaled| journaled.segment.upgrade()) {
+                segment.names_durable.store(true, Ordering::Release);
+            }
+            return self.check_open();
+        }
+        for Journaled { name, segment } in segments {
+            self.check_open()?;
+            match segment.upgrade() {
+                Some(segment) => self.sync_segment(&segment)?,
+                None => self.sync_files(name)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs a segment nobody has in hand, with its names.
+    fn sync_files(&self, name: &SegmentName) -> Result<(), StorageError> {
+        let path = self.layout.file(name, SegmentFile::Log);
+        let synced = self.env.disk.open(&path, OpenMode::Existing).and_then(|log| log.sync_data());
+        match synced {
+            // Removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result.map_err(|error| self.fail("sync", &path, &error))?,
+        }
+        self.sync_names(name)
+    }
+
+    /// Counts files that the journal would have taken, and begins to make it when they are many, unless it is there
+    /// or was tried a short while ago. Never blocks.
+    pub(crate) fn prepare_journal(self: &Arc<Self>, files: usize) {
+        let wanted = self.journal.wanted.fetch_add(files as u64, Ordering::Relaxed) + files as u64;
+        if self.journal.half_bytes == 0 || wanted < self.options.sync_journal_after_files || !self.is_roomy()
+        {
+            return;
+        }
+        let now = self.env.clock.now();
+        {
+            let mut state = self.journal.state.lock();
+            if !matches!(&*state, State::Absent { from } if *from <= now) {
+                return;
+            }
+            *state = State::Busy;
+        }
+        // Held weakly: to make the file takes longer than others may want to wait for the directory's lock.
+        let (storage, env) = (Arc::downgrade(self), self.env.clone());
+        let dir = self.layout.unfinished_journal(env.random.next_u64());
+        let half_bytes = self.journal.half_bytes;
+        self.env.workers.run(Box::new(move || {
+            let path = dir.join("file");
+            let is_wanted = || storage.upgrade().is_some_and(|storage| !storage.is_closed());
+            let made = make_file(&env, &path, half_bytes, is_wanted);
+            let Some(storage) = storage.upgrade().filter(|storage| !storage.is_closed()) else { return };
+            let named = made.and_then(|writer| {
+                env.disk.rename(&path, &storage.layout.journal())?;
+                env.disk.sync_dir(storage.layout.root())?;
+                Ok(writer)
+            });
+            // If it stays, the next start removes it.
+            let _ = env.disk.remove_dir_all(&dir);
+            storage.journal.put(match named {
+                Ok(writer) => State::Ready(Box::new(writer)),
+                Err(error) => {
+                    if !is_full(&error) {
+                        storage.fail("make", &path, &error);
+                    }
+                    State::Absent { from: env.clock.now() + PREPARE_AGAIN_AFTER }
+                }
+            });
+        }));
+    }
+}
+
+/// Makes the file with all its blocks: space that is reserved only would be recorded as written with each sync.
+fn make_file(env: &Env, path: &Path, half_bytes: u64, is_wanted: impl Fn() -> bool) -> io::Result<Writer> {
+    let length = 2 * half_bytes;
+    if let Some(dir) = path.parent() {
+        env.disk.create_dir_all(dir)?;
+    }
+    let file = env.disk.open(path, OpenMode::CreateNew)?;
+    file.allocate(0, length)?;
+    let zeros = vec![0; PREPARE_CHUNK_BYTES];
+    let mut position = 0;
+    while position < length {
+        if !is_wanted() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let chunk = (length - position).min(PREPARE_CHUNK_BYTES as u64) as usize;
+        file.write_all_at(&[IoSlice::new(&zeros[..chunk])], position)?;
+        position += chunk as u64;
+    }
+    Writer::begin(file, half_bytes, env)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_takes_little_of_a_disk() {
+        let half = |wanted, total| half_bytes(wanted, Space { total, available: total });
+        assert_eq!(half(128 << 20, 1 << 40), 64 << 20);
+        assert_eq!(half(128 << 20, 1 << 30), (1u64 << 30) / 200 / 4096 * 4096);
+        assert_eq!(half(0, 1 << 40), 0);
+        assert_eq!(half(128 << 20, 1 << 20), 0);
+    }
+}
