@@ -294,14 +294,34 @@ node_metrics! {
         "Connections closed because they were idle too long";
     connections_malformed: Counter = "vltava_connections_malformed",
         "Connections closed because their bytes were no request";
+    memory_limit_bytes: Gauge = "vltava_memory_limit_bytes",
+        "Bytes of memory for what clients bring and ask for: vltava.memory.limit, or what was chosen for it";
     request_bytes_queued: Gauge = "vltava_request_bytes_queued",
-        "Bytes of requests in work now";
+        "Bytes of requests in work and of answers not sent now";
+    request_bytes_max: Gauge = "vltava_request_max_bytes",
+        "Bytes of requests in work and of answers not sent above which no more is read";
     requests_waiting: Gauge = "vltava_requests_waiting",
         "Requests that wait for something: records, copies, other members";
     group_member_bytes: Gauge = "vltava_group_member_bytes",
         "Bytes that members of groups hold, as counted against vltava.group.memory.max.bytes";
     group_bytes: Gauge = "vltava_group_bytes",
         "Bytes that groups hold besides their members and offsets, counted likewise";
+    group_offset_bytes: Gauge = "vltava_group_offset_bytes",
+        "Bytes that committed offsets of groups hold, counted likewise";
+    group_bytes_max: Gauge = "vltava_group_max_bytes",
+        "Bytes that members of groups may hold, and likewise the groups themselves, and their offsets";
+    fetch_session_bytes: Gauge = "vltava_fetch_session_bytes",
+        "Bytes that fetch sessions hold";
+    fetch_session_bytes_max: Gauge = "vltava_fetch_session_max_bytes",
+        "Bytes that fetch sessions may hold; a fetch that finds no room gets no session";
+    producer_bytes: Gauge = "vltava_producer_bytes",
+        "Bytes that partitions hold to know idempotent producers' retries again";
+    producer_bytes_max: Gauge = "vltava_producer_max_bytes",
+        "Bytes for that, above which a partition forgets those silent for longest";
+    producers_evicted: Counter = "vltava_producers_evicted",
+        "Idempotent producers that a partition forgot before producer.id.expiration.ms for want of memory";
+    connections_max: Gauge = "vltava_connections_max",
+        "Connections above which no more are accepted";
     fetch_sessions: Gauge = "kafka_server_fetchsessioncache_numincrementalfetchsessions",
         "Fetch sessions kept now";
     partitions: Gauge = "kafka_server_replicamanager_partitioncount",

@@ -24,6 +24,7 @@ use replication::{ChainStore, Storage, StorageError};
 use crate::chain_store::MetadataChains;
 use crate::dispatch::Dispatcher;
 use crate::groups::Groups;
+use crate::memory::{MemoryShares, ProducerMemory};
 use crate::net::{
     BindError, DrainSignal, DrainTrigger, Limits, MemoryBudget, Server, ServerOptions, drain_channel,
 };
@@ -96,6 +97,8 @@ pub struct Broker {
     pub(crate) drain: DrainSignal,
     /// What connections hold, and so how large one more answer should be.
     pub(crate) memory: Arc<MemoryBudget>,
+    /// How much memory clients may take, and for what; as it was at the start.
+    shares: MemoryShares,
     config: ArcSwap<BrokerConfig>,
     server: OnceLock<Server<Dispatcher>>,
     /// Taken and said when the broker ends.
@@ -118,6 +121,8 @@ impl Broker {
             let storage = storage.clone();
             env.blocking(move || storage.claim(cluster_id)).await?;
         }
+        let shares = MemoryShares::from_config(&config, env.disk.memory_max_bytes());
+        shares.show(metrics.node());
         let incarnation = register(&*metadata, id, &config, &storages).await?;
         metadata.propose(Command::ElectAll { leader: id }).await?;
         let storages = Arc::new(storages);
@@ -129,6 +134,7 @@ impl Broker {
             incarnation,
             storages: storages.clone(),
             store,
+            producers: ProducerMemory::new(shares.producer_bytes, metrics.node().clone()),
         };
         let (trigger, drain) = drain_channel();
         let broker = Arc::new(Broker {
@@ -137,10 +143,16 @@ impl Broker {
             started_at_ms: env.clock.wall_ms(),
             partitions: Partitions::new(opening),
             producer_ids: ProducerIds::new(metadata.clone()),
-            sessions: FetchSessions::new(env.clone(), fetch_session_slots(&config), metrics.node().clone()),
-            groups: Groups::new(env.clone(), &config),
+            sessions: FetchSessions::new(
+                env.clone(),
+                fetch_session_slots(&config),
+                shares.fetch_session_bytes,
+                metrics.node().clone(),
+            ),
+            groups: Groups::new(env.clone(), &config, &shares),
             drain,
-            memory: MemoryBudget::new(Limits::from_config(&config).budget_bytes),
+            memory: MemoryBudget::new(shares.request_bytes),
+            shares,
             config: ArcSwap::new(config.clone()),
             server: OnceLock::new(),
             trigger: Mutex::new(Some(trigger)),
@@ -181,7 +193,7 @@ impl Broker {
     /// What the configuration allows, and the operating system: sockets get the half of the file handles that
     /// log directories leave, less some for everything else.
     fn limits(&self, config: &BrokerConfig) -> Limits {
-        let limits = Limits::from_config(config);
+        let limits = Limits::from_config(config, &self.shares);
         let sockets_max = (self.env.disk.open_files_max() / 2).saturating_sub(HANDLES_RESERVED).max(1);
         Limits { connections_max: limits.connections_max.min(sockets_max), ..limits }
     }

@@ -25,6 +25,7 @@ use metadata::Image;
 use replication::{ChainStoreError, Compacted, CompactionBudget, CompactionError, Dirt, Throttle};
 
 use crate::broker::Broker;
+use crate::memory::MemoryShares;
 use crate::net::DrainSignal;
 use crate::partition::Partition;
 
@@ -176,10 +177,10 @@ impl Compactor {
         let Look { partition, .. } = look;
         self.running.insert(partition.id());
         let threads = usize::try_from(config.get(keys::LOG_CLEANER_THREADS)).unwrap_or(1).max(1);
-        let map_bytes = usize::try_from(config.get(keys::LOG_CLEANER_DEDUPE_BUFFER_SIZE)).unwrap_or(0);
+        let shares = MemoryShares::from_config(config, self.env.disk.memory_max_bytes());
         let budget = CompactionBudget {
             throttle: self.throttle.clone(),
-            map_bytes: map_bytes / threads,
+            map_bytes: shares.compaction_bytes / threads,
             load_factor: config.get(keys::LOG_CLEANER_IO_BUFFER_LOAD_FACTOR),
         };
         let clock = self.env.clock.clone();

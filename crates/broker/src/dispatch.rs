@@ -20,12 +20,15 @@ use wire::{ApiKey, DecodeError, FrameHead, Reader, ResponseMessage, VersionRange
 
 use crate::api::{self, Close, ErrorCodes, RequestContext};
 use crate::broker::Broker;
-use crate::net::{ConnectionInfo, Outcome, Pace, Service};
+use crate::net::{ConnectionInfo, Held, Outcome, Pace, Service};
 
 /// Elements of all arrays of a request together, most that are taken. It bounds what small elements become in
 /// memory and in the answer, and how long a worker is busy with one request; some ten times what a client
 /// of a node full of partitions sends.
 const REQUEST_ELEMENTS_MAX: usize = 100_000;
+
+/// What an answer that may be large is taken to hold while it is made, bytes: Metadata of some 10,000 partitions.
+const BULKY_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// One API that is served.
 pub(crate) struct Served {
@@ -36,6 +39,8 @@ pub(crate) struct Served {
     /// The oldest version clients are told of, lower than what is answered where clients rely on it.
     told_min: i16,
     pace: Pace,
+    /// An answer may be much larger than its request.
+    bulky: bool,
     /// For people, in `docs/COMPAT.md`.
     note: &'static str,
     start: fn(Call) -> BoxFuture<'static, Outcome>,
@@ -55,6 +60,10 @@ impl Served {
         Served { pace: Pace::Pipelined, ..self }
     }
 
+    const fn bulky(self) -> Served {
+        Served { bulky: true, ..self }
+    }
+
     const fn note(self, note: &'static str) -> Served {
         Served { note, ..self }
     }
@@ -68,9 +77,11 @@ macro_rules! serve {
             versions: ApiKey::$key.versions(),
             told_min: ApiKey::$key.versions().min,
             pace: Pace::Alone,
+            bulky: false,
             note: "",
             start: |call| {
                 async move {
+                    let _held = call.admitted().await;
                     let mut reader = Reader::new(&call.frame).with_elements_max(REQUEST_ELEMENTS_MAX);
                     let opened = match FrameHead::decode(&mut reader) {
                         Ok((head, header)) => {
@@ -101,16 +112,16 @@ pub(crate) const SERVED: &[Served] = &[
         .note("record batches of magic 2 only; no transactions"),
     serve!(k01_fetch, Fetch, FetchRequest),
     serve!(k02_list_offsets, ListOffsets, ListOffsetsRequest),
-    serve!(k03_metadata, Metadata, MetadataRequest),
+    serve!(k03_metadata, Metadata, MetadataRequest).bulky(),
     serve!(k08_offset_commit, OffsetCommit, OffsetCommitRequest),
-    serve!(k09_offset_fetch, OffsetFetch, OffsetFetchRequest),
+    serve!(k09_offset_fetch, OffsetFetch, OffsetFetchRequest).bulky(),
     serve!(k10_find_coordinator, FindCoordinator, FindCoordinatorRequest).note("groups only"),
     serve!(k11_join_group, JoinGroup, JoinGroupRequest),
     serve!(k12_heartbeat, Heartbeat, HeartbeatRequest),
     serve!(k13_leave_group, LeaveGroup, LeaveGroupRequest),
     serve!(k14_sync_group, SyncGroup, SyncGroupRequest),
-    serve!(k15_describe_groups, DescribeGroups, DescribeGroupsRequest),
-    serve!(k16_list_groups, ListGroups, ListGroupsRequest),
+    serve!(k15_describe_groups, DescribeGroups, DescribeGroupsRequest).bulky(),
+    serve!(k16_list_groups, ListGroups, ListGroupsRequest).bulky(),
     serve!(k18_api_versions, ApiVersions, ApiVersionsRequest)
         .note("no finalised features: none of the protocols they switch on is served"),
     serve!(k19_create_topics, CreateTopics, CreateTopicsRequest),
@@ -118,7 +129,7 @@ pub(crate) const SERVED: &[Served] = &[
     serve!(k21_delete_records, DeleteRecords, DeleteRecordsRequest),
     serve!(k22_init_producer_id, InitProducerId, InitProducerIdRequest).note("no transactional ids"),
     serve!(k23_offset_for_leader_epoch, OffsetForLeaderEpoch, OffsetForLeaderEpochRequest),
-    serve!(k32_describe_configs, DescribeConfigs, DescribeConfigsRequest).note("topics and brokers"),
+    serve!(k32_describe_configs, DescribeConfigs, DescribeConfigsRequest).bulky().note("topics and brokers"),
     serve!(k33_alter_configs, AlterConfigs, AlterConfigsRequest).note("topics and brokers"),
     serve!(k37_create_partitions, CreatePartitions, CreatePartitionsRequest),
     serve!(k42_delete_groups, DeleteGroups, DeleteGroupsRequest),
@@ -126,7 +137,7 @@ pub(crate) const SERVED: &[Served] = &[
         .note("topics and brokers"),
     serve!(k47_offset_delete, OffsetDelete, OffsetDeleteRequest),
     serve!(k60_describe_cluster, DescribeCluster, DescribeClusterRequest),
-    serve!(k75_describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest),
+    serve!(k75_describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest).bulky(),
 ];
 
 /// A request that has come, before it is decoded.
@@ -135,11 +146,24 @@ struct Call {
     connection: Arc<ConnectionInfo>,
     frame: Bytes,
     metrics: Arc<ApiMetrics>,
+    /// See [`Served::bulky`].
+    bulky: bool,
     /// When its last byte was read, on the environment's clock.
     came_at: Duration,
 }
 
 impl Call {
+    /// Waits, if the answer may be a large one, until there is memory for it, and takes some.
+    async fn admitted(&self) -> Option<Held> {
+        if !self.bulky {
+            return None;
+        }
+        self.broker.memory.room_for_answers().await;
+        let mut held = self.broker.memory.answering();
+        held.set(BULKY_ANSWER_BYTES);
+        Some(held)
+    }
+
     fn context<'a>(&'a self, head: &FrameHead, header: &'a RequestHeader<'a>) -> RequestContext<'a> {
         RequestContext {
             broker: &self.broker,
@@ -286,6 +310,7 @@ impl Service for Dispatcher {
             connection: connection.clone(),
             frame,
             metrics: self.metrics[index].clone(),
+            bulky: SERVED[index].bulky,
             came_at: self.broker.env.clock.now(),
         })
     }

@@ -8,6 +8,7 @@ mod configs;
 mod dispatch;
 mod groups;
 mod keeper;
+mod memory;
 pub mod net;
 mod partition;
 mod partitions;

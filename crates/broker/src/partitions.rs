@@ -17,6 +17,7 @@ use metadata::{Image, Resource, Topic};
 use parking_lot::RwLock;
 use replication::{ChainStore, Log, LogSpec, Storage, StorageError};
 
+use crate::memory::ProducerMemory;
 use crate::partition::{Partition, Producers};
 
 /// Logs opened side by side at the start: enough to keep a disk and two cores busy.
@@ -30,6 +31,7 @@ pub(crate) struct Opening {
     pub(crate) incarnation: Incarnation,
     pub(crate) storages: Arc<Vec<Arc<Storage>>>,
     pub(crate) store: Arc<dyn ChainStore>,
+    pub(crate) producers: Arc<ProducerMemory>,
 }
 
 enum Slot {
@@ -221,7 +223,7 @@ impl Opening {
             store: self.store.clone(),
             settings,
         };
-        Log::open(spec, state, Producers::new(self.env.clock.wall_ms()))
+        Log::open(spec, state, Producers::new(self.env.clock.wall_ms(), self.producers.clone()))
     }
 }
 

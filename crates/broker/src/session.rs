@@ -44,8 +44,8 @@ const INITIAL_EPOCH: i32 = 0;
 /// A session unused for this long may be evicted by any other, one younger than this by none (Kafka's constant).
 const EVICTABLE_AFTER: Duration = Duration::from_secs(120);
 
-/// Partitions that all sessions together may hold; each takes about 150 bytes.
-const PARTITIONS_MAX: usize = 500_000;
+/// What a partition of a session takes besides its topic's name, in both maps, bytes.
+const PARTITION_BYTES: usize = 256;
 
 /// How a Fetch names a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,8 +83,10 @@ pub(crate) struct FetchSessions {
 #[derive(Debug)]
 struct Cache {
     slots: usize,
+    /// Bytes that all sessions together may hold.
+    bytes_max: usize,
     sessions: HashMap<i32, Entry>,
-    partitions: usize,
+    bytes: usize,
     metrics: NodeMetrics,
 }
 
@@ -93,8 +95,8 @@ struct Entry {
     session: Arc<Mutex<Session>>,
     created_at: Duration,
     used_at: Duration,
-    /// Partitions in the session, so that looking for one to evict takes no further locks.
-    partitions: usize,
+    /// Bytes the session holds, so that looking for one to evict takes no further locks.
+    bytes: usize,
 }
 
 /// One session.
@@ -108,6 +110,8 @@ struct Session {
     /// Partitions in the order in which they are read.
     order: BTreeMap<u64, Cached>,
     next_place: u64,
+    /// What its partitions take.
+    bytes: usize,
 }
 
 /// A partition, and what the client knows of it.
@@ -140,10 +144,10 @@ enum Kind {
 }
 
 impl FetchSessions {
-    /// No sessions; at most `slots` of them at once (`max.incremental.fetch.session.cache.slots`), counted in
-    /// `metrics`.
-    pub(crate) fn new(env: Env, slots: usize, metrics: NodeMetrics) -> FetchSessions {
-        let cache = Cache { slots, sessions: HashMap::new(), partitions: 0, metrics };
+    /// No sessions; at most `slots` of them at once (`max.incremental.fetch.session.cache.slots`), which may hold
+    /// `bytes_max` together, counted in `metrics`.
+    pub(crate) fn new(env: Env, slots: usize, bytes_max: usize, metrics: NodeMetrics) -> FetchSessions {
+        let cache = Cache { slots, bytes_max, sessions: HashMap::new(), bytes: 0, metrics };
         FetchSessions { env, cache: Mutex::new(cache) }
     }
 
@@ -175,7 +179,7 @@ impl FetchSessions {
     ) -> Result<FetchRound, ErrorCode> {
         let now = self.env.clock.now();
         // The sessions of others are not held up by what may be many changes to this one.
-        let (handle, others) = self.cache.lock().find(request.session_id)?;
+        let (handle, room) = self.cache.lock().find(request.session_id)?;
         let mut session = handle.lock();
         if session.epoch != request.session_epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
@@ -183,7 +187,7 @@ impl FetchSessions {
         if session.by_topic_id != by_topic_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        if others + session.order.len() + asked.len() > PARTITIONS_MAX {
+        if session.bytes + asked.iter().map(bytes_of).sum::<usize>() > room {
             self.cache.lock().remove(request.session_id);
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
@@ -195,7 +199,7 @@ impl FetchSessions {
         session.epoch = next_epoch(session.epoch);
         let partitions: Vec<_> = session.order.values().map(|cached| cached.request.clone()).collect();
         let epoch = session.epoch;
-        self.cache.lock().used(request.session_id, now, partitions.len());
+        self.cache.lock().used(request.session_id, now, session.bytes);
         drop(session);
         Ok(FetchRound { partitions, kind: Kind::Incremental { session: handle, epoch } })
     }
@@ -259,7 +263,8 @@ impl FetchSessions {
     /// Opens a session if there is room for it. Returns its id, or 0.
     async fn create(&self, by_topic_id: bool, answered: &[(FetchPartition, PartitionData)]) -> i32 {
         let now = self.env.clock.now();
-        if !self.cache.lock().make_room(answered.len(), now) {
+        let bytes = answered.iter().map(|(partition, _)| bytes_of(partition)).sum();
+        if !self.cache.lock().make_room(bytes, now) {
             return 0;
         }
         let mut session = Session {
@@ -269,6 +274,7 @@ impl FetchSessions {
             places: HashMap::with_capacity(answered.len()),
             order: BTreeMap::new(),
             next_place: 0,
+            bytes: 0,
         };
         let mut turns = Turns::default();
         for (partition, result) in answered {
@@ -279,9 +285,9 @@ impl FetchSessions {
                 log_start_offset: result.log_start_offset,
             });
         }
-        let partitions = session.order.len();
+        let bytes = session.bytes;
         let mut cache = self.cache.lock();
-        if !cache.make_room(partitions, now) {
+        if !cache.make_room(bytes, now) {
             return 0;
         }
         let id = loop {
@@ -291,65 +297,87 @@ impl FetchSessions {
             }
         };
         session.id = id;
-        cache.partitions += partitions;
+        cache.bytes += bytes;
         let session = Arc::new(Mutex::new(session));
-        cache.sessions.insert(id, Entry { session, created_at: now, used_at: now, partitions });
-        cache.metrics.fetch_sessions.set(cache.sessions.len() as i64);
+        cache.sessions.insert(id, Entry { session, created_at: now, used_at: now, bytes });
+        cache.show();
         id
     }
 }
 
 impl Cache {
-    /// A session, and how many partitions all others hold.
+    /// A session, and how many bytes it may hold beside the others.
     fn find(&self, id: i32) -> Result<(Arc<Mutex<Session>>, usize), ErrorCode> {
         let entry = self.sessions.get(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-        Ok((entry.session.clone(), self.partitions - entry.partitions))
+        let others = self.bytes - entry.bytes;
+        Ok((entry.session.clone(), self.bytes_max.saturating_sub(others)))
     }
 
     /// Notes that a session was used, and what it holds after that, if it is still there.
-    fn used(&mut self, id: i32, now: Duration, partitions: usize) {
-        if let Some(entry) = self.sessions.get_mut(&id) {
-            entry.used_at = now;
-            let before = std::mem::replace(&mut entry.partitions, partitions);
-            self.partitions = self.partitions - before + partitions;
+    fn used(&mut self, id: i32, now: Duration, bytes: usize) {
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        entry.used_at = now;
+        let before = std::mem::replace(&mut entry.bytes, bytes);
+        if before != bytes {
+            self.bytes = self.bytes - before + bytes;
+            self.show();
         }
     }
 
     fn remove(&mut self, id: i32) {
         if let Some(entry) = self.sessions.remove(&id) {
-            self.partitions -= entry.partitions;
-            self.metrics.fetch_sessions.set(self.sessions.len() as i64);
+            self.bytes -= entry.bytes;
+            self.show();
         }
     }
 
-    /// True if a session of `partitions` partitions may be added, for which another one may have to go: one that
-    /// nobody uses, or else the smallest of those that are not young, if it is smaller than the new one.
-    fn make_room(&mut self, partitions: usize, now: Duration) -> bool {
-        if self.partitions + partitions > PARTITIONS_MAX {
+    fn show(&self) {
+        self.metrics.fetch_sessions.set(self.sessions.len() as i64);
+        self.metrics.fetch_session_bytes.set(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+    }
+
+    /// True if a session of so many bytes may be added, for which others may have to go: those that nobody uses, and
+    /// where slots are short, or else the smallest of those that are not young, if it is smaller than the new one.
+    fn make_room(&mut self, bytes: usize, now: Duration) -> bool {
+        if bytes > self.bytes_max || self.slots == 0 {
             return false;
+        }
+        while self.bytes + bytes > self.bytes_max {
+            let Some(unused) = self.unused(now) else { return false };
+            self.remove(unused);
         }
         if self.sessions.len() < self.slots {
             return true;
         }
-        let old = |since: Duration| now.saturating_sub(since) > EVICTABLE_AFTER;
-        let unused = self.sessions.iter().min_by_key(|(id, entry)| (entry.used_at, **id));
-        let unused = unused.filter(|(_, entry)| old(entry.used_at)).map(|(id, _)| *id);
-        let smallest = || {
-            let grown = self.sessions.iter().filter(|(_, entry)| old(entry.created_at));
-            let smallest = grown.min_by_key(|(id, entry)| (entry.partitions, **id));
-            smallest.filter(|(_, entry)| entry.partitions < partitions).map(|(id, _)| *id)
-        };
-        let Some(evicted) = unused.or_else(smallest) else { return false };
+        let Some(evicted) = self.unused(now).or_else(|| self.smallest(bytes, now)) else { return false };
         self.remove(evicted);
         true
     }
+
+    /// The session that was unused for longest, if that is long.
+    fn unused(&self, now: Duration) -> Option<i32> {
+        let unused = self.sessions.iter().min_by_key(|(id, entry)| (entry.used_at, **id));
+        unused.filter(|(_, entry)| is_old(entry.used_at, now)).map(|(id, _)| *id)
+    }
+
+    /// The smallest of the sessions that are not young, if it holds less than `bytes`.
+    fn smallest(&self, bytes: usize, now: Duration) -> Option<i32> {
+        let grown = self.sessions.iter().filter(|(_, entry)| is_old(entry.created_at, now));
+        let smallest = grown.min_by_key(|(id, entry)| (entry.bytes, **id));
+        smallest.filter(|(_, entry)| entry.bytes < bytes).map(|(id, _)| *id)
+    }
+}
+
+fn is_old(since: Duration, now: Duration) -> bool {
+    now.saturating_sub(since) > EVICTABLE_AFTER
 }
 
 impl Session {
     fn add(&mut self, cached: Cached) {
         let key = (cached.request.topic.clone(), cached.request.partition);
-        if let Some(place) = self.places.insert(key, self.next_place) {
-            self.order.remove(&place);
+        match self.places.insert(key, self.next_place) {
+            Some(place) => drop(self.order.remove(&place)),
+            None => self.bytes += bytes_of(&cached.request),
         }
         self.order.insert(self.next_place, cached);
         self.next_place += 1;
@@ -369,8 +397,10 @@ impl Session {
         for topic in forgotten {
             let key = topic_key(&topic.topic, topic.topic_id, self.by_topic_id);
             for partition in &topic.partitions {
-                if let Some(place) = self.places.remove(&(key.clone(), *partition)) {
-                    self.order.remove(&place);
+                if let Some(place) = self.places.remove(&(key.clone(), *partition))
+                    && let Some(cached) = self.order.remove(&place)
+                {
+                    self.bytes -= bytes_of(&cached.request);
                 }
             }
         }
@@ -397,6 +427,15 @@ impl Session {
         }
         is_news
     }
+}
+
+/// What a partition takes in a session, bytes. Partitions of one topic may share its name; it is counted for each.
+fn bytes_of(partition: &FetchPartition) -> usize {
+    PARTITION_BYTES
+        + match &partition.topic {
+            TopicKey::Name(name) => name.len(),
+            TopicKey::Id(_) => 0,
+        }
 }
 
 fn next_epoch(epoch: i32) -> i32 {

@@ -28,8 +28,8 @@ pub struct GroupConfig {
     /// Beyond it a client is told to come back later.
     pub max_pending_members: usize,
     /// `vltava.group.memory.max.bytes`: the most bytes that the members of all groups of a broker hold together, as
-    /// much again the groups themselves, and as much again (and one request) records on their way to the log. Beyond it
-    /// clients are told to come back later, but for members that ask for no more than they have. What the log tells is
+    /// much again the groups themselves, and as much again (and one request) records on their way to the log, and as much again committed offsets. Beyond it
+    /// clients are told to come back later, but for those that ask for no more than they have. What the log tells is
     /// taken in whatever the bound.
     pub max_memory_bytes: usize,
     /// The most groups one shard keeps. Beyond it new groups are refused until some expire.

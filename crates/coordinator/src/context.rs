@@ -90,6 +90,11 @@ impl Context {
         self.memory.record_bytes() < self.config.max_memory_bytes
     }
 
+    /// True if offsets may hold so many bytes more. Those that hold no more than before are never refused.
+    pub(crate) fn may_hold(&self, more: usize) -> bool {
+        more == 0 || self.memory.offset_bytes().saturating_add(more) <= self.config.max_memory_bytes
+    }
+
     pub(crate) fn append(&mut self, records: Vec<KeyValue>, mut pending: PendingAppend) -> AppendId {
         pending.share = self.memory.records.share();
         pending.share.set(records.iter().map(KeyValue::bytes).sum());

@@ -2,12 +2,11 @@
 //!
 //! Whatever a client brings that outlives its request belongs to a [`Share`], which counts it as long as it is there:
 //! dropping the share gives everything back. Members (with ids that were only handed out, and assignments), the groups
-//! themselves and records on their way to the log are counted apart, each up to
+//! themselves, records on their way to the log and committed offsets are counted apart, each up to
 //! [`max_memory_bytes`](crate::GroupConfig::max_memory_bytes), so that groups left behind or a slow disk never keep
 //! members out.
 //!
-//! Bytes are those of names and contents plus a constant for each thing, a little more than it takes. Committed offsets
-//! are not counted: they are in the log.
+//! Bytes are those of names and contents plus a constant for each thing, a little more than it takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +23,8 @@ const PENDING_MEMBER_BYTES: usize = 256;
 const PROTOCOL_BYTES: usize = 192;
 /// A topic in a group's set of subscribed ones, bytes.
 const TOPIC_BYTES: usize = 64;
+/// A committed offset with its place in maps, without its metadata, bytes.
+pub(crate) const OFFSET_BYTES: usize = 256;
 /// How often a group or member id stands in memory: in maps, beside deadlines, as the leader.
 const COPIES_OF_IDS: usize = 2;
 
@@ -33,6 +34,7 @@ pub struct GroupMemory {
     pub(crate) members: Counter,
     pub(crate) groups: Counter,
     pub(crate) records: Counter,
+    pub(crate) offsets: Counter,
 }
 
 impl GroupMemory {
@@ -44,6 +46,11 @@ impl GroupMemory {
     /// Bytes of records whose outcome is not known yet.
     pub fn record_bytes(&self) -> usize {
         self.records.0.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of committed offsets.
+    pub fn offset_bytes(&self) -> usize {
+        self.offsets.0.load(Ordering::Relaxed)
     }
 
     /// Bytes that the groups themselves hold.

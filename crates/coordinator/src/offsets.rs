@@ -13,6 +13,8 @@ use std::sync::Arc;
 use base::ids::{Offset, TimestampMs, TopicId};
 
 use crate::append::{AppendId, OffsetPlace};
+use crate::memory::{OFFSET_BYTES, Share};
+use crate::offset_api::Changes;
 
 /// A committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,13 @@ pub(crate) struct CommittedOffset {
     pub(crate) expire_timestamp_ms: Option<TimestampMs>,
     /// Id of the topic, all zero if the client did not know it.
     pub(crate) topic_id: TopicId,
+}
+
+impl CommittedOffset {
+    /// What it holds, bytes.
+    fn bytes(&self) -> usize {
+        OFFSET_BYTES + self.metadata.len()
+    }
 }
 
 /// One place.
@@ -49,6 +58,11 @@ impl Slot {
             Some((_, change)) => change.as_ref(),
             None => self.committed.as_ref(),
         }
+    }
+
+    /// What the committed value holds, bytes.
+    fn bytes(&self) -> usize {
+        self.committed.as_ref().map_or(0, CommittedOffset::bytes)
     }
 
     /// True while a change is not decided.
@@ -135,9 +149,27 @@ impl GroupOffsets {
 #[derive(Debug, Default)]
 pub(crate) struct OffsetStore {
     groups: BTreeMap<Arc<str>, GroupOffsets>,
+    /// Of what committed offsets hold.
+    share: Share,
 }
 
 impl OffsetStore {
+    /// No offsets; what committed ones hold is counted in `share`.
+    pub(crate) fn new(share: Share) -> OffsetStore {
+        OffsetStore { groups: BTreeMap::new(), share }
+    }
+
+    /// Bytes that changes to a group would make offsets hold more than now.
+    pub(crate) fn growth(&self, group: &str, changes: &Changes) -> usize {
+        let offsets = self.groups.get(group);
+        let more = changes.iter().map(|(topic, partition, change)| {
+            let slot = offsets.and_then(|offsets| offsets.slot(topic, *partition));
+            let before = slot.and_then(Slot::latest).map_or(0, CommittedOffset::bytes);
+            change.as_ref().map_or(0, CommittedOffset::bytes).saturating_sub(before)
+        });
+        more.sum()
+    }
+
     /// Offsets of a group, if it has any.
     pub(crate) fn group(&self, group: &str) -> Option<&GroupOffsets> {
         self.groups.get(group)
@@ -159,6 +191,21 @@ impl OffsetStore {
         slots.filter(|(_, _, slot)| slot.committed().is_some()).count()
     }
 
+    /// Looks whether what is counted is what there is, for tests and simulations.
+    ///
+    /// # Errors
+    /// Both figures, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let slots = self.groups.values().flat_map(GroupOffsets::slots);
+        let held: usize = slots.map(|(_, _, slot)| slot.bytes()).sum();
+        let counted = self.share.bytes();
+        if held == counted {
+            Ok(())
+        } else {
+            Err(format!("offsets hold {held} bytes, {counted} are counted"))
+        }
+    }
+
     /// Notes an open change; `None` removes.
     pub(crate) fn open(
         &mut self,
@@ -176,7 +223,10 @@ impl OffsetStore {
     pub(crate) fn decide(&mut self, group: &Arc<str>, places: &[OffsetPlace], id: AppendId, written: bool) {
         let Some(offsets) = self.groups.get_mut(group) else { return };
         for place in places {
-            offsets.slot_mut(place).decide(id, written);
+            let slot = offsets.slot_mut(place);
+            let before = slot.bytes();
+            slot.decide(id, written);
+            self.share.set(self.share.bytes() + slot.bytes() - before);
             offsets.forget_if_unused(place);
         }
         offsets.open_appends.remove(&id);
@@ -191,7 +241,10 @@ impl OffsetStore {
             return;
         }
         let offsets = self.groups.entry(group.clone()).or_default();
-        offsets.slot_mut(place).committed = value;
+        let slot = offsets.slot_mut(place);
+        let before = slot.bytes();
+        slot.committed = value;
+        self.share.set(self.share.bytes() + slot.bytes() - before);
         offsets.forget_if_unused(place);
         if offsets.is_unused() {
             self.groups.remove(group);
@@ -231,6 +284,27 @@ mod tests {
         assert_eq!(slot.latest().map(|value| value.offset), Some(5));
         store.decide(&group, &[place], AppendId(1), true);
         assert_eq!(committed(&store), Some(5));
+    }
+
+    #[test]
+    fn only_what_grows_takes_more_and_all_of_it_comes_back() {
+        let memory = crate::GroupMemory::default();
+        let (mut store, (_, group, place)) = (OffsetStore::new(memory.offsets.share()), self::store());
+        let change = |metadata: &str| {
+            let value = CommittedOffset { metadata: metadata.to_owned(), ..offset(1) };
+            vec![(place.0.clone(), place.1, Some(value))]
+        };
+        assert_eq!(store.growth(&group, &change("four")), OFFSET_BYTES + 4);
+        store.open(&group, &place, AppendId(1), change("four").remove(0).2);
+        assert_eq!(memory.offset_bytes(), 0, "an open change is counted with the records");
+        assert_eq!([store.growth(&group, &change("4")), store.growth(&group, &change("five!"))], [0, 1]);
+        store.decide(&group, std::slice::from_ref(&place), AppendId(1), true);
+        assert_eq!(memory.offset_bytes(), OFFSET_BYTES + 4);
+        store.replay(&group, &place, None);
+        assert_eq!(memory.offset_bytes(), 0);
+        store.replay(&group, &place, Some(offset(2)));
+        drop(store);
+        assert_eq!(memory.offset_bytes(), 0);
     }
 
     #[test]

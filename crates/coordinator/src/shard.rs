@@ -102,10 +102,11 @@ impl GroupShard {
 
     /// A shard without groups that counts what it holds together with others.
     pub fn sharing(config: GroupConfig, memory: GroupMemory) -> GroupShard {
+        let offsets = OffsetStore::new(memory.offsets.share());
         GroupShard {
             context: Context::new(config, memory),
             groups: BTreeMap::new(),
-            offsets: OffsetStore::default(),
+            offsets,
             parked_fetches: Vec::new(),
             deletion_jobs: BTreeMap::new(),
             next_job: 0,
@@ -351,6 +352,7 @@ impl GroupShard {
     /// The invariant, in words.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.groups.values().try_for_each(Group::check)?;
+        self.offsets.check()?;
         match self
             .offsets
             .groups()
@@ -514,13 +516,14 @@ impl GroupShard {
         }
         // A group of offsets alone, if nobody knew it yet.
         self.make_group(&group_id);
-        if !self.groups.contains_key(&group_id) || !self.context.may_append() {
+        let has_room = self.groups.contains_key(&group_id) && self.context.may_append();
+        let error = offset_api::commit_error(&request, ErrorCode::CoordinatorLoadInProgress);
+        let (changes, answer) = offset_api::commit(request, &self.context.config, self.context.now_ms);
+        if !has_room || !self.context.may_hold(self.offsets.growth(&group_id, &changes)) {
             self.keep_group_fit(&group_id);
-            let answer = offset_api::commit_error(&request, ErrorCode::CoordinatorLoadInProgress);
-            self.context.reply(token, Answer::OffsetCommit(answer));
+            self.context.reply(token, Answer::OffsetCommit(error));
             return;
         }
-        let (changes, answer) = offset_api::commit(request, &self.context.config, self.context.now_ms);
         if changes.is_empty() {
             self.keep_group_fit(&group_id);
         }

@@ -115,6 +115,8 @@ const REMOVED_PREFIXES: &[&str] = &["zookeeper.", "password.encoder."];
 const PLUG_IN_PREFIXES: &[&str] = &["rsm.config.", "rlmm.config.", "metrics.context."];
 /// Beginning of keys that count for one listener alone.
 const LISTENER_PREFIX: &str = "listener.name.";
+/// The least `vltava.memory.limit`, bytes: with less, the shares serve nobody.
+const MEMORY_LIMIT_MIN_BYTES: u64 = 64 * 1024 * 1024;
 
 impl BrokerConfig {
     /// The defaults alone.
@@ -211,6 +213,13 @@ impl BrokerConfig {
         key.value_of(self.value(key.row()))
     }
 
+    /// The value of a key where somebody has set it; `None` where the default counts.
+    pub fn set_value<T: ConfigType>(&self, key: Key<T>) -> Option<T::Output<'_>> {
+        let layers = [&self.for_this, &self.for_all, &self.fixed];
+        let is_set = layers.iter().any(|layer| layer.contains_key(key.name()));
+        is_set.then(|| self.get(key))
+    }
+
     /// The value of a row of the broker table.
     pub fn value(&self, row: &ConfigKey) -> &Value {
         self.effective.get(row.name).expect("every row of the broker table has a value")
@@ -240,6 +249,12 @@ impl BrokerConfig {
     pub fn connections_per_address(&self) -> (HashMap<String, i32>, i32) {
         let overrides = read_overrides(self.get(keys::MAX_CONNECTIONS_PER_IP_OVERRIDES));
         (overrides.unwrap_or_default(), self.get(keys::MAX_CONNECTIONS_PER_IP))
+    }
+
+    /// Bytes of memory for what clients bring and ask for (`vltava.memory.limit`); `None` leaves the choice to the
+    /// node.
+    pub fn memory_limit_bytes(&self) -> Option<u64> {
+        u64::try_from(self.get(keys::MEMORY_LIMIT)).ok()
     }
 
     /// Bytes of requests that may be in work at once; `None` leaves the choice to the node.
@@ -336,6 +351,11 @@ impl BrokerConfig {
                 found.push((key, message.to_owned()));
             }
         };
+        check(
+            self.memory_limit_bytes().is_none_or(|bytes| bytes >= MEMORY_LIMIT_MIN_BYTES),
+            "vltava.memory.limit",
+            "it takes 67108864 (64 MiB) and more, or -1",
+        );
         let queued = self.queued_max_request_bytes();
         let largest = self.get(keys::SOCKET_REQUEST_MAX_BYTES);
         check(

@@ -160,6 +160,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("log.retention.minutes=0", "log.retention.ms"),
         ("log.roll.ms=0", "log.roll.ms"),
         ("queued.max.request.bytes=100", "queued.max.request.bytes"),
+        ("vltava.memory.limit=67108863", "vltava.memory.limit"),
         ("log.cleaner.dedupe.buffer.size=1000000", "log.cleaner.dedupe.buffer.size"),
         ("max.connections.per.ip.overrides=a", "max.connections.per.ip.overrides"),
         ("vltava.http.listener=9644", "vltava.http.listener"),

@@ -7,6 +7,7 @@
 //! What it does not do: schedule tasks. Tasks are tokio's; the simulation runs them on one thread
 //! with tokio's paused clock, which is deterministic.
 
+mod memory;
 mod os;
 pub mod sim;
 
@@ -189,6 +190,11 @@ pub trait Disk: Send + Sync {
     fn open_files_max(&self) -> usize {
         1024
     }
+    /// Bytes of memory this process may have: what the machine has, or less where a cgroup allows less; `None`
+    /// when the system does not tell.
+    fn memory_max_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Reads a small file whole; fails with `InvalidData` when it is longer than `limit` bytes.
     fn read(&self, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
         let file = self.open(path, OpenMode::Read)?;
@@ -224,6 +230,11 @@ pub trait Disk: Send + Sync {
 pub trait File: Send + Sync {
     /// Reads at most `buffer.len()` bytes; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// As [`File::read_at`], but fails with `WouldBlock` where that would wait for the device. Where the system cannot
+    /// tell, it waits.
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.read_at(buffer, position)
+    }
     /// Writes all buffers one after the other, in as few system calls as possible.
     fn write_all_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<()>;
     /// Makes content and length durable (`fdatasync`). After an error the caller must treat the

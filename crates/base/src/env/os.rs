@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ const BUFFERS_PER_WRITE_MAX: usize = 1024;
 
 pub(super) fn env() -> Env {
     Env {
-        clock: Arc::new(OsClock { start: Instant::now() }),
+        clock: Arc::new(OsClock { start: *START }),
         disk: Arc::new(OsDisk),
         network: Arc::new(OsNetwork),
         random: Arc::new(OsRandom),
@@ -36,6 +36,9 @@ pub(super) fn env() -> Env {
         background: Arc::new(OsBackground::new()),
     }
 }
+
+/// One for the whole process, so that what two environments of it say can be compared.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 struct OsClock {
     start: Instant,
@@ -253,6 +256,10 @@ impl Disk for OsDisk {
         };
         usize::try_from(current.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
     }
+
+    fn memory_max_bytes(&self) -> Option<u64> {
+        super::memory::limit_bytes(|path| fs::read_to_string(path).ok())
+    }
 }
 
 struct OsFile(fs::File);
@@ -260,6 +267,16 @@ struct OsFile(fs::File);
 impl File for OsFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         self.0.read_at(buffer, position)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        match preadv2(&self.0, &mut [io::IoSliceMut::new(buffer)], position, ReadWriteFlags::NOWAIT) {
+            // A file system that does not know the flag, or a kernel.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.0.read_at(buffer, position),
+            result => Ok(result?),
+        }
     }
 
     fn write_all_at(&self, buffers: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {

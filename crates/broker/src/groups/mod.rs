@@ -33,6 +33,7 @@ use futures::StreamExt;
 use parking_lot::RwLock;
 
 use crate::broker::Broker;
+use crate::memory::MemoryShares;
 use crate::partition::{self, AppendFailure, Partition, append_code};
 use crate::topics::{DEFAULT, TopicSpec};
 use crate::turns::Turns;
@@ -79,11 +80,11 @@ enum Slot {
 
 impl Groups {
     /// No groups yet.
-    pub(crate) fn new(env: Env, config: &BrokerConfig) -> Groups {
+    pub(crate) fn new(env: Env, config: &BrokerConfig, memory: &MemoryShares) -> Groups {
         let commit_timeout_ms = u64::try_from(config.get(keys::OFFSETS_COMMIT_TIMEOUT_MS)).unwrap_or(0);
         Groups {
             clock: SteadyClock::new(&*env.clock),
-            config: group_config(config),
+            config: group_config(config, memory),
             memory: GroupMemory::default(),
             commit_timeout: Duration::from_millis(commit_timeout_ms),
             shards: RwLock::default(),
@@ -298,7 +299,7 @@ impl Groups {
 }
 
 /// What the configuration says of groups.
-fn group_config(config: &BrokerConfig) -> GroupConfig {
+fn group_config(config: &BrokerConfig, memory: &MemoryShares) -> GroupConfig {
     let count = |number: i32| usize::try_from(number).unwrap_or(0);
     let minutes = i64::from(config.get(keys::OFFSETS_RETENTION_MINUTES));
     GroupConfig {
@@ -309,7 +310,7 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offset_metadata_max_size: count(config.get(keys::OFFSET_METADATA_MAX_BYTES)),
         offsets_retention_ms: minutes * 60_000,
         offsets_retention_check_interval_ms: config.get(keys::OFFSETS_RETENTION_CHECK_INTERVAL_MS),
-        max_memory_bytes: usize::try_from(config.get(keys::GROUP_MEMORY_MAX_BYTES)).unwrap_or(usize::MAX),
+        max_memory_bytes: memory.group_bytes,
         ..GroupConfig::default()
     }
 }

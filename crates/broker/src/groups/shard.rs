@@ -222,6 +222,7 @@ impl Shard {
         let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.spec.metrics.group_member_bytes.set(bytes(memory.member_bytes()));
         self.spec.metrics.group_bytes.set(bytes(memory.group_bytes()));
+        self.spec.metrics.group_offset_bytes.set(bytes(memory.offset_bytes()));
     }
 
     /// Wakes the timer task if it would sleep too long. Deadlines that move away, as they do at every

@@ -8,15 +8,20 @@
 //! bulk. When every byte is held by large frames that are not complete yet, none of them could ever complete.
 //! So one connection at a time may go on reading its frame although the budget is spent; it must be quick
 //! about it.
+//!
+//! A small request may ask for a large answer. So those that may are held up before they begin, and answers hold what
+//! is read for them while they are made ([`Held`]). They may go a quarter beyond the budget, so that frames, which stop
+//! at the budget, never keep all records from those who read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::limits::{ACCOUNT_GRAIN_BYTES, READ_BYTES, SMALL_FRAME_BYTES};
+use super::limits::{ACCOUNT_GRAIN_BYTES, ANSWERS_BEYOND_PART, READ_BYTES, SMALL_FRAME_BYTES};
 
 /// The least an answer may be allowed to hold when memory is short, bytes.
 const ALLOWANCE_MIN_BYTES: i64 = 64 * 1024;
@@ -28,6 +33,10 @@ pub struct MemoryBudget {
     available: AtomicI64,
     has_waiters: AtomicBool,
     waiters: Mutex<Waiters>,
+    /// Answers that wait for room.
+    answers_waiting: AtomicUsize,
+    /// Told, for one of them, that there is room.
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +55,8 @@ impl MemoryBudget {
             available: AtomicI64::new(total),
             has_waiters: AtomicBool::new(false),
             waiters: Mutex::default(),
+            answers_waiting: AtomicUsize::new(0),
+            room: Notify::new(),
         })
     }
 
@@ -59,6 +70,29 @@ impl MemoryBudget {
     pub fn allowance(&self) -> usize {
         let quarter = self.available.load(Ordering::Relaxed) / 4;
         usize::try_from(quarter.max(ALLOWANCE_MIN_BYTES)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether an answer of any size may be begun. See [`MemoryBudget::room_for_answers`].
+    pub fn has_room_for_answers(&self) -> bool {
+        self.available.load(Ordering::SeqCst) > -(self.total / ANSWERS_BEYOND_PART)
+    }
+
+    /// Completes once an answer of any size may be begun: for requests whose answers may be much larger than they
+    /// are. Those who hold memory without need are cut off, so there is room some time.
+    pub async fn room_for_answers(&self) {
+        if self.has_room_for_answers() {
+            return;
+        }
+        let _waiting = Waiting::new(&self.answers_waiting);
+        // Whoever gives back after this line sees that someone waits; what came before it is seen here.
+        while !self.has_room_for_answers() {
+            self.room.notified().await;
+        }
+    }
+
+    /// What an answer that is being made holds: nothing yet.
+    pub fn answering(self: &Arc<Self>) -> Held {
+        Held { budget: self.clone(), bytes: 0 }
     }
 
     /// True if connections wait, or would, for others to let go.
@@ -75,11 +109,62 @@ impl MemoryBudget {
         if before + bytes as i64 > 0 && self.has_waiters.load(Ordering::SeqCst) {
             self.wake_all(&mut self.waiters.lock());
         }
+        self.wake_answer();
+    }
+
+    /// Lets one answer begin; when it is made, the next one does, so that they do not all begin at once.
+    fn wake_answer(&self) {
+        if self.answers_waiting.load(Ordering::SeqCst) > 0 && self.has_room_for_answers() {
+            self.room.notify_one();
+        }
     }
 
     fn wake_all(&self, waiters: &mut Waiters) {
         self.has_waiters.store(false, Ordering::SeqCst);
         waiters.wakers.drain().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// One more that waits, as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn new(count: &AtomicUsize) -> Waiting<'_> {
+        count.fetch_add(1, Ordering::SeqCst);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What an answer holds until it is handed to its connection. Dropping it gives all back.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<MemoryBudget>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Says how much it is now.
+    pub fn set(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.budget.take(bytes - self.bytes);
+        } else if bytes < self.bytes {
+            self.budget.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+        // One that held nothing lets the next one begin, too.
+        self.budget.wake_answer();
     }
 }
 
@@ -238,6 +323,34 @@ mod tests {
         assert_eq!(room(0), Poll::Ready(SMALL_FRAME_BYTES));
         assert_eq!(room(SMALL_FRAME_BYTES - 1), Poll::Ready(1));
         assert!(!other.is_overdrawn());
+    }
+
+    #[test]
+    fn answers_wait_beyond_the_budget_and_begin_one_by_one() {
+        let budget = MemoryBudget::new(100);
+        let mut made = budget.answering();
+        made.set(124);
+        assert!(budget.is_spent() && budget.has_room_for_answers());
+        made.set(125);
+        let wakes: Vec<_> = (0..2).map(|_| Arc::new(CountedWake(AtomicUsize::new(0)))).collect();
+        let counts = || wakes.iter().map(|wake| wake.0.load(Ordering::SeqCst)).sum::<usize>();
+        let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(budget.room_for_answers())).collect();
+        for (waiting, wake) in waiting.iter_mut().zip(&wakes) {
+            let waker = Waker::from(wake.clone());
+            assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        made.set(126);
+        assert_eq!(counts(), 0);
+        made.set(10);
+        assert_eq!((counts(), budget.held()), (1, 10));
+        let begun = budget.answering();
+        drop(waiting.remove(0));
+        drop(begun);
+        assert_eq!(counts(), 2, "one that held nothing passes the turn on");
+        assert!(waiting[0].as_mut().poll(&mut Context::from_waker(&noop_waker())).is_ready());
+        drop(waiting);
+        drop(made);
+        assert_eq!((budget.held(), budget.answers_waiting.load(Ordering::SeqCst)), (0, 0));
     }
 
     #[test]

@@ -114,7 +114,8 @@ impl<S: Service> Connection<S> {
         })
         .await;
         if let End::Stranger(stranger) = &end {
-            self.say_farewell(*stranger).await;
+            // Apart from the connection's own future, which would be large all its life for what few ever need.
+            Box::pin(self.say_farewell(*stranger)).await;
         }
         end
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use base::config::{BrokerConfig, keys};
 
+use crate::memory::MemoryShares;
+
 /// Room made for reading when nothing is known of what comes, bytes. Also the most that one turn of a
 /// connection reads: with more, a busy producer starves consumers on the same thread.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -34,8 +36,8 @@ pub(super) const RUNS_PER_WRITE: usize = 64;
 /// requests do not meet on one counter.
 pub(super) const ACCOUNT_GRAIN_BYTES: usize = 16 * 1024;
 
-/// Bytes all connections may hold when the operator sets no `queued.max.request.bytes`.
-pub(super) const DEFAULT_BUDGET_BYTES: u64 = 128 * 1024 * 1024;
+/// Answers may hold more than the budget by one of so many parts of it.
+pub(super) const ANSWERS_BEYOND_PART: i64 = 4;
 
 /// How often connections are looked at for having stood still.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,7 +72,7 @@ pub(super) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Limits that an operator sets; the dynamic ones may change while connections are open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// `socket.request.max.bytes`: the largest frame, without its size.
+    /// `socket.request.max.bytes`, or our choice: the largest frame, without its size.
     pub frame_bytes_max: usize,
     /// `connections.max.idle.ms`; `None` never closes an idle connection.
     pub idle_max: Option<Duration>,
@@ -85,8 +87,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits that a configuration sets.
-    pub fn from_config(config: &BrokerConfig) -> Limits {
+    /// The limits that a configuration and what memory there is set.
+    pub fn from_config(config: &BrokerConfig, memory: &MemoryShares) -> Limits {
         let count = |number: i32| usize::try_from(number).unwrap_or(0);
         let (overrides, per_address) = config.connections_per_address();
         let overrides = overrides.into_iter().filter_map(|(address, number)| {
@@ -98,12 +100,12 @@ impl Limits {
             Some((parsed.ok()?, count(number)))
         });
         Limits {
-            frame_bytes_max: count(config.get(keys::SOCKET_REQUEST_MAX_BYTES)),
+            frame_bytes_max: memory.frame_bytes,
             idle_max: config.connections_max_idle_ms().map(Duration::from_millis),
-            connections_max: count(config.get(keys::MAX_CONNECTIONS)),
+            connections_max: count(config.get(keys::MAX_CONNECTIONS)).min(memory.connections_max),
             connections_per_address_max: count(per_address),
             connections_per_address_overrides: overrides.collect(),
-            budget_bytes: config.queued_max_request_bytes().unwrap_or(DEFAULT_BUDGET_BYTES),
+            budget_bytes: memory.request_bytes,
         }
     }
 
@@ -120,11 +122,18 @@ mod tests {
 
     #[test]
     fn defaults_are_kafkas() {
-        let limits = Limits::from_config(&BrokerConfig::defaults());
+        let shares = MemoryShares::of(1 << 50);
+        let limits = Limits::from_config(&BrokerConfig::defaults(), &shares);
         assert_eq!(limits.frame_bytes_max, 104_857_600);
         assert_eq!(limits.idle_max, Some(Duration::from_secs(600)));
         assert_eq!(limits.connections_max, i32::MAX as usize);
         assert_eq!(limits.connections_from("10.0.0.1".parse().unwrap()), i32::MAX as usize);
-        assert_eq!(limits.budget_bytes, DEFAULT_BUDGET_BYTES);
+        assert_eq!(limits.budget_bytes, shares.request_bytes);
+    }
+
+    #[test]
+    fn memory_bounds_connections_and_frames() {
+        let limits = Limits::from_config(&BrokerConfig::defaults(), &MemoryShares::of(64 << 20));
+        assert_eq!((limits.connections_max, limits.frame_bytes_max), (819, 8 << 20));
     }
 }

@@ -46,7 +46,7 @@ use base::env::BoxFuture;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 
-pub use account::MemoryBudget;
+pub use account::{Held, MemoryBudget};
 pub use lifecycle::{DrainSignal, DrainTrigger, drain_channel};
 pub use limits::Limits;
 pub use server::{BindError, Server, ServerOptions};

@@ -108,6 +108,7 @@ impl<S: Service> Server<S> {
                 listener,
             ));
         }
+        options.metrics.connections_max.set(options.limits.connections_max as i64);
         let shared = Arc::new(Shared {
             env,
             service: Mutex::new(Some(service)),
@@ -147,6 +148,7 @@ impl<S: Service> Server<S> {
     /// Replaces the limits. Those on frames count for connections opened from now on, the budget of memory
     /// stays.
     pub fn set_limits(&self, limits: Limits) {
+        self.shared.metrics.connections_max.set(limits.connections_max as i64);
         self.shared.limits.store(Arc::new(limits));
         self.shared.population.left.notify_waiters();
     }
@@ -269,7 +271,7 @@ fn is_peers_fault(error: &io::Error) -> bool {
 }
 
 impl<S: Service> Shared<S> {
-    /// Waits while `max.connections` are open; further ones queue up in the system, as with Kafka.
+    /// Waits while as many are open as may be; further ones queue up in the system, as with Kafka.
     async fn room_for_one(&self) {
         loop {
             let left = self.population.left.notified();
@@ -279,7 +281,11 @@ impl<S: Service> Shared<S> {
             }
             let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             if self.notices.is_due(nobody, Kind::TooManyAtAll, self.env.clock.now()) {
-                tracing::warn!(limit, "max.connections are open: no more are accepted until one closes");
+                tracing::warn!(
+                    limit,
+                    "as many connections are open as max.connections, the limit of open files and \
+                     vltava.memory.limit allow: no more are accepted until one closes"
+                );
             }
             left.await;
         }

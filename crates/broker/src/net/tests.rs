@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
-use super::limits::{DEFAULT_BUDGET_BYTES, SMALL_FRAME_BYTES};
+use super::limits::SMALL_FRAME_BYTES;
 use super::{
     ConnectionInfo, DrainTrigger, Limits, MemoryBudget, Outcome, Pace, Server, ServerOptions, Service,
     drain_channel,
@@ -99,7 +99,7 @@ fn limits() -> Limits {
         connections_max: 10_000,
         connections_per_address_max: 10_000,
         connections_per_address_overrides: Default::default(),
-        budget_bytes: DEFAULT_BUDGET_BYTES,
+        budget_bytes: 128 << 20,
     }
 }
 

@@ -8,6 +8,8 @@ use wire::message::fetch_request::{self, FetchTopic};
 use super::*;
 
 const BY_NAME: i16 = 12;
+/// Bytes that sessions may hold: 500,000 partitions of topics with short names.
+const BYTES_MAX: usize = 500_000 * (PARTITION_BYTES + 1);
 
 struct World {
     sessions: FetchSessions,
@@ -18,7 +20,7 @@ impl World {
     fn new(slots: usize) -> World {
         let env = Env::sim(3);
         let metrics = Metrics::default().node().clone();
-        World { sessions: FetchSessions::new(env.clone(), slots, metrics), env }
+        World { sessions: FetchSessions::new(env.clone(), slots, BYTES_MAX, metrics), env }
     }
 
     /// Sends a request and answers every partition by `result`.
@@ -36,7 +38,17 @@ impl World {
     fn counts(&self) -> (usize, usize) {
         let cache = self.sessions.cache.lock();
         assert_eq!(cache.metrics.fetch_sessions.get(), cache.sessions.len() as i64);
-        (cache.sessions.len(), cache.partitions)
+        assert_eq!(cache.metrics.fetch_session_bytes.get(), cache.bytes as i64);
+        let (mut bytes, mut partitions) = (0, 0);
+        for entry in cache.sessions.values() {
+            let session = entry.session.lock();
+            let held: usize = session.order.values().map(|cached| bytes_of(&cached.request)).sum();
+            assert_eq!((entry.bytes, session.bytes), (held, held));
+            bytes += held;
+            partitions += session.order.len();
+        }
+        assert_eq!(cache.bytes, bytes);
+        (cache.sessions.len(), partitions)
     }
 
     async fn pass(&self, seconds: u64) {
@@ -253,4 +265,21 @@ async fn too_many_partitions_get_no_session() {
     let grown = world.sessions.begin(BY_NAME, &request(id, 1, vec![topic("b", 0..300_000)]));
     assert_eq!(grown.map(|_| ()).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
     assert_eq!(world.counts().1, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_count_and_unused_sessions_make_room_for_them() {
+    let world = World::new(10);
+    // One partition each of a topic with a name that fills a tenth of what there is.
+    let name: &'static str = "n".repeat(BYTES_MAX / 10 - PARTITION_BYTES).leak();
+    let open = async || world.fetch(&request(0, 0, vec![topic(name, [0])]), empty).await.session_id;
+    for _ in 0..9 {
+        assert!(open().await > 0);
+    }
+    let small = world.fetch(&request(0, 0, vec![topic("a", [0])]), empty).await.session_id;
+    assert!(small > 0);
+    assert_eq!(open().await, 0, "all are in use");
+    world.pass(121).await;
+    assert!(open().await > 0);
+    assert_eq!(world.counts(), (10, 10));
 }

@@ -114,7 +114,8 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Bytes that all compaction together may read and write in a second.");
     [LOG_CLEANER_DEDUPE_BUFFER_SIZE: i64] long("log.cleaner.dedupe.buffer.size").default("134217728")
         .cluster_wide()
-        .doc("Memory for the keys seen, over all compaction threads, bytes. More keys take more passes.");
+        .doc("Memory for the keys seen, over all compaction threads, bytes. More keys take more passes. Where it is \
+              not set, it is a sixteenth of vltava.memory.limit if that is less.");
     [] int("log.cleaner.io.buffer.size").default("524288").min(0).cluster_wide()
         .doc("Memory for reading and writing, over all compaction threads, bytes.")
         .no_effect(CLEANER_BUFFER);

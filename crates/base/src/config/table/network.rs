@@ -31,10 +31,11 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Listener names kept for controllers. Nothing listens on them here; clients are not told \
               of them.");
     [SOCKET_REQUEST_MAX_BYTES: i32] int("socket.request.max.bytes").default("104857600").min(1).high()
-        .doc("Largest request that is read, bytes; a longer one closes the connection.");
+        .doc("Largest request that is read, bytes; a longer one closes the connection. Where it is not set, it is \
+              an eighth of vltava.memory.limit if that is less.");
     [QUEUED_MAX_REQUEST_BYTES: i64] long("queued.max.request.bytes").default("-1")
-        .doc("Bytes of requests that may be in work at once over all connections; -1 lets the node \
-              choose. Beyond it connections wait.");
+        .doc("Bytes of requests that may be in work at once over all connections; -1 takes an eighth of \
+              vltava.memory.limit, at most 128 MiB. Beyond it connections wait.");
     [] int("queued.max.requests").default("500").min(1).high()
         .doc("Requests that may wait for a handler thread.")
         .no_effect(QUEUE);
@@ -42,7 +43,7 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("A connection without requests for this long, ms, is closed; -1 never closes one.");
     [MAX_CONNECTIONS: i32] int("max.connections").default("2147483647").min(0).cluster_wide()
         .doc("Connections the node accepts at once; never more than half of the files that the process may have \
-              open, less 64.");
+              open, less 64, nor than one for each 80 KiB of vltava.memory.limit.");
     [MAX_CONNECTIONS_PER_IP: i32] int("max.connections.per.ip").default("2147483647").min(0).cluster_wide()
         .doc("Connections accepted at once from one address.");
     [MAX_CONNECTIONS_PER_IP_OVERRIDES: Text] string("max.connections.per.ip.overrides").default("")
