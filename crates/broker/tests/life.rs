@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use base::env::sim::Sim;
 use base::env::{Env, Stream};
 use bytes::Bytes;
 use wire::message::*;
@@ -275,4 +276,40 @@ fn what_expired_of_a_compacted_log_goes_in_the_rhythm_of_compaction() {
             assert_eq!(image.topic("t").expect("the topic").partitions[0].log_start, log_start, "{policy}");
         });
     }
+}
+
+#[test]
+fn records_that_are_not_in_memory_are_served_all_the_same() {
+    run(async {
+        let sim = Sim::new(7);
+        let _life = Life::start(&sim.env, &["listeners=PLAINTEXT://127.0.0.1:9092"]).await;
+        let mut stream = connect(&sim.env, "127.0.0.1:9092").await;
+        let created = |response: MetadataResponse<'_>| response.topics[0].error_code;
+        for _ in 0..20 {
+            ask(
+                &mut *stream,
+                12,
+                &MetadataRequest { allow_auto_topic_creation: true, ..named("t") },
+                created,
+            )
+            .await;
+        }
+        let records = batch(b"cold");
+        let code = |response: ProduceResponse<'_>| response.responses[0].partition_responses[0].error_code;
+        assert_eq!(ask(&mut *stream, 9, &produce(&records, -1), code).await, 0);
+        let partition = fetch_request::FetchPartition { partition_max_bytes: 1_000, ..Default::default() };
+        let topic = fetch_request::FetchTopic {
+            topic: "t".into(),
+            partitions: vec![partition],
+            ..Default::default()
+        };
+        let fetch = FetchRequest { max_bytes: 1_000, topics: vec![topic], ..Default::default() };
+        let fetched = |response: FetchResponse<'_>| {
+            let partition = &response.responses[0].partitions[0];
+            (partition.error_code, partition.records.len())
+        };
+        let warm = ask(&mut *stream, 11, &fetch, fetched).await;
+        sim.disk.set_cold(true);
+        assert_eq!((warm, ask(&mut *stream, 11, &fetch, fetched).await), ((0, records.len()), warm));
+    });
 }

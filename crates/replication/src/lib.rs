@@ -19,5 +19,5 @@ pub use compaction::{Compacted, CompactionBudget, CompactionError, Dirt};
 pub use edits::TrimError;
 pub use log::{AppendError, Derived, Log, LogSpec, ReadError};
 pub use retention::{Aged, Limits, expired_head};
-pub use storage::{LiveProducer, Storage, StorageError, StorageOptions, StorageState, Throttle};
+pub use storage::{LiveProducer, Patience, Storage, StorageError, StorageOptions, StorageState, Throttle};
 pub use tail::{Append, SEGMENT_BYTES_MAX, TailGuard, TailState};

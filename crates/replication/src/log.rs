@@ -33,7 +33,9 @@ use base::env::Env;
 use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, StorageId, TimestampMs, TopicPartition};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use storage::{CreateSegment, LiveProducer, Recovered, Replay, Segment, SegmentName, Storage, StorageError};
+use storage::{
+    CreateSegment, LiveProducer, Patience, Recovered, Replay, Segment, SegmentName, Storage, StorageError,
+};
 
 use crate::chain_store::{ChainStore, ChainStoreError};
 use crate::commit::{CommitError, CommitPoint, Committed, ReadWaiter};
@@ -446,7 +448,21 @@ impl<S: Derived> Log<S> {
     /// # Errors
     /// [`ReadError`].
     pub fn read(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<Bytes, ReadError> {
-        self.with_view(|view| self.read_in(view, from, max_bytes, at_least_one))
+        self.read_with(Patience::Wait, from, max_bytes, at_least_one)
+    }
+
+    /// As [`Log::read`].
+    ///
+    /// # Errors
+    /// [`ReadError`]; without patience also [`StorageError::NotCached`].
+    pub fn read_with(
+        &self,
+        patience: Patience,
+        from: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Bytes, ReadError> {
+        self.with_view(|view| self.read_in(view, patience, from, max_bytes, at_least_one))
     }
 
     /// Gives the chain to `read`, and again if its files were removed meanwhile because the chain was edited.
@@ -464,6 +480,7 @@ impl<S: Derived> Log<S> {
     fn read_in(
         &self,
         view: &View,
+        patience: Patience,
         from: Offset,
         max_bytes: usize,
         at_least_one: bool,
@@ -482,7 +499,8 @@ impl<S: Derived> Log<S> {
             if segment.base() >= upper {
                 break;
             }
-            let slice = segment.read(from.max(segment.base()), upper, max_bytes, at_least_one)?;
+            let range = (from.max(segment.base()), upper);
+            let slice = segment.read_with(patience, range, max_bytes, at_least_one)?;
             // Empty but not exhausted: the limit kept a batch back, and the next segment is none of it.
             if !slice.bytes.is_empty() || !slice.exhausted {
                 return Ok(slice.bytes);

@@ -78,6 +78,11 @@ pub enum StorageError {
         /// What is wrong.
         reason: String,
     },
+    /// The bytes are not in memory, and the caller does not want to wait for the device ([`Patience::Cached`]).
+    ///
+    /// [`Patience::Cached`]: crate::Patience::Cached
+    #[error("the records are not in memory")]
+    NotCached,
     /// The process has no file handle left. It says nothing of the disk, so the storage goes on.
     #[error(
         "cannot {action} {}: too many files are open; raise the limit (ulimit -n), or lower max.connections",

@@ -52,6 +52,7 @@ pub use error::{Corruption, StorageError};
 pub use keeper::Scan;
 pub use layout::SegmentName;
 pub use read::ReadSlice;
+pub use scan::Patience;
 pub use segment::{Batch, DurableListener, SealedInfo, Segment};
 pub use space::{SpaceLimits, StorageState};
 pub use storage::{CreateSegment, Recovered, Replay, Storage, StorageOptions};

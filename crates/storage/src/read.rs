@@ -5,6 +5,8 @@
 //! end to the last batch that fits. CRCs are not checked on the way: clients do, and damage that breaks
 //! the chain of headers is reported here.
 
+use std::io;
+
 use base::batch::{BatchError, BatchHeader, BatchView, DecompressBuffer, HEADER_LEN};
 use base::env::File;
 use base::ids::{Offset, TimestampMs};
@@ -12,7 +14,7 @@ use bytes::Bytes;
 
 use crate::error::StorageError;
 use crate::layout::SegmentFile;
-use crate::scan::{HeaderScan, read_up_to};
+use crate::scan::{HeaderScan, Patience, read_patiently};
 use crate::segment::Segment;
 
 /// No read gives more than this, bytes, except for a first batch that is larger.
@@ -33,6 +35,13 @@ pub struct ReadSlice {
 struct Window {
     position: u64,
     bytes: Vec<u8>,
+}
+
+/// How much one read gives.
+#[derive(Clone, Copy)]
+struct Size {
+    max_bytes: usize,
+    at_least_one: bool,
 }
 
 /// Where the batch was found that a read begins with.
@@ -56,21 +65,39 @@ impl Segment {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<ReadSlice, StorageError> {
+        self.read_with(Patience::Wait, (from, upper), max_bytes, at_least_one)
+    }
+
+    /// As [`Segment::read`], from one offset up to another.
+    ///
+    /// # Errors
+    /// As [`Segment::read`], and without patience [`StorageError::NotCached`].
+    pub fn read_with(
+        &self,
+        patience: Patience,
+        (from, upper): (Offset, Offset),
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<ReadSlice, StorageError> {
         // The end is loaded before the length that covers it.
         let upper = upper.min(self.end());
         let from = from.max(self.base());
         if from >= upper {
             return Ok(ReadSlice { bytes: Bytes::new(), next_offset: from, exhausted: true });
         }
+        if patience == Patience::Cached && !self.index_is_ready() {
+            return Err(StorageError::NotCached);
+        }
         let (position, exact) = self.locate(from)?;
-        match self.read_at(position, exact, (from, upper), max_bytes, at_least_one) {
+        let size = Size { max_bytes, at_least_one };
+        match self.read_at(position, exact, (from, upper), size, patience) {
             // An index that leads astray looks like a damaged log; only the log itself decides.
             Err(StorageError::Corrupt(corruption)) if position > 0 => {
                 if !self.rebuild_index()? {
                     return Err(StorageError::Corrupt(corruption));
                 }
                 let (position, exact) = self.locate(from)?;
-                self.read_at(position, exact, (from, upper), max_bytes, at_least_one)
+                self.read_at(position, exact, (from, upper), size, patience)
             }
             result => result,
         }
@@ -86,16 +113,25 @@ impl Segment {
         if length == 0 {
             return Ok(None);
         }
-        let window = self.window(&*self.log()?, 0, HEADER_LEN)?;
+        let window = self.window(&*self.log()?, 0, HEADER_LEN, Patience::Wait)?;
         let header = window.bytes.first_chunk().expect("a window has the length asked for");
         let timestamp = self.parse(header, 0, length)?.max_timestamp;
         Ok((timestamp >= 0).then_some(timestamp))
     }
 
-    fn window(&self, log: &dyn File, position: u64, length: usize) -> Result<Window, StorageError> {
+    fn window(
+        &self,
+        log: &dyn File,
+        position: u64,
+        length: usize,
+        patience: Patience,
+    ) -> Result<Window, StorageError> {
         let mut bytes = vec![0; length];
-        let count = read_up_to(log, &mut bytes, position)
-            .map_err(|error| self.io_error("read", SegmentFile::Log, error))?;
+        let count =
+            read_patiently(log, &mut bytes, position, patience).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => StorageError::NotCached,
+                _ => self.io_error("read", SegmentFile::Log, error),
+            })?;
         if count < length {
             return Err(self.corrupt(position + count as u64, "the file ends early"));
         }
@@ -124,6 +160,7 @@ impl Segment {
         length: u64,
         from: Offset,
         want: usize,
+        patience: Patience,
     ) -> Result<Option<First>, StorageError> {
         let mut window = Window { position, bytes: Vec::new() };
         while position < length {
@@ -134,7 +171,8 @@ impl Segment {
                 if left < HEADER_LEN as u64 {
                     return Err(self.corrupt(position, "the file ends within a header"));
                 }
-                window = self.window(log, position, left.min(want.max(HEADER_LEN) as u64) as usize)?;
+                window =
+                    self.window(log, position, left.min(want.max(HEADER_LEN) as u64) as usize, patience)?;
                 continue;
             };
             let header = self.parse(header, position, length)?;
@@ -151,8 +189,8 @@ impl Segment {
         position: u64,
         exact: bool,
         (from, upper): (Offset, Offset),
-        max_bytes: usize,
-        at_least_one: bool,
+        Size { max_bytes, at_least_one }: Size,
+        patience: Patience,
     ) -> Result<ReadSlice, StorageError> {
         let length = self.bytes();
         let log = self.log()?;
@@ -160,7 +198,8 @@ impl Segment {
         // An entry of the index lies at most an interval and a batch before what it stands for.
         let slack = if exact { 0 } else { 2 * self.storage.options.index_interval_bytes as usize };
         let nothing = |exhausted| ReadSlice { bytes: Bytes::new(), next_offset: from, exhausted };
-        let Some(first) = self.find_first(&*log, position, length, from, limit.saturating_add(slack))? else {
+        let want = limit.saturating_add(slack);
+        let Some(first) = self.find_first(&*log, position, length, from, want, patience)? else {
             return Ok(nothing(true));
         };
         let First { mut window, mut at, header } = first;
@@ -174,7 +213,7 @@ impl Segment {
         if window.bytes.len() - at < size {
             let position = window.position + at as u64;
             let want = (size.max(limit) as u64).min(length - position);
-            window = self.window(&*log, position, want as usize)?;
+            window = self.window(&*log, position, want as usize, patience)?;
             at = 0;
         }
         let mut stop = at + size;
@@ -228,7 +267,7 @@ impl Segment {
             if header.next_offset() <= from || !may_have {
                 continue;
             }
-            let batch = self.window(&*log, position, header.total_size())?;
+            let batch = self.window(&*log, position, header.total_size(), Patience::Wait)?;
             let batch =
                 BatchView::parse(&batch.bytes).map_err(|error| self.corrupt(position, error.to_string()))?;
             match first_record(&batch, timestamp, from, &mut buffer) {

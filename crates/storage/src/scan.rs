@@ -27,11 +27,35 @@ pub(crate) enum ScanError {
     },
 }
 
+/// Whether a reader waits for the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It does.
+    Wait,
+    /// It takes what is in memory, or is told [`StorageError::NotCached`](crate::StorageError::NotCached).
+    Cached,
+}
+
 /// Reads until the buffer is full or the file ends; returns the bytes read.
 pub(crate) fn read_up_to(file: &dyn File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    read_patiently(file, buffer, position, Patience::Wait)
+}
+
+/// As [`read_up_to`]; fails with `WouldBlock` where that takes more patience.
+pub(crate) fn read_patiently(
+    file: &dyn File,
+    buffer: &mut [u8],
+    position: u64,
+    patience: Patience,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], position + done as u64) {
+        let (rest, position) = (&mut buffer[done..], position + done as u64);
+        let read = match patience {
+            Patience::Wait => file.read_at(rest, position),
+            Patience::Cached => file.read_cached_at(rest, position),
+        };
+        match read {
             Ok(0) => break,
             Ok(count) => done += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -645,6 +645,11 @@ impl Segment {
         self.rebuild_locked()
     }
 
+    /// Whether a look-up needs no preparation.
+    pub(crate) fn index_is_ready(&self) -> bool {
+        self.index.lock().prefix == Prefix::Good
+    }
+
     /// Takes over what the checkpoint of a sealed segment says; false without a usable one.
     fn read_end(&self) -> bool {
         let Some(checkpoint) = self.storage.read_checkpoint(&self.name, SegmentFile::EndCheckpoint) else {

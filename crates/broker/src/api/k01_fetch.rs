@@ -3,7 +3,8 @@
 //! Partitions are read in the order the session gives (those that gave records go last, so none
 //! starves). The first that has records gives at least one whole batch whatever the limits say; then
 //! `max_bytes` and each partition's limit bind (KIP-74). With fewer than `min_bytes` and no error the
-//! request parks until enough is committed, `max_wait_ms` passes, or the broker drains.
+//! request parks until enough is committed, `max_wait_ms` passes, or the broker drains. While memory is spent it waits
+//! as long for that, and then gives no records.
 //!
 //! Where a client asks a broker that does not lead, or does not lead any more as the client believes, the answer names
 //! the leader (KIP-951).
@@ -15,10 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::config::keys;
+use base::env::Env;
 use base::error::ErrorCode;
 use base::ids::LeaderEpoch;
 use bytes::Bytes;
-use replication::{ReadError, ReadWaiter};
+use replication::{Patience, ReadError, ReadWaiter, StorageError};
 use wire::Payload;
 use wire::message::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData};
 use wire::message::{FetchRequest, FetchResponse};
@@ -27,6 +29,7 @@ use super::cluster::{self, BrokerView};
 use super::k02_list_offsets::read_code;
 use super::leaders::Leaders;
 use super::{Close, RequestContext};
+use crate::net::{Held, MemoryBudget};
 use crate::partition::Partition;
 use crate::session::{FetchPartition, TopicKey};
 use crate::turns::Turns;
@@ -51,15 +54,25 @@ pub(crate) async fn handle(
         Err(code) => return Ok(FetchResponse { error_code: code.code(), ..FetchResponse::default() }),
     };
     let wanted = round.partitions();
+    let deadline = context.broker.env.clock.now()
+        + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(WAIT_MAX);
+    if !context.broker.memory.has_room_for_answers() {
+        // Without room until then the answer comes without records, as if there were none.
+        tokio::select! {
+            () = context.broker.memory.room_for_answers() => {}
+            () = context.broker.env.clock.sleep_until(deadline) => {}
+            () = context.broker.drain.draining() => {}
+        }
+    }
     let limit = usize::try_from(request.max_bytes.min(context.broker.config().get(keys::FETCH_MAX_BYTES)));
     let reader = Reader {
-        limit: limit.unwrap_or(0).min(context.broker.memory.allowance()),
+        limit: limit.unwrap_or(0),
+        memory: context.broker.memory.clone(),
+        env: context.broker.env.clone(),
         committed_only: request.isolation_level == READ_COMMITTED,
         partitions: open_all(context, wanted).await,
     };
-    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit);
-    let deadline = context.broker.env.clock.now()
-        + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(WAIT_MAX);
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit());
     let mut read = reader.read(wanted).await;
     while read.bytes < min_bytes && !read.failed && request.max_wait_ms > 0 && !wanted.is_empty() {
         // Registered first and read again after, so that nothing committed in between is missed.
@@ -120,7 +133,10 @@ fn endpoint(broker: BrokerView) -> NodeEndpoint<'static> {
 
 /// The partitions of one request, found once.
 struct Reader {
+    /// Bytes the client and the configuration let one answer have.
     limit: usize,
+    memory: Arc<MemoryBudget>,
+    env: Env,
     committed_only: bool,
     partitions: Vec<Result<Arc<Partition>, ErrorCode>>,
 }
@@ -130,6 +146,8 @@ struct ReadPass {
     results: Vec<PartitionData>,
     bytes: usize,
     failed: bool,
+    /// Counts `bytes` until the connection does.
+    held: Held,
 }
 
 async fn open_all(
@@ -153,28 +171,37 @@ fn open(context: &RequestContext<'_>, asked: &FetchPartition) -> Result<Arc<Part
 }
 
 impl Reader {
+    /// Bytes an answer may have now; 0 when memory is spent.
+    fn limit(&self) -> usize {
+        if self.memory.has_room_for_answers() { self.limit.min(self.memory.allowance()) } else { 0 }
+    }
+
     async fn read(&self, wanted: &[FetchPartition]) -> ReadPass {
         let mut turns = Turns::default();
-        let mut pass = ReadPass { results: Vec::with_capacity(wanted.len()), bytes: 0, failed: false };
+        let (results, held) = (Vec::with_capacity(wanted.len()), self.memory.answering());
+        let mut pass = ReadPass { results, bytes: 0, failed: false, held };
+        let limit = self.limit();
         for (partition, asked) in self.partitions.iter().zip(wanted) {
-            let room = self.limit.saturating_sub(pass.bytes);
+            let room = limit.saturating_sub(pass.bytes);
+            let first = pass.bytes == 0 && limit > 0;
             let result = match partition {
                 Ok(partition) if partition.log.is_closed() => Err(deleted(&asked.topic)),
-                Ok(partition) => self.read_one(partition, asked, room, pass.bytes == 0),
+                Ok(partition) => self.read_one(partition, asked, room, first).await,
                 Err(code) => Err(*code),
             };
             let data = result.unwrap_or_else(refused);
             pass.failed |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
             pass.bytes += data.records.len();
+            pass.held.set(pass.bytes);
             pass.results.push(data);
             turns.done(1).await;
         }
         pass
     }
 
-    fn read_one(
+    async fn read_one(
         &self,
-        partition: &Partition,
+        partition: &Arc<Partition>,
         asked: &FetchPartition,
         room: usize,
         first: bool,
@@ -199,16 +226,34 @@ impl Reader {
             check_range(partition, asked)?;
             Bytes::new()
         } else {
-            log.read(asked.fetch_offset, limit, first).map_err(|error| {
-                if let ReadError::Storage(error) = &error {
-                    let (topic, partition) = (&*partition.topic, asked.partition);
-                    tracing::error!(topic, partition, %error, "records cannot be read");
-                }
-                read_code(&error)
-            })?
+            self.read_records(partition, asked, limit, first).await?
         };
         data.records = Payload::One(bytes);
         Ok(data)
+    }
+
+    /// Reads what is in memory at once, and anything else where that may take the disk's time: the requests of others
+    /// must not wait for it.
+    async fn read_records(
+        &self,
+        partition: &Arc<Partition>,
+        asked: &FetchPartition,
+        limit: usize,
+        first: bool,
+    ) -> Result<Bytes, ErrorCode> {
+        let from = asked.fetch_offset;
+        let mut read = partition.log.read_with(Patience::Cached, from, limit, first);
+        if matches!(read, Err(ReadError::Storage(StorageError::NotCached))) {
+            let partition = partition.clone();
+            read = self.env.blocking(move || partition.log.read(from, limit, first)).await;
+        }
+        read.map_err(|error| {
+            if let ReadError::Storage(error) = &error {
+                let (topic, partition) = (&*partition.topic, asked.partition);
+                tracing::error!(topic, partition, %error, "records cannot be read");
+            }
+            read_code(&error)
+        })
     }
 
     fn count(&self, pass: &ReadPass) {

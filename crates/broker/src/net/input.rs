@@ -1,8 +1,10 @@
 //! Bytes on their way in, cut into frames.
 //!
 //! A frame is a 32-bit size and that many bytes. The buffer exists only while there are bytes in it, so a
-//! connection at rest holds none; it grows with what arrives, never with what is announced.
+//! connection at rest holds none; it grows with what arrives, never with what is announced. Each thread keeps one
+//! empty buffer for whichever connection of its reads next, so that small requests cost no allocation.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -17,6 +19,11 @@ use super::stranger::Stranger;
 
 /// Length of the size in front of a frame.
 const SIZE_BYTES: usize = 4;
+
+thread_local! {
+    /// An empty buffer of at most twice [`READ_BYTES`].
+    static SPARE: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
 
 /// Bytes read and not yet handed out.
 #[derive(Debug)]
@@ -114,6 +121,9 @@ impl Input {
     /// Makes room for a read: what is missing of the frame at the front, but no more than what has
     /// arrived of it deserves, nor than may be read.
     fn make_room(&mut self, limit: usize) {
+        if self.buffer.capacity() == 0 && limit >= READ_BYTES {
+            self.buffer = SPARE.take();
+        }
         let have = self.buffer.len();
         let missing = match self.announced() {
             Ok(Some(length)) => (SIZE_BYTES + length).saturating_sub(have),
@@ -128,8 +138,14 @@ impl Input {
 
     /// Lets go of the buffer if nothing is in it: the next turn may be long in coming.
     pub(super) fn release_if_empty(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+        if !self.buffer.is_empty() {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        // Not what grew for a large frame, nor what a frame in work is a part of.
+        if buffer.try_reclaim(READ_BYTES) && buffer.capacity() <= 2 * READ_BYTES {
+            SPARE.set(buffer);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use base::batch::Compression;
 use base::env::sim::Sim;
-use storage::Segment;
+use storage::{Patience, Segment, StorageError};
 
 use crate::common::*;
 
@@ -134,4 +134,23 @@ fn an_empty_segment_has_nothing_to_read() {
     assert_eq!(segment.find_timestamp(0, 0, 100).unwrap(), None);
     let info = segment.seal().unwrap();
     assert_eq!((info.end, info.bytes, info.crc), (50, 0, 0));
+}
+
+#[test]
+fn who_does_not_wait_is_told_of_records_that_are_not_in_memory() {
+    simulate(1, async |sim| {
+        let storage = open(&sim);
+        let segment = create(&storage, name(0, 1, 0));
+        fill(&segment, 20, 500);
+        let info = segment.seal().unwrap();
+        let loaded = storage.load(segment.name().clone(), info.end, info.bytes, info.crc);
+        let read = |patience| loaded.read_with(patience, (5, 20), 3_000, true);
+        // Where the records are has to be looked up first.
+        assert!(matches!(read(Patience::Cached), Err(StorageError::NotCached)));
+        let waited = read(Patience::Wait).unwrap();
+        assert_eq!(read(Patience::Cached).unwrap(), waited);
+        sim.disk.set_cold(true);
+        assert!(matches!(read(Patience::Cached), Err(StorageError::NotCached)));
+        assert_eq!(read(Patience::Wait).unwrap(), waited);
+    });
 }

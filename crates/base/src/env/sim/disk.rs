@@ -75,6 +75,8 @@ struct Faults {
     read_in: Option<u64>,
     /// Counts down with every step; from 0 on nothing works until the next life.
     power_in: Option<u64>,
+    /// No content is in memory.
+    cold: bool,
 }
 
 struct World {
@@ -521,6 +523,11 @@ impl SimDisk {
         self.world.lock().faults.read_in = Some(reads);
     }
 
+    /// Whether the content of files is in memory: if not, whoever reads without waiting is told so.
+    pub fn set_cold(&self, cold: bool) {
+        self.world.lock().faults.cold = cold;
+    }
+
     /// Sets the size of the disk, bytes.
     pub fn set_capacity(&self, bytes: u64) {
         self.world.lock().capacity = bytes;
@@ -781,6 +788,13 @@ impl File for SimFile {
             buffer[..count].copy_from_slice(&content[start..start + count]);
             Ok(count)
         })
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        if self.run(|world| Ok(world.faults.cold))? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.read_at(buffer, position)
     }
 
     fn write_all_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<()> {
