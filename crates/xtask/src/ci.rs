@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{codegen, docs, fuzz, repository_root, tidy};
+use crate::{codegen, docs, fuzz, guards, repository_root, tidy};
 
 /// Names Kafka's jars for the test that lets Kafka's dump tool read our segment files.
 const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
@@ -37,9 +37,9 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
     docs::run(&["--check".to_owned()])
 }
 
-/// Workspace tests, those of the real process and some seconds of every fuzz target, then the suites of real
-/// clients against a release build and the comparisons with Apache Kafka. Arguments go to `tests/clients/run`,
-/// and leave the comparisons out; `--no-clients` leaves out both.
+/// Workspace tests, those of the real process, some seconds of every fuzz target and what requests cost, then the
+/// suites of real clients against a release build and the comparisons with Apache Kafka. Arguments go to
+/// `tests/clients/run`, and leave the comparisons out; `--no-clients` leaves out both.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
     // They measure: one after the other, and what they find is shown.
@@ -58,6 +58,7 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
         check(tests, "cargo test")?;
     }
     fuzz::run(&[])?;
+    guards::run(&[])?;
     if arguments.iter().any(|argument| argument == "--no-clients") {
         return Ok(());
     }

@@ -11,6 +11,7 @@ mod ci;
 mod codegen;
 mod docs;
 mod fuzz;
+mod guards;
 mod readme;
 mod tidy;
 
@@ -50,6 +51,12 @@ const COMMANDS: &[Command] = &[
         usage: "fuzz [SECONDS [TARGET]...]\n\
                 \x20                     build the fuzz targets of fuzz/ and run them, so many seconds each",
         run: fuzz::run,
+    },
+    Command {
+        name: "guards",
+        usage: "guards [--accept | NAME...]\n\
+                \x20                     count what requests cost and compare with bench/guards.txt, or write that",
+        run: guards::run,
     },
     Command {
         name: "readme",
