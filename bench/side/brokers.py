@@ -1,17 +1,21 @@
-"""The two brokers as benchmarks want them: on a fresh directory, on a settled machine, watched from outside."""
+"""The brokers as benchmarks want them: on a fresh directory, on a settled machine, watched from outside."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from driver import broker as driver_broker
 from driver.broker import Broker, Kafka, Vltava
+
+from . import machine, peers, yardstick
 
 # The flags of Kafka's own start script, and its default heap.
 JVM = ("-Xmx1G -Xms1G -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 "
@@ -21,6 +25,11 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # Written and thrown away before each run, so that page-cache memory is in the same state for all.
 RECYCLED_BYTES = 3 << 30
 PIECE = bytes(8 << 20)
+# A tool may take this long.
+TOOL_TIMEOUT_S = 1200
+
+# With 10,000 partitions and 10 GiB to recover, a start takes longer than the suites allow.
+driver_broker.START_TIMEOUT_S = 600.0
 
 
 class FastKafka(Kafka):
@@ -59,59 +68,99 @@ class Watched:
         """Most resident memory so far, MB."""
         return self._status_mb("VmHWM:")
 
+    def during(self, work: Callable[[], dict]) -> tuple[dict, dict[str, float]]:
+        """What the work answers, and the seconds it took: by the clock, of the broker, of children that ended."""
+        clients, broker, began = children_cpu_seconds(), self.cpu_seconds(), time.monotonic()
+        seen = work()
+        return seen, {
+            "wall_s": time.monotonic() - began,
+            "broker_cpu_s": self.cpu_seconds() - broker,
+            "client_cpu_s": children_cpu_seconds() - clients,
+        }
+
+
+def children_cpu_seconds() -> float:
+    """Processor time of all children that have been waited for: load generators, as brokers still run."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
 
 class Sides:
-    """Makes fresh brokers of both kinds."""
+    """Makes fresh brokers of all kinds."""
 
-    NAMES = ("vltava", "kafka")
-
-    def __init__(self, folder: Path, binary: Path, libs: Path):
-        self.folder = folder
-        self.binary = binary
+    def __init__(self, target: Path, libs: Path | None = None, scale: float = 1.0):
+        """`libs` holds Kafka's jars; `scale` shrinks volumes and large numbers of partitions."""
+        self.target = target
+        self.folder = target / "bench"
+        self.binary = target / "release" / "vltava"
         self.libs = libs
+        self.scale = scale
 
     def fresh(self, side: str, settings: dict[str, str]) -> Broker:
         """A broker that has not been started, on an empty directory."""
         place = self.folder / side
         shutil.rmtree(place, ignore_errors=True)
-        # The suites' settings are for the suites.
-        if side == "vltava":
-            broker = Vltava(place, self.binary)
-        else:
+        if side == "kafka":
             broker = FastKafka(place, self.libs)
+        elif side == "yardstick":
+            broker = yardstick.Yardstick(place, yardstick.build(self.target))
+        elif side == "nats":
+            broker = peers.NatsServer(place, self.target)
+        elif side == "redis":
+            broker = peers.RedisServer(place)
+        else:
+            broker = Vltava(place, self.binary)
+        # The suites' settings are for the suites.
         broker.settings = dict(settings)
         return broker
 
     @contextlib.contextmanager
     def running(self, side: str, settings: dict[str, str]) -> Iterator[Watched]:
         """A fresh broker that serves; removed afterwards."""
-        settle(self.folder)
+        settle(self.folder, int(RECYCLED_BYTES * min(self.scale, 1.0)))
         broker = self.fresh(side, settings)
-        broker.start()
         try:
+            broker.start()
             yield Watched(broker)
         finally:
             broker.stop()
             broker.remove()
 
+    def command(self, broker: Broker, *words: str) -> list[str]:
+        """The command line of one of the tools of `vltava` against a broker."""
+        return [str(self.binary), *words[:1], *words[1:2], "-b", broker.bootstrap, "-o", "json", *words[2:]]
+
     def tool(self, broker: Broker, *words: str) -> dict | list | None:
         """Runs one of the tools of `vltava` against a broker; its JSON, if it prints any."""
-        command = [str(self.binary), *words[:1], "-b", broker.bootstrap, "-o", "json", *words[1:]]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(words)}: {done.stderr.decode(errors='replace').strip()}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return run_json(self.command(broker, *words))
+
+    def bytes(self, full: int) -> int:
+        """A volume, scaled."""
+        return max(int(full * self.scale), 1 << 20)
+
+    def partitions(self, full: int) -> int:
+        """A number of partitions, scaled when it is large."""
+        return full if full < 100 else max(int(full * self.scale), 20)
 
 
-def settle(folder: Path) -> None:
+def run_json(command: list[str]) -> dict | list | None:
+    """Runs a command; the JSON it prints, if any."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TOOL_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"{' '.join(command[1:])}: {said}")
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def settle(folder: Path, recycled_bytes: int) -> None:
     """Brings disk and page cache into the same state before each run."""
     folder.mkdir(parents=True, exist_ok=True)
     os.sync()
-    with contextlib.suppress(OSError):
-        Path("/proc/sys/vm/drop_caches").write_text("1\n")
+    machine.drop_page_cache()
     scratch = folder / "scratch"
     with scratch.open("wb") as file:
-        for _ in range(RECYCLED_BYTES // len(PIECE)):
+        for _ in range(recycled_bytes // len(PIECE)):
             file.write(PIECE)
     scratch.unlink()
     time.sleep(0.5)
