@@ -11,12 +11,12 @@ use crate::all::for_each_message;
 use crate::source::{Sample, Source};
 
 #[path = "../../crates/wire/tests/proof/all.rs"]
-#[allow(unused_macros, unused_imports)]
+#[allow(unused_macros, unused_imports, reason = "the proofs of the codec use more of it")]
 mod all;
 #[path = "../../crates/wire/tests/proof/samples.rs"]
 mod samples;
 #[path = "../../crates/wire/tests/proof/source.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the proofs of the codec use more of it")]
 mod source;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -177,9 +177,9 @@ impl Storage {
         let former_life = format::read_life(&env, &layout)?;
         // Within one boot the page cache shows what the journal holds, unless a sync failed.
         if !former_life.clean && (former_life.failed || former_life.boot != boot) {
-            let applied = journal::apply(&env, &layout)?;
-            if applied.ranges > 0 {
-                tracing::info!(dir = %dir.display(), ranges = applied.ranges, "applied the sync journal");
+            let ranges = journal::apply(&env, &layout)?;
+            if ranges > 0 {
+                tracing::info!(dir = %dir.display(), ranges, "applied the sync journal");
             }
         }
         if !former_life.clean {

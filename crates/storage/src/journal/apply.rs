@@ -23,23 +23,16 @@ struct Found {
     size: usize,
 }
 
-/// What was written again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Applied {
-    pub(crate) blocks: usize,
-    pub(crate) ranges: usize,
-}
-
-/// Writes what the journal holds to the segment files again; durable once they are synced. Does nothing without a
-/// journal. Blocks.
+/// Writes what the journal holds to the segment files again; durable once they are synced. Returns the ranges
+/// written, 0 without a journal. Blocks.
 ///
 /// # Errors
 /// [`StorageError::Io`]; [`StorageError::Corrupt`] when a block is damaged that others follow.
-pub(crate) fn apply(env: &Env, layout: &Layout) -> Result<Applied, StorageError> {
+pub(crate) fn apply(env: &Env, layout: &Layout) -> Result<usize, StorageError> {
     let path = layout.journal();
     let file = match env.disk.open(&path, OpenMode::Read) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Applied::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(StorageError::io("open", &path, error)),
     };
     let length = file.len().map_err(|error| StorageError::io("measure", &path, error))?;
@@ -56,7 +49,7 @@ pub(crate) fn apply(env: &Env, layout: &Layout) -> Result<Applied, StorageError>
     let [older, newer] = &halves;
     older.check_order(&path, newer)?;
     newer.check_order(&path, older)?;
-    let mut target = Applying { env, layout, files: HashMap::new(), applied: Applied::default() };
+    let mut target = Applying { env, layout, files: HashMap::new(), ranges: 0 };
     let mut bytes = Vec::new();
     for block in halves.iter().flat_map(|half| &half.blocks) {
         read_block(&*file, &mut bytes, block.position, block.size)
@@ -64,9 +57,8 @@ pub(crate) fn apply(env: &Env, layout: &Layout) -> Result<Applied, StorageError>
         for entry in entries(&bytes).unwrap_or_default() {
             target.apply(&entry)?;
         }
-        target.applied.blocks += 1;
     }
-    Ok(target.applied)
+    Ok(target.ranges)
 }
 
 /// What was found in a half.
@@ -76,7 +68,7 @@ struct Half {
     /// Where they end.
     end: u64,
     /// What whole blocks of that life behind the end say: an earlier cycle left them, or one between was damaged.
-    later: Vec<u64>,
+    later: Vec<Stamp>,
 }
 
 impl Half {
@@ -84,10 +76,11 @@ impl Half {
         self.blocks.last().map(|last| last.stamp.sequence)
     }
 
-    /// The last block may be torn: nobody was told of it, and nothing newer lies behind it. Anything else is damage.
+    /// The last round may be torn, each of its blocks: nobody was told of it. What a later round left behind a block
+    /// that is not whole says that the block was synced: it is damaged.
     fn check_order(&self, path: &Path, other: &Half) -> Result<(), StorageError> {
-        let last = self.last_sequence().or(other.last_sequence()).unwrap_or(0);
-        if self.later.iter().any(|later| *later > last) {
+        let due = self.last_sequence().or(other.last_sequence()).unwrap_or(0) + 1;
+        if self.later.iter().any(|later| later.round > due) {
             let reason = "no block, although another one follows: records acknowledged before a power cut may be \
                           lost. To go on without them, remove the file";
             return Err(StorageError::corrupt(path, self.end, reason));
@@ -120,7 +113,7 @@ fn read_half(
         let block = block.filter(|block| block.stamp.life == life);
         let size = block.as_ref().map_or(ALIGNMENT, |block| block.size) as u64;
         let is_next = |block: &Found| {
-            let follows = |last: &Found| block.stamp == last.stamp.next();
+            let follows = |last: &Found| block.stamp.sequence == last.stamp.sequence + 1;
             found.end == position && found.blocks.last().is_none_or(follows)
         };
         match block {
@@ -128,7 +121,7 @@ fn read_half(
                 found.end += size;
                 found.blocks.push(block);
             }
-            Some(block) => found.later.push(block.stamp.sequence),
+            Some(block) => found.later.push(block.stamp),
             None => {}
         }
         position += size;
@@ -164,7 +157,7 @@ struct Applying<'a> {
     layout: &'a Layout,
     /// `None` for a segment that is gone.
     files: HashMap<SegmentName, Option<OpenLog>>,
-    applied: Applied,
+    ranges: usize,
 }
 
 impl Applying<'_> {
@@ -191,7 +184,7 @@ impl Applying<'_> {
         }
         *length = (*length).max(entry.position + entry.content.len() as u64);
         let file = file.clone();
-        self.applied.ranges += 1;
+        self.ranges += 1;
         self.write(&path, Some(&*file), entry)
     }
 

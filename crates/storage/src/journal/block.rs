@@ -1,7 +1,7 @@
 //! The blocks of a sync journal. Bytes in, bytes out.
 //!
 //! ```text
-//! block  magic "VSJ1" | crc u32 over all behind it | life u64 | sequence u64 | length u32 | entries | zeros
+//! block  magic "VSJ1" | crc u32 over all behind it | life u64 | sequence u64 | round u64 | length u32 | entries | zeros
 //! entry  kind u8 | topic length u8 | topic | topic id 16 | partition u32 | segment id u64 | generation u32 |
 //!        base offset i64 | position u64 | length u32 | content
 //! ```
@@ -9,7 +9,7 @@
 //! Numbers are big-endian. A block begins at a multiple of [`ALIGNMENT`] and has a multiple of it as its size, so
 //! that no write touches a page of an earlier block. `life` is drawn anew whenever the journal is opened and
 //! `sequence` grows by one from block to block, so that what an earlier life or cycle left behind is never taken for
-//! the next block. Each half begins with a block without entries of sequence 0, which says whose it is.
+//! the next block. `round` is the sequence of the first block of the same round: those were synced together. Each half begins with a block without entries of sequence 0, which says whose it is.
 
 use base::ids::{Generation, PartitionId, SegmentId, TopicPartition, Uuid};
 
@@ -25,9 +25,9 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 2 << 20;
 const MAGIC: &[u8; 4] = b"VSJ1";
 const CRC_AT: usize = 4;
 const CRC_END: usize = 8;
-const LENGTH_AT: usize = 24;
+const LENGTH_AT: usize = 32;
 /// Bytes before the first entry.
-const HEAD_BYTES: usize = 28;
+const HEAD_BYTES: usize = 36;
 /// Bytes of an entry but for topic and content.
 const ENTRY_HEAD_BYTES: usize = 1 + 1 + 16 + 4 + 8 + 4 + 8 + 8 + 4;
 
@@ -52,18 +52,13 @@ pub(crate) struct Entry<'a> {
     pub(crate) content: &'a [u8],
 }
 
-/// Which block is due: life and sequence number.
+/// Which block it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) life: u64,
     pub(crate) sequence: u64,
-}
-
-impl Stamp {
-    /// Of the block that comes next in the same life.
-    pub(crate) fn next(self) -> Stamp {
-        Stamp { sequence: self.sequence.saturating_add(1), ..self }
-    }
+    /// Sequence of the first block of its round.
+    pub(crate) round: u64,
 }
 
 /// Bytes an entry takes in a block.
@@ -138,7 +133,8 @@ impl BlockBuilder {
         let bytes = &mut self.bytes;
         bytes[..CRC_AT].copy_from_slice(MAGIC);
         bytes[8..16].copy_from_slice(&stamp.life.to_be_bytes());
-        bytes[16..LENGTH_AT].copy_from_slice(&stamp.sequence.to_be_bytes());
+        bytes[16..24].copy_from_slice(&stamp.sequence.to_be_bytes());
+        bytes[24..LENGTH_AT].copy_from_slice(&stamp.round.to_be_bytes());
         bytes[LENGTH_AT..HEAD_BYTES].copy_from_slice(&(entries as u32).to_be_bytes());
         let crc = crc::extend(crc::EMPTY, &bytes[CRC_END..HEAD_BYTES + entries]);
         bytes[CRC_AT..CRC_END].copy_from_slice(&crc.to_be_bytes());
@@ -162,7 +158,7 @@ impl BlockHead {
             return None;
         }
         head.u32()?;
-        let stamp = Stamp { life: head.u64()?, sequence: head.u64()? };
+        let stamp = Stamp { life: head.u64()?, sequence: head.u64()?, round: head.u64()? };
         let size = HEAD_BYTES + head.u32()? as usize;
         (size <= BLOCK_BYTES_MAX).then(|| BlockHead { stamp, size: size.next_multiple_of(ALIGNMENT) })
     }
@@ -216,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    const STAMP: Stamp = Stamp { life: 7, sequence: 42 };
+    const STAMP: Stamp = Stamp { life: 7, sequence: 42, round: 41 };
 
     fn name(topic: &str) -> SegmentName {
         SegmentName {

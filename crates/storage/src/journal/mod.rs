@@ -144,13 +144,13 @@ impl Writer {
     /// Makes a file of the right size that of a new life, durably: what it holds is void. Blocks.
     fn begin(file: Arc<dyn File>, half_bytes: u64, env: &Env) -> io::Result<Writer> {
         let mut block = BlockBuilder::default();
-        let stamp = Stamp { life: env.random.next_u64(), sequence: 0 };
+        let stamp = Stamp { life: env.random.next_u64(), sequence: 0, round: 0 };
         for half in [0, half_bytes] {
             file.write_all_at(&[IoSlice::new(block.finish(stamp))], half)?;
             block.clear();
         }
         file.sync_data()?;
-        let stamp = stamp.next();
+        let stamp = Stamp { sequence: 1, ..stamp };
         Ok(Writer { file, stamp, half: 0, used: ALIGNMENT as u64, segments: Vec::new(), cycle: 1, block })
     }
 
@@ -282,6 +282,7 @@ impl Storage {
     }
 
     fn write_round(&self, writer: &mut Writer, items: &[Item], round: &mut JournalRound) -> io::Result<()> {
+        writer.stamp.round = writer.stamp.sequence;
         for (index, item) in items.iter().enumerate() {
             let Some(entries) = self.entries_of(item) else { continue };
             if !writer.block.has_room(entries.bytes) && !round.write(writer, self.journal.half_bytes)? {
@@ -294,10 +295,10 @@ impl Storage {
         round.write(writer, self.journal.half_bytes)?;
         if round.written > 0 {
             writer.file.sync_data()?;
+            let metrics = &self.options.metrics;
+            metrics.sync_journal_rounds.inc();
+            metrics.sync_journal_bytes.inc_by(round.written);
         }
-        let metrics = &self.options.metrics;
-        metrics.sync_journal_rounds.inc();
-        metrics.sync_journal_bytes.inc_by(round.written);
         Ok(())
     }
 

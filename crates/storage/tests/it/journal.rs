@@ -152,6 +152,33 @@ fn damage_between_blocks_is_told_and_nothing_is_taken_for_the_end() {
     });
 }
 
+/// A round of several blocks is synced once: a power cut may leave any of them, in any order.
+#[test]
+fn a_round_of_several_blocks_may_be_torn_in_its_first() {
+    simulate(1, async |sim| {
+        let options = || storage::StorageOptions { sync_journal_bytes: 32 << 20, ..options() };
+        let storage = open_with(&sim, options()).unwrap();
+        let segments: Vec<_> = (0..60).map(|id| create(&storage, name(id, id as u64, 0))).collect();
+        round(&sim, &storage, &segments, 1).await;
+        for segment in &segments {
+            fill(segment, 2, 55_000);
+            storage.request_sync(segment);
+        }
+        pass(&sim, 100).await;
+        drop((segments, storage));
+        sim.disk.crash(CrashPolicy::LoseAll);
+        let file = sim.disk.open(journal_path(), OpenMode::Existing).unwrap();
+        let mut head = [0; 4];
+        let is_block = |page: &u64| file.read_exact_at(&mut head, page * 4096).is_ok() && &head == b"VSJ1";
+        let blocks: Vec<u64> = (1..4096).filter(is_block).collect();
+        assert!(blocks.len() >= 2, "{blocks:?}");
+        let first_of_round = blocks[blocks.len() - 2];
+        file.write_all_at(&[std::io::IoSlice::new(&[0; 4096])], first_of_round * 4096).unwrap();
+        file.sync_data().unwrap();
+        open_with(&sim, options()).unwrap();
+    });
+}
+
 #[test]
 fn an_error_of_the_journal_fails_the_storage_and_tells_nobody_it_was_durable() {
     simulate(1, async |sim| {
