@@ -309,6 +309,9 @@ fn records_that_are_not_in_memory_are_served_all_the_same() {
             (partition.error_code, partition.records.len())
         };
         let warm = ask(&mut *stream, 11, &fetch, fetched).await;
+        // The first batch comes whatever the limit (KIP-74).
+        let no_bytes = FetchRequest { max_bytes: 0, ..fetch.clone() };
+        assert_eq!(ask(&mut *stream, 11, &no_bytes, fetched).await, warm);
         sim.disk.set_cold(true);
         assert_eq!((warm, ask(&mut *stream, 11, &fetch, fetched).await), ((0, records.len()), warm));
     });

@@ -72,7 +72,7 @@ pub(crate) async fn handle(
         committed_only: request.isolation_level == READ_COMMITTED,
         partitions: open_all(context, wanted).await,
     };
-    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit());
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit().unwrap_or(0));
     let mut read = reader.read(wanted).await;
     while read.bytes < min_bytes && !read.failed && request.max_wait_ms > 0 && !wanted.is_empty() {
         // Registered first and read again after, so that nothing committed in between is missed.
@@ -171,9 +171,9 @@ fn open(context: &RequestContext<'_>, asked: &FetchPartition) -> Result<Arc<Part
 }
 
 impl Reader {
-    /// Bytes an answer may have now; 0 when memory is spent.
-    fn limit(&self) -> usize {
-        if self.memory.has_room_for_answers() { self.limit.min(self.memory.allowance()) } else { 0 }
+    /// Bytes an answer may have now, but for a first batch that is larger; `None` for no records when memory is spent.
+    fn limit(&self) -> Option<usize> {
+        self.memory.has_room_for_answers().then(|| self.limit.min(self.memory.allowance()))
     }
 
     async fn read(&self, wanted: &[FetchPartition]) -> ReadPass {
@@ -182,8 +182,8 @@ impl Reader {
         let mut pass = ReadPass { results, bytes: 0, failed: false, held };
         let limit = self.limit();
         for (partition, asked) in self.partitions.iter().zip(wanted) {
-            let room = limit.saturating_sub(pass.bytes);
-            let first = pass.bytes == 0 && limit > 0;
+            let room = limit.unwrap_or(0).saturating_sub(pass.bytes);
+            let first = pass.bytes == 0 && limit.is_some();
             let result = match partition {
                 Ok(partition) if partition.log.is_closed() => Err(deleted(&asked.topic)),
                 Ok(partition) => self.read_one(partition, asked, room, first).await,

@@ -42,6 +42,7 @@ def fetch(session: Session) -> None:
         ask("no bytes", _partition(0, size=0))
         ask("less than no bytes", _partition(0, size=-1))
         ask("less than no bytes in all", _partition(0), maxBytes=-1)
+        ask("no bytes in all", _partition(0), maxBytes=0)
         ask("less than no wait", _partition(30), maxWaitMs=-1)
         ask("negative least bytes", _partition(30), minBytes=-1)
         ask("negative partition", _partition(0, partition=-1))
