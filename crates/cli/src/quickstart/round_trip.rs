@@ -54,7 +54,9 @@ pub(super) async fn round_trip(
     let took = read_back(client, &topic, source, sent.records).await?;
     let (records, size) = (count(sent.records), bytes(sent.bytes));
     output::line(&format!("produced   {records} records, {size}, {}", rate(sent.records, sent.took)))?;
-    output::line(&format!("consumed   {records} records in a group, {}", rate(sent.records, took)))?;
+    // What came at once took a time that says nothing of a rate.
+    let pace = took.map_or_else(|| "in one answer".to_owned(), |took| rate(sent.records, took));
+    output::line(&format!("consumed   {records} records in a group, {pace}"))?;
     output::line(&format!(
         "latency    {} median of {LATENCY_PROBES} single records, from send to acknowledgement ({})",
         duration(latency),
@@ -156,8 +158,8 @@ async fn median_latency(client: &Client, topic: &str) -> Outcome<Duration> {
 }
 
 /// Reads that many records as the only member of a group and compares each with its line; answers how
-/// long the records took to come, from the first to the last.
-async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) -> Outcome<Duration> {
+/// long the records took to come, from the first to the last; `None` when all came at once.
+async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) -> Outcome<Option<Duration>> {
     let clock = client.env().clock.clone();
     let mut lines = Pieces::open(client.env(), source, b"\n")?;
     let mut consumer = GroupConsumer::new(client, GroupConfig::new(format!("{topic}-readers"), [topic]));
@@ -169,9 +171,10 @@ async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) 
         if records.is_empty() && clock.now() > heard + PATIENCE {
             return Err(Failure::new(format!("only {compared} of {expected} records came back")));
         }
+        let at_once = records.len() as u64 == expected;
         if !records.is_empty() {
             heard = clock.now();
-            began.get_or_insert(heard);
+            began = began.or((!at_once).then_some(heard));
         }
         for record in records {
             compared += 1;
@@ -183,7 +186,7 @@ async fn read_back(client: &Client, topic: &str, source: Source, expected: u64) 
         }
         progress.set_position(compared);
     }
-    let took = began.map_or(Duration::ZERO, |began| clock.now() - began);
+    let took = began.map(|began| clock.now() - began);
     consumer.leave().await?;
     progress.finish_and_clear();
     Ok(took)
