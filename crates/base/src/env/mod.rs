@@ -226,7 +226,8 @@ pub trait Disk: Send + Sync {
     }
 }
 
-/// An open file. Reads and writes name their position, so a handle may be shared.
+/// An open file. Reads and writes name their position, so a handle may be shared. Dropping one keeps nobody
+/// waiting, not even the last one of a large file that was removed.
 pub trait File: Send + Sync {
     /// Reads at most `buffer.len()` bytes; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;

@@ -26,7 +26,7 @@ const BYTES_MAX: u64 = 150_000_000 + MAP_BYTES;
 const MAP_BYTES: u64 = 64 << 20;
 /// How much later than in quiet a reader at the tail may see a record, at the 99th percentile, ms. The aim is
 /// 1.2 times the quiet value, which is missed on two processors without a preemptible kernel: 0.55 ms become
-/// 1.1 ms. This keeps what is reached.
+/// 1.1 ms. This is far more, because other work on the machine adds to it: it tells of a tail that stands still.
 const LATER_MAX_MS: f64 = 10.0;
 /// The passes beside which the tail is read, in each of so many attempts: other work on the machine may
 /// spoil one.
