@@ -1,5 +1,7 @@
 //! Who asks in vain is told who leads and where that is (KIP-951).
 
+use std::time::Duration;
+
 use base::env::{Env, Stream};
 use base::error::ErrorCode;
 use base::ids::TopicId;
@@ -126,5 +128,63 @@ fn a_producer_that_cannot_write_here_is_told_who_leads() {
                 "v{version}"
             );
         }
+    });
+}
+
+/// Topics and partitions for which a Metadata answer for all topics names an error.
+async fn errors_of_all(stream: &mut dyn Stream) -> Vec<String> {
+    let errors = |response: MetadataResponse<'_>| {
+        let partitions = response.topics.iter().flat_map(|topic| {
+            let of_topic = move |code| format!("{:?}: {:?}", topic.name, ErrorCode::from_code(code));
+            topic.partitions.iter().map(|partition| partition.error_code).map(of_topic)
+        });
+        partitions.filter(|error| !error.ends_with("None")).collect()
+    };
+    ask(stream, 9, &MetadataRequest { topics: None, ..Default::default() }, errors).await
+}
+
+/// kafkajs' `listTopics` breaks when any partition of the cluster has an error, and Apache Kafka gives none for a
+/// topic just made or going: its image names the leader.
+#[test]
+fn topics_that_come_and_go_have_a_leader_all_along() {
+    run(async {
+        let env = Env::sim(3);
+        let life = Life::start(&env, &["listeners=PLAINTEXT://127.0.0.1:9094"]).await;
+        let (mut changing, mut looking) = (connect(&env).await, connect(&env).await);
+        let (done, mut ended) = tokio::sync::oneshot::channel();
+        let changes = async {
+            for round in 0..20 {
+                let name = format!("t{round}");
+                let topic = create_topics_request::CreatableTopic {
+                    name: name.as_str().into(),
+                    num_partitions: 20,
+                    replication_factor: 1,
+                    ..Default::default()
+                };
+                let create =
+                    CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
+                let code = |response: CreateTopicsResponse<'_>| response.topics[0].error_code;
+                assert_eq!(ask(&mut *changing, 5, &create, code).await, 0);
+                let delete = DeleteTopicsRequest {
+                    topic_names: vec![name.as_str().into()],
+                    timeout_ms: 5_000,
+                    ..Default::default()
+                };
+                let code = |response: DeleteTopicsResponse<'_>| response.responses[0].error_code;
+                assert_eq!(ask(&mut *changing, 5, &delete, code).await, 0);
+            }
+            done.send(()).expect("the other side looks until then");
+        };
+        let looks = async {
+            let mut looks = 0;
+            while ended.try_recv().is_err() {
+                assert_eq!(errors_of_all(&mut *looking).await, Vec::<String>::new(), "look {looks}");
+                looks += 1;
+                env.clock.sleep(Duration::from_micros(100)).await;
+            }
+            assert!(looks > 20, "{looks} looks");
+        };
+        tokio::join!(changes, looks);
+        life.stop(&env).await;
     });
 }

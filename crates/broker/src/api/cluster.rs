@@ -84,7 +84,6 @@ fn partition(
     }
     let id = TopicPartition { topic_id: topic.id, partition: PartitionId(index) };
     match context.broker.partitions.get(id) {
-        Ok(_) => view,
         // Its files cannot be used, so there is no leader.
         Err(ErrorCode::KafkaStorageError) => PartitionView {
             error: ErrorCode::LeaderNotAvailable,
@@ -93,7 +92,8 @@ fn partition(
             offline: vec![context.broker.id.0],
             ..view
         },
-        // It is being opened: known already, served in a moment.
-        Err(_) => PartitionView { error: ErrorCode::LeaderNotAvailable, leader: -1, ..view },
+        // One that is being opened or removed has its leader, as in Apache Kafka, where the image alone decides:
+        // an error here breaks clients that look at all topics, whichever they are about.
+        Ok(_) | Err(_) => view,
     }
 }
