@@ -130,10 +130,15 @@ impl<S: Service> Connection<S> {
             self.reading = Reading::Ending(End::Finished);
         }
         let mut more = self.start_requests(context);
-        let read = self.read(context)?;
-        if read.is_some() {
+        let mut read = self.read(context)?;
+        if let Some(bytes) = &mut read {
             // Starting what was just read only in the next turn would cost small requests a round.
             more |= self.start_requests(context);
+            // A socket that is empty now says so at no cost, and the connection waits for it. Asking only in
+            // another turn would cost every request that turn, and wake an idle thread to look for work.
+            let next = self.read(context)?;
+            more |= next.is_some();
+            *bytes += next.unwrap_or(0);
         }
         self.input.release_if_empty();
         let was_full = self.output.unsent() >= OUTPUT_BYTES;
@@ -141,7 +146,7 @@ impl<S: Service> Connection<S> {
         self.account.set_held(self.held());
         self.note(read.unwrap_or(0), written.bytes)?;
         self.end_if_done()?;
-        let again = more || read.is_some() || written.more || (was_full && written.bytes > 0);
+        let again = more || written.more || (was_full && written.bytes > 0);
         Ok(if again { Turn::Again } else { Turn::Wait })
     }
 
