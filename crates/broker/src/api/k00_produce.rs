@@ -14,8 +14,8 @@ use base::batch::Rejection;
 use base::config::Durability;
 use base::error::ErrorCode;
 use base::ids::{Offset, TimestampMs};
-use indexmap::IndexMap;
 use tokio::sync::oneshot;
+use wire::message::produce_request::PartitionProduceData;
 use wire::message::produce_response::{LeaderIdAndEpoch, NodeEndpoint};
 use wire::message::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
@@ -72,29 +72,32 @@ pub(crate) async fn handle<'a>(
     let now_ms = context.broker.env.clock.wall_ms();
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64).max(TIMEOUT_MIN);
     let deadline = context.broker.env.clock.now() + timeout;
-    let mut begun = Vec::new();
-    for topic in &request.topic_data {
-        for data in &topic.partition_data {
-            let partition = begin(context, &request, topic, data.index, data.records, now_ms);
-            begun.push((topic, data.index, partition.unwrap_or_else(Begun::Refused)));
-        }
-    }
-    let mut finished = IndexMap::<_, Vec<_>>::new();
+    let begin = |topic: &TopicProduceData<'a>, data: &PartitionProduceData<'a>| {
+        let begun = begin(context, &request, topic, data.index, data.records, now_ms);
+        (data.index, begun.unwrap_or_else(Begun::Refused))
+    };
+    let begin = |topic: &TopicProduceData<'a>| -> Vec<_> {
+        topic.partition_data.iter().map(|data| begin(topic, data)).collect()
+    };
+    // All of them, before anything is waited for.
+    let begun: Vec<_> = request.topic_data.iter().map(begin).collect();
     let mut failed = None;
     let mut turns = Turns::default();
-    for (topic, index, begun) in begun {
-        turns.done(1).await;
-        let response = finish(context, index, begun, deadline).await;
-        if response.error_code != 0 {
-            failed = Some(ErrorCode::from_code(response.error_code));
-            context.broker.metrics_of(&topic.name).produce_failed();
+    let mut responses = Vec::with_capacity(begun.len());
+    for (topic, begun) in request.topic_data.into_iter().zip(begun) {
+        let mut partition_responses = Vec::with_capacity(begun.len());
+        for (index, begun) in begun {
+            turns.done(1).await;
+            let response = finish(context, index, begun, deadline).await;
+            if response.error_code != 0 {
+                failed = Some(ErrorCode::from_code(response.error_code));
+                context.broker.metrics_of(&topic.name).produce_failed();
+            }
+            partition_responses.push(response);
         }
-        finished.entry((topic.name.clone(), topic.topic_id)).or_default().push(response);
+        let (name, topic_id) = (topic.name, topic.topic_id);
+        responses.push(TopicProduceResponse { name, topic_id, partition_responses });
     }
-    let responses = finished.into_iter().map(|((name, topic_id), partition_responses)| {
-        TopicProduceResponse { name, topic_id, partition_responses }
-    });
-    let mut responses: Vec<_> = responses.collect();
     let leaders = name_leaders(context, &mut responses);
     if request.acks != 0 {
         let node_endpoints = leaders.into_iter().map(endpoint).collect();
@@ -199,7 +202,8 @@ async fn finish(
     let written = tokio::select! {
         biased;
         written = written => written,
-        () = context.broker.env.clock.sleep_until(deadline) => Err(ErrorCode::RequestTimedOut),
+        // What is written already takes no timer.
+        () = async { context.broker.env.clock.sleep_until(deadline).await } => Err(ErrorCode::RequestTimedOut),
     };
     match written {
         Ok((base_offset, log_append_time_ms)) => PartitionProduceResponse {
