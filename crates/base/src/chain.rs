@@ -49,7 +49,7 @@ pub struct Member {
 }
 
 /// Whether a segment still grows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SegmentState {
     /// The leader appends; every member holds a prefix.
     Open {
@@ -70,7 +70,7 @@ pub enum SegmentState {
 }
 
 /// One link of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SegmentEntry {
     /// Unique for ever.
     pub id: SegmentId,
@@ -112,7 +112,7 @@ impl SegmentEntry {
 }
 
 /// A partition as the metadata log knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PartitionState {
     /// Raised by every edit.
     pub version: u64,

@@ -43,6 +43,13 @@ const CHECKPOINT_SNAPSHOTS: u64 = 4;
 /// What may stay without a checkpoint between two sweeps.
 const SLOW_CHECKPOINT_BYTES: u64 = 64 << 10;
 
+/// What a segment that is rolled may hold unsynced when appends begin to wait for the next one.
+const ROLL_UNSYNCED_BYTES: u64 = 1 << 20;
+
+/// How often it is synced for that. Each time there is less to sync than the last, if the disk is faster than what
+/// comes; if not, appends must wait some time.
+const ROLL_SYNCS_MAX: usize = 8;
+
 /// An edit in flight; every append that waits for it holds a copy.
 type Edit = Shared<oneshot::Receiver<Result<(), AppendError>>>;
 
@@ -294,9 +301,21 @@ impl<S: Derived> Log<S> {
         }
     }
 
-    /// Syncs the bulk of the segment while appends go on, then lets the next append open the next one.
+    /// Syncs all but a little of the segment while appends go on: they wait for the rest when it is sealed.
+    async fn sync_ahead(&self, segment: &Held) -> Result<(), AppendError> {
+        for _ in 0..ROLL_SYNCS_MAX {
+            let bytes = segment.bytes();
+            self.sync(segment).await?;
+            if segment.bytes() - bytes <= ROLL_UNSYNCED_BYTES {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs the segment, then lets the next append open the next one.
     async fn roll(self: Arc<Self>, segment: Held) {
-        if let Err(error) = self.sync(&segment).await {
+        if let Err(error) = self.sync_ahead(&segment).await {
             tracing::warn!(partition = %self.partition(), %error, "a segment that is to be rolled cannot be synced");
             self.rolling.store(false, Ordering::Release);
             return;
