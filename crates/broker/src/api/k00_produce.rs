@@ -7,6 +7,7 @@
 //! in Kafka, because the producer has no other way to learn of it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,8 +84,10 @@ pub(crate) async fn handle<'a>(
     let begun: Vec<_> = request.topic_data.iter().map(begin).collect();
     let mut failed = None;
     let mut turns = Turns::default();
-    let mut responses = Vec::with_capacity(begun.len());
-    for (topic, begun) in request.topic_data.into_iter().zip(begun) {
+    let mut responses = Vec::<TopicProduceResponse<'_>>::with_capacity(begun.len());
+    // As in Kafka a topic that is named twice is answered once, and one without partitions not at all.
+    let (may_repeat, mut places) = (begun.len() > 1, HashMap::new());
+    for (topic, begun) in request.topic_data.into_iter().zip(begun).filter(|(_, begun)| !begun.is_empty()) {
         let mut partition_responses = Vec::with_capacity(begun.len());
         for (index, begun) in begun {
             turns.done(1).await;
@@ -96,7 +99,12 @@ pub(crate) async fn handle<'a>(
             partition_responses.push(response);
         }
         let (name, topic_id) = (topic.name, topic.topic_id);
-        responses.push(TopicProduceResponse { name, topic_id, partition_responses });
+        let next = responses.len();
+        let place = if may_repeat { *places.entry((name.clone(), topic_id)).or_insert(next) } else { next };
+        match responses.get_mut(place) {
+            Some(earlier) => earlier.partition_responses.append(&mut partition_responses),
+            None => responses.push(TopicProduceResponse { name, topic_id, partition_responses }),
+        }
     }
     let leaders = name_leaders(context, &mut responses);
     if request.acks != 0 {
