@@ -180,6 +180,7 @@ fn topics_that_come_and_go_have_a_leader_all_along() {
             while ended.try_recv().is_err() {
                 assert_eq!(errors_of_all(&mut *looking).await, Vec::<String>::new(), "look {looks}");
                 looks += 1;
+                // Simulated time passes only while nobody has anything to do.
                 env.clock.sleep(Duration::from_micros(100)).await;
             }
             assert!(looks > 20, "{looks} looks");

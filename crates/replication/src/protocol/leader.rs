@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use base::chain::{Member, SegmentEntry, SegmentState};
+use base::chain::{SegmentEntry, SegmentState};
 use base::ids::{LeaderEpoch, Offset, SegmentId, StorageId};
 
 use super::quorum;
@@ -18,7 +18,7 @@ pub struct SegmentLeader {
     own: StorageId,
     ack_quorum: usize,
     copies_min: usize,
-    acked: Vec<(Member, Offset)>,
+    acked: Vec<(StorageId, Offset)>,
     copied: BTreeSet<StorageId>,
     high_watermark: Offset,
     frozen: Option<Offset>,
@@ -36,7 +36,7 @@ impl SegmentLeader {
             own,
             ack_quorum: entry.ack_quorum as usize,
             copies_min,
-            acked: ensemble.iter().map(|member| (*member, entry.base)).collect(),
+            acked: ensemble.iter().map(|member| (member.storage, entry.base)).collect(),
             copied: BTreeSet::new(),
             high_watermark: entry.base,
             frozen: None,
@@ -66,12 +66,12 @@ impl SegmentLeader {
     /// A member, the leader's own storage included, holds everything below `end` durably. Acknowledgements may come
     /// late, twice and out of order, and from storages that are no members. True when the high watermark moved.
     pub fn acked(&mut self, storage: StorageId, end: Offset) -> bool {
-        let Some((_, acked)) = self.acked.iter_mut().find(|(member, _)| member.storage == storage) else {
+        let Some((_, acked)) = self.acked.iter_mut().find(|(member, _)| *member == storage) else {
             return false;
         };
         *acked = end.max(*acked);
         let ends = self.acked.iter().map(|(_, end)| *end);
-        let Some(committed) = quorum::committed(ends, self.ack_quorum) else { return false };
+        let Some(committed) = quorum::nth_largest(ends, self.ack_quorum) else { return false };
         let committed = self.frozen.map_or(committed, |end| committed.min(end));
         let moves = committed > self.high_watermark;
         self.high_watermark = committed.max(self.high_watermark);
@@ -116,39 +116,25 @@ impl SegmentLeader {
 
     fn holders(&self) -> Vec<StorageId> {
         let Some(end) = self.frozen else { return Vec::new() };
-        let members = self.acked.iter().filter(|(_, acked)| *acked >= end).map(|(member, _)| member.storage);
+        let members = self.acked.iter().filter(|(_, acked)| *acked >= end).map(|(member, _)| *member);
         let mut holders: BTreeSet<StorageId> = members.collect();
         holders.extend(&self.copied);
         holders.into_iter().collect()
     }
 
     fn end_of(&self, storage: StorageId) -> Offset {
-        let member = self.acked.iter().find(|(member, _)| member.storage == storage);
+        let member = self.acked.iter().find(|(member, _)| *member == storage);
         member.map_or(self.high_watermark, |(_, end)| *end)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use base::chain::{NewSegment, PartitionState};
-    use base::ids::{BrokerId, Incarnation, Uuid};
-
+    use super::super::fixture::{partition, storage};
     use super::*;
 
-    fn storage(number: u8) -> StorageId {
-        Uuid([number; 16])
-    }
-
     fn leader(members: u8, ack_quorum: u32, copies_min: usize) -> SegmentLeader {
-        let member = |number| Member {
-            broker: BrokerId(i32::from(number)),
-            storage: storage(number),
-            incarnation: Incarnation(1),
-        };
-        let first =
-            NewSegment { id: SegmentId(1), ensemble: (1..=members).map(member).collect(), ack_quorum };
-        let partition = PartitionState::create(BrokerId(1), LeaderEpoch(0), Vec::new(), 10, first);
-        SegmentLeader::new(partition.last(), storage(1), copies_min).unwrap()
+        SegmentLeader::new(partition(members, ack_quorum).last(), storage(1), copies_min).unwrap()
     }
 
     #[test]

@@ -19,6 +19,27 @@ mod recovery;
 mod replica;
 
 pub use leader::SegmentLeader;
-pub use quorum::{committed, coverage, nth_largest};
 pub use recovery::{Decision, Recovery};
 pub use replica::{FenceAnswer, Life, Nack, PartitionReplica};
+
+#[cfg(test)]
+mod fixture {
+    use base::chain::{Member, NewSegment, PartitionState};
+    use base::ids::{BrokerId, Incarnation, LeaderEpoch, SegmentId, StorageId, Uuid};
+
+    pub(super) fn storage(number: u8) -> StorageId {
+        Uuid([number; 16])
+    }
+
+    /// A partition whose only segment is open from offset 10 on storages 1 to `members`.
+    pub(super) fn partition(members: u8, ack_quorum: u32) -> PartitionState {
+        let member = |number| Member {
+            broker: BrokerId(i32::from(number)),
+            storage: storage(number),
+            incarnation: Incarnation(1),
+        };
+        let first =
+            NewSegment { id: SegmentId(1), ensemble: (1..=members).map(member).collect(), ack_quorum };
+        PartitionState::create(BrokerId(1), LeaderEpoch(0), Vec::new(), 10, first)
+    }
+}

@@ -120,25 +120,11 @@ impl Recovery {
 
 #[cfg(test)]
 mod tests {
-    use base::chain::{Member, NewSegment, PartitionState};
-    use base::ids::{BrokerId, Incarnation, Uuid};
-
+    use super::super::fixture::{partition, storage};
     use super::*;
 
-    fn storage(number: u8) -> StorageId {
-        Uuid([number; 16])
-    }
-
     fn recovery(members: u8, ack_quorum: u32, copies_min: usize) -> Recovery {
-        let member = |number| Member {
-            broker: BrokerId(i32::from(number)),
-            storage: storage(number),
-            incarnation: Incarnation(1),
-        };
-        let first =
-            NewSegment { id: SegmentId(1), ensemble: (1..=members).map(member).collect(), ack_quorum };
-        let partition = PartitionState::create(BrokerId(1), LeaderEpoch(0), Vec::new(), 10, first);
-        Recovery::new(partition.last(), LeaderEpoch(1), copies_min).unwrap()
+        Recovery::new(partition(members, ack_quorum).last(), LeaderEpoch(1), copies_min).unwrap()
     }
 
     fn answer(recovery: &mut Recovery, number: u8, end: Offset) {

@@ -94,8 +94,8 @@ impl PartitionReplica {
         }
     }
 
-    /// A crash took what a copy held from `end` on.
-    pub fn lost(&mut self, segment: SegmentId, end: Offset) {
+    /// What a copy held from `end` on is gone: a crash took it, or the segment was sealed there.
+    pub fn cut(&mut self, segment: SegmentId, end: Offset) {
         if let Some(copy) = self.copies.get_mut(&segment) {
             copy.end = copy.end.min(end.max(copy.base));
         }
@@ -160,11 +160,6 @@ impl PartitionReplica {
         Ok(self.take(segment, base, epoch, end))
     }
 
-    /// The segment was sealed at `end`: what the copy holds beyond was never committed.
-    pub fn cut(&mut self, segment: SegmentId, end: Offset) {
-        self.lost(segment, end);
-    }
-
     fn take(&mut self, segment: SegmentId, base: Offset, epoch: LeaderEpoch, end: Offset) -> Offset {
         self.promised = epoch.max(self.promised);
         let copy = self.copies.entry(segment).or_insert(Copy { base, end: base });
@@ -225,7 +220,7 @@ mod tests {
     fn doubt_is_about_all_segments_before_the_crash_and_outlives_a_clean_restart() {
         let mut replica = PartitionReplica::new(LIFE);
         replica.append(FIRST, epoch(0), LIFE, (10, 12)).unwrap();
-        replica.lost(SegmentId(1), 11);
+        replica.cut(SegmentId(1), 11);
         replica.restarted(Incarnation(8), SegmentId(2), Life::Doubtful);
         replica.restarted(Incarnation(9), SegmentId(3), Life::Whole);
         for (segment, authoritative) in [(1, false), (2, false), (3, true), (4, true)] {

@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use base::env::sim::SimRandom;
+
 mod mistakes;
 mod world;
 
@@ -54,22 +56,9 @@ fn search(bounds: Bounds, most: usize) -> Result<usize, Broken> {
     Ok(seen.len())
 }
 
-/// Random numbers by splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
-
 /// One way through, as long as anything can happen and at most `steps_max` steps.
 fn walk(bounds: Bounds, seed: u64, steps_max: usize) -> Result<(), Broken> {
-    let mut dice = Dice(seed);
+    let random = SimRandom::new(seed);
     let mut world = World::new(bounds);
     let mut steps = Vec::new();
     while steps.len() < steps_max {
@@ -78,7 +67,7 @@ fn walk(bounds: Bounds, seed: u64, steps_max: usize) -> Result<(), Broken> {
             if actions.is_empty() {
                 return Ok(());
             }
-            let action = actions.swap_remove(dice.below(actions.len()));
+            let action = actions.swap_remove(random.below(actions.len() as u64) as usize);
             if let Some(next) = world.after(&action) {
                 steps.push(action);
                 break next;

@@ -531,7 +531,7 @@ impl World {
         }
         let before = self.nodes[node].replica.clone();
         for segment in self.opened.keys() {
-            self.nodes[node].replica.lost(*segment, keeps);
+            self.nodes[node].replica.cut(*segment, keeps);
         }
         if before == self.nodes[node].replica {
             return None;
