@@ -161,7 +161,7 @@ fn who_joins_and_hangs_up_holds_nothing() {
                 let group = format!("hostile-{round}-{number}");
                 let mut stream = world.connect().await;
                 let request = join_request(&group, "", &metadata);
-                send(&mut *stream, &request_frame(1, None, 3, &request).unwrap().concat()).await;
+                send(&mut *stream, &request_frame(1, None, 3, &request).unwrap()).await;
                 waiting.push(stream);
             }
             world.pass(Duration::from_millis(10)).await;
@@ -229,7 +229,7 @@ fn ids_that_are_handed_out_are_bounded_too() {
         for number in 0..200 {
             let group = format!("hostile-{number}");
             let request = JoinGroupRequest { session_timeout_ms: 60_000, ..join_request(&group, "", &[1]) };
-            let frame = request_frame(1, Some(&client), 5, &request).unwrap().concat();
+            let frame = request_frame(1, Some(&client), 5, &request).unwrap();
             send(&mut *stream, &frame).await;
             support::receive(&mut *stream).await.expect("an answer");
         }

@@ -65,7 +65,7 @@ impl World {
         let mut stream = self.connect().await;
         let request =
             ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1".into() };
-        send(&mut *stream, &request_frame(7, None, 3, &request).unwrap().concat()).await;
+        send(&mut *stream, &request_frame(7, None, 3, &request).unwrap()).await;
         let answer = receive(&mut *stream).await.expect("an answer");
         let mut reader = Reader::new(&answer);
         assert_eq!(reader.i32(), Ok(7), "the correlation id");
@@ -94,7 +94,7 @@ impl World {
 fn framed<'a, R: Sample + RequestMessage<'a>>(version: i16, choices: &[u8]) -> Vec<u8> {
     let body = R::sample(&mut Source::new(choices), version);
     match request_frame(1, Some("hostile"), version, &body) {
-        Ok(frame) => frame.concat(),
+        Ok(frame) => frame.to_vec(),
         // A sample may be longer than its field can say.
         Err(_) => Vec::new(),
     }
@@ -261,16 +261,16 @@ fn the_end_of_a_broker_answers_those_who_wait() {
         };
         let mut stream = world.connect().await;
         let find = FindCoordinatorRequest { key: "g".into(), ..Default::default() };
-        send(&mut *stream, &request_frame(1, None, 3, &find).unwrap().concat()).await;
+        send(&mut *stream, &request_frame(1, None, 3, &find).unwrap()).await;
         receive(&mut *stream).await.expect("a coordinator");
-        send(&mut *stream, &request_frame(2, None, 5, &join(String::new())).unwrap().concat()).await;
+        send(&mut *stream, &request_frame(2, None, 5, &join(String::new())).unwrap()).await;
         let answer = receive(&mut *stream).await.expect("a member id");
         let response = JoinGroupResponse::decode(&mut Reader::new(&answer[4..]), 5).unwrap();
         let member_id = response.member_id.into_owned();
         let mut fetching = world.connect().await;
         let name = || metadata_request::MetadataRequestTopic { name: Some("t".into()), ..Default::default() };
         let create = MetadataRequest { topics: Some(vec![name()]), ..Default::default() };
-        send(&mut *fetching, &request_frame(5, None, 4, &create).unwrap().concat()).await;
+        send(&mut *fetching, &request_frame(5, None, 4, &create).unwrap()).await;
         receive(&mut *fetching).await.expect("a topic");
         let partition = fetch_request::FetchPartition { partition_max_bytes: 1_000, ..Default::default() };
         let topic = fetch_request::FetchTopic {
@@ -280,8 +280,8 @@ fn the_end_of_a_broker_answers_those_who_wait() {
         };
         let fetch =
             FetchRequest { max_wait_ms: 200_000, min_bytes: 1, topics: vec![topic], ..Default::default() };
-        send(&mut *fetching, &request_frame(3, None, 4, &fetch).unwrap().concat()).await;
-        send(&mut *stream, &request_frame(4, None, 5, &join(member_id)).unwrap().concat()).await;
+        send(&mut *fetching, &request_frame(3, None, 4, &fetch).unwrap()).await;
+        send(&mut *stream, &request_frame(4, None, 5, &join(member_id)).unwrap()).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

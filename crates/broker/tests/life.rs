@@ -86,9 +86,9 @@ fn a_request_sees_what_those_before_it_did() {
         let mut frames = Vec::new();
         for (number, records) in batches.iter().enumerate() {
             let acks = if number % 2 == 0 { -1 } else { 0 };
-            frames.extend(wire::request_frame(number as i32, None, 8, &produce(records, acks)).unwrap());
+            frames.push(wire::request_frame(number as i32, None, 8, &produce(records, acks)).unwrap());
         }
-        frames.extend(wire::request_frame(99, None, 3, &latest()).unwrap());
+        frames.push(wire::request_frame(99, None, 3, &latest()).unwrap());
         send(&mut *stream, &frames.concat()).await;
         for number in (0..20).step_by(2) {
             let answer = receive(&mut *stream).await.unwrap();
@@ -109,7 +109,7 @@ fn acks_0_that_fails_ends_the_connection() {
         let _life = Life::start(&env, &["listeners=PLAINTEXT://127.0.0.1:9092"]).await;
         let mut stream = connect(&env, "127.0.0.1:9092").await;
         let records = batch(b"lost");
-        send(&mut *stream, &wire::request_frame(1, None, 8, &produce(&records, 0)).unwrap().concat()).await;
+        send(&mut *stream, &wire::request_frame(1, None, 8, &produce(&records, 0)).unwrap()).await;
         assert_eq!(receive(&mut *stream).await, None, "there is no such topic, and no other way to say so");
     });
 }

@@ -57,7 +57,7 @@ impl World {
     /// Sends a request while another task of the thread has a turn whenever it may. Returns its turns and the bytes of
     /// the answer.
     async fn answered<'q, Q: RequestMessage<'q>>(&self, version: i16, request: &Q) -> (usize, usize) {
-        let frame = request_frame(1, None, version, request).unwrap().concat();
+        let frame = request_frame(1, None, version, request).unwrap();
         let turns = Rc::new(Cell::new(0));
         let counted = turns.clone();
         let count = async move {

@@ -63,7 +63,7 @@ impl std::fmt::Debug for Connection {
 }
 
 struct Outgoing {
-    frame: Vec<Bytes>,
+    frame: Bytes,
     waiting: Option<Waiting>,
 }
 
@@ -317,10 +317,8 @@ async fn write_requests(
         {
             break;
         }
-        for run in frame {
-            if let Err(error) = socket.write_all(&run).await {
-                return error.to_string();
-            }
+        if let Err(error) = socket.write_all(&frame).await {
+            return error.to_string();
         }
         if let Err(error) = socket.flush().await {
             return error.to_string();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::batch::{BatchView, DecompressBuffer, next_sequence, stamp};
-use base::env::{Env, Stream};
+use base::env::{Env, Run, Stream};
 use base::error::ErrorCode;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use wire::message::{
     MetadataResponsePartition, MetadataResponseTopic, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
-use wire::{ApiKey, FrameHead, Payload, Reader, response_frame};
+use wire::{ApiKey, FrameHead, Payload, Reader, in_memory, response_frame};
 
 /// Name of its topic.
 pub(crate) const TOPIC: &str = "t";
@@ -189,14 +189,14 @@ impl Fake {
             env.clock.sleep(wait).await;
             let answer = self.answer(head, header.correlation_id, &mut reader);
             let Some(answer) = answer else { return };
-            if stream.write_all(&answer.concat()).await.is_err() {
+            if stream.write_all(&in_memory(&answer).expect("all of it")).await.is_err() {
                 return;
             }
         }
     }
 
     /// The frames of the answer; `None` closes the connection.
-    fn answer(&self, head: FrameHead, correlation_id: i32, reader: &mut Reader<'_>) -> Option<Vec<Bytes>> {
+    fn answer(&self, head: FrameHead, correlation_id: i32, reader: &mut Reader<'_>) -> Option<Vec<Run>> {
         let version = head.version;
         let mut state = self.state.lock();
         let frame = match head.api_key {

@@ -29,7 +29,7 @@ use arc_swap::ArcSwap;
 use base::batch::BatchHeader;
 use base::chain::{Member, PartitionState, SegmentEntry, SegmentState};
 use base::config::TopicSettings;
-use base::env::Env;
+use base::env::{Env, FileRange};
 use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, StorageId, TimestampMs, TopicPartition};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -463,6 +463,19 @@ impl<S: Derived> Log<S> {
         at_least_one: bool,
     ) -> Result<Bytes, ReadError> {
         self.with_view(|view| self.read_in(view, patience, from, max_bytes, at_least_one))
+    }
+
+    /// Where whole batches lie in a file that are to be sent from there, as [`Segment::range`] tells; `None` where
+    /// [`Log::read_with`] must be asked.
+    pub fn range(&self, from: Offset, max_bytes: usize) -> Option<FileRange> {
+        let view = self.view.load();
+        if from < view.state.log_start {
+            return None;
+        }
+        let segments = &view.segments;
+        let at = segments.partition_point(|segment| segment.base() <= from).checked_sub(1)?;
+        // What went wrong a whole read tells better.
+        segments[at].range(from, self.high_watermark(), max_bytes).ok().flatten()
     }
 
     /// Gives the chain to `read`, and again if its files were removed meanwhile because the chain was edited.

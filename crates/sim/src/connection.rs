@@ -42,9 +42,7 @@ impl Connection {
     pub async fn send<'a, R: RequestMessage<'a>>(&mut self, version: i16, body: &R) -> io::Result<()> {
         self.sent += 1;
         let frame = request_frame(self.sent, Some("sim"), version, body).map_err(io::Error::other)?;
-        for run in frame {
-            self.stream.write_all(&run).await?;
-        }
+        self.stream.write_all(&frame).await?;
         self.stream.flush().await
     }
 
@@ -180,7 +178,7 @@ impl Connection {
         let response = decode::<wire::message::FetchResponse<'_>>(&body, version)?;
         let answer = response.responses.first().and_then(|topic| topic.partitions.first());
         let answer = answer.ok_or_else(empty)?;
-        Ok((answer.records.to_bytes(), answer.error_code))
+        Ok((answer.records.to_bytes()?, answer.error_code))
     }
 
     /// Reads a partition from offset 0 to its end, or the error code met on the way.

@@ -194,9 +194,9 @@ impl Tail {
         self.flushed.times + self.times.len() as u32
     }
 
-    /// The last entry at or below a relative offset.
-    pub(crate) fn find_offset(&self, relative: u32) -> Found<OffsetEntry> {
-        match self.offsets.partition_point(|entry| entry.last <= relative).checked_sub(1) {
+    /// The last entry of the offset index that fits; those that do come before all others.
+    pub(crate) fn find_offset(&self, fits: impl Fn(&OffsetEntry) -> bool) -> Found<OffsetEntry> {
+        match self.offsets.partition_point(fits).checked_sub(1) {
             Some(at) => Found::Entry(self.offsets[at]),
             None => Found::InFile(self.flushed.offsets),
         }
@@ -354,8 +354,11 @@ mod tests {
         let counts = IndexCounts { offsets: 4, ..IndexCounts::default() };
         tail.set_flushed(counts);
         assert_eq!((tail.total_offsets(), tail.offsets.len()), (10, 6));
-        assert_eq!(tail.find_offset(45), Found::Entry(OffsetEntry { last: 40, position: 400 }));
-        assert_eq!(tail.find_offset(39), Found::InFile(4));
+        assert_eq!(
+            tail.find_offset(|entry| entry.last <= 45),
+            Found::Entry(OffsetEntry { last: 40, position: 400 })
+        );
+        assert_eq!(tail.find_offset(|entry| entry.last <= 39), Found::InFile(4));
         assert_eq!(tail.unflushed(3, 0).0, []);
     }
 }

@@ -8,7 +8,7 @@
 use std::io;
 
 use base::batch::{BatchError, BatchHeader, BatchView, DecompressBuffer, HEADER_LEN};
-use base::env::File;
+use base::env::{File, FileRange};
 use base::ids::{Offset, TimestampMs};
 use bytes::Bytes;
 
@@ -19,6 +19,13 @@ use crate::segment::Segment;
 
 /// No read gives more than this, bytes, except for a first batch that is larger.
 const READ_BYTES_MAX: usize = 16 << 20;
+
+/// What is sent from the file is at least as long, bytes: below that copying costs less.
+const RANGE_BYTES_MIN: u64 = 64 << 10;
+/// A walk over more batches costs more than copying them.
+const WALK_MAX: usize = 64;
+/// How far apart samples of a part of a file are, bytes.
+const SAMPLE_BYTES: usize = 128 << 10;
 
 /// What a read gives back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +108,98 @@ impl Segment {
             }
             result => result,
         }
+    }
+
+    /// Where in the file whole batches lie from the one that holds `from` on, at most `max_bytes` of those that lie wholly
+    /// below `upper`. `None` where little is to be read, and where that would have to wait for the disk: then
+    /// [`Segment::read_with`] tells what there is.
+    ///
+    /// The bytes in the middle are not looked at. Where they are not batches, their reader finds out.
+    ///
+    /// # Errors
+    /// As [`Segment::read`].
+    pub fn range(
+        &self,
+        from: Offset,
+        upper: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<FileRange>, StorageError> {
+        let is_short = |bytes: u64| bytes < RANGE_BYTES_MIN;
+        if is_short(self.bytes().min(max_bytes as u64)) || from < self.base() || !self.index_is_ready() {
+            return Ok(None);
+        }
+        let found = self.locate(from)?.0;
+        let (length, log) = (self.bytes(), self.log()?);
+        let log_file = &*log;
+        let walk = |from, goes_on: &dyn Fn(&BatchHeader, u64) -> bool| {
+            self.walk_cached(log_file, from, length, goes_on)
+        };
+        let Some((position, _)) = walk(found, &|batch, _| batch.next_offset() <= from)? else {
+            return Ok(None);
+        };
+        let limit = position + max_bytes.min(READ_BYTES_MAX) as u64;
+        let Some(last) = self.last_entry_until(limit, upper)? else { return Ok(None) };
+        let fits = |batch: &BatchHeader, after| after <= limit && batch.next_offset() <= upper;
+        let Some((stop, next_offset)) = walk(last.max(position), &fits)? else { return Ok(None) };
+        if is_short(stop - position) || !self.is_cached(log_file, position, stop)? {
+            return Ok(None);
+        }
+        self.remember(next_offset, stop);
+        Ok(Some(FileRange { file: log, position, length: (stop - position) as usize }))
+    }
+
+    /// Goes over the batches from a position on to the first for which `goes_on`, which hears where it ends, is false, or
+    /// to the end. Gives where that one begins and the offset behind those before it. `None` where there are many of them
+    /// and where that would have to wait for the disk.
+    fn walk_cached(
+        &self,
+        log: &dyn File,
+        mut position: u64,
+        length: u64,
+        goes_on: &dyn Fn(&BatchHeader, u64) -> bool,
+    ) -> Result<Option<(u64, Offset)>, StorageError> {
+        let mut next_offset = None;
+        for _ in 0..WALK_MAX {
+            if position >= length {
+                return Ok(next_offset.map(|next_offset| (position, next_offset)));
+            }
+            let Some(batch) = self.header_if_cached(log, position, length)? else { return Ok(None) };
+            let after = position + batch.total_size() as u64;
+            if !goes_on(&batch, after) {
+                return Ok(Some((position, next_offset.unwrap_or(batch.base_offset))));
+            }
+            (position, next_offset) = (after, Some(batch.next_offset()));
+        }
+        Ok(None)
+    }
+
+    /// The header there, if that needs no waiting for the disk.
+    fn header_if_cached(
+        &self,
+        log: &dyn File,
+        position: u64,
+        length: u64,
+    ) -> Result<Option<BatchHeader>, StorageError> {
+        match self.window(log, position, HEADER_LEN, Patience::Cached) {
+            Ok(window) => {
+                let header = window.bytes.first_chunk().expect("a window has the length asked for");
+                self.parse(header, position, length).map(Some)
+            }
+            Err(StorageError::NotCached) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a part of the file is in memory, as far as samples tell: the system brings it there in larger pieces.
+    fn is_cached(&self, log: &dyn File, position: u64, stop: u64) -> Result<bool, StorageError> {
+        for position in (position..stop).step_by(SAMPLE_BYTES) {
+            match read_patiently(log, &mut [0], position, Patience::Cached) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(self.io_error("read", SegmentFile::Log, error)),
+            }
+        }
+        Ok(true)
     }
 
     /// The largest timestamp in the first batch, as Kafka takes it for the segment's age; `None` for an empty

@@ -738,7 +738,7 @@ impl Segment {
             if let Some((_, position)) = index.hints.iter().find(|hint| hint.0 == offset) {
                 return Ok((*position, true));
             }
-            match index.tail.find_offset(relative) {
+            match index.tail.find_offset(|entry| entry.last <= relative) {
                 index::Found::Entry(entry) => return Ok((u64::from(entry.position), false)),
                 index::Found::InFile(0) if index.prefix == Prefix::Good => return Ok((0, false)),
                 index::Found::InFile(count) => (index.prefix == Prefix::Good).then_some(count),
@@ -755,6 +755,21 @@ impl Segment {
         let entry = index::search(&*file, count, |entry: &OffsetEntry| entry.last <= relative)
             .map_err(|error| self.io_error("read", SegmentFile::Index, error))?;
         Ok((entry.map_or(0, |entry| u64::from(entry.position)), false))
+    }
+
+    /// Where the last batch begins of those that have an entry in the index, which is ready, begin at or before `position`
+    /// and lie below `upper`.
+    pub(crate) fn last_entry_until(&self, position: u64, upper: Offset) -> Result<Option<u64>, StorageError> {
+        let below = |entry: &OffsetEntry| self.name.base + i64::from(entry.last) < upper;
+        let fits = |entry: &OffsetEntry| u64::from(entry.position) <= position && below(entry);
+        let count = match self.index.lock().tail.find_offset(fits) {
+            index::Found::Entry(entry) => return Ok(Some(u64::from(entry.position))),
+            index::Found::InFile(count) => count,
+        };
+        let file = self.handle(HandleKind::Index)?;
+        let entry = index::search(&*file, count, fits)
+            .map_err(|error| self.io_error("read", SegmentFile::Index, error))?;
+        Ok(entry.map(|entry| u64::from(entry.position)))
     }
 
     /// An offset at or below which a search for `timestamp` may begin.

@@ -3,6 +3,7 @@
 //! A frame on the wire is a 32-bit size and that many bytes. Reading from a socket, and how large a
 //! frame may be, are the caller's matter; here is what stands inside.
 
+use base::env::Run;
 use bytes::Bytes;
 
 use crate::message::{RequestHeader, Response, ResponseHeader};
@@ -41,17 +42,18 @@ pub fn request_frame<'a, R: RequestMessage<'a>>(
     client_id: Option<&str>,
     version: i16,
     body: &R,
-) -> Result<Vec<Bytes>, EncodeError> {
+) -> Result<Bytes, EncodeError> {
     let header = RequestHeader {
         request_api_key: R::API_KEY.code(),
         request_api_version: version,
         correlation_id,
         client_id: client_id.map(Into::into),
     };
-    frame(|writer| {
+    let writer = frame(|writer| {
         header.encode(writer, R::API_KEY.request_header_version(version))?;
         body.encode(writer, version)
-    })
+    })?;
+    Ok(writer.to_vec().into())
 }
 
 /// A whole response with its size, ready for a socket; record bytes in it are the caller's own chunks.
@@ -59,13 +61,13 @@ pub fn response_frame<'a, R: ResponseMessage<'a>>(
     correlation_id: i32,
     version: i16,
     body: &R,
-) -> Result<Vec<Bytes>, EncodeError> {
+) -> Result<Vec<Run>, EncodeError> {
     response_frame_of(R::API_KEY, correlation_id, version, |writer| body.encode(writer, version))
 }
 
 impl Response<'_> {
     /// A whole response with its size, as [`response_frame`] makes it.
-    pub fn to_frame(&self, correlation_id: i32, version: i16) -> Result<Vec<Bytes>, EncodeError> {
+    pub fn to_frame(&self, correlation_id: i32, version: i16) -> Result<Vec<Run>, EncodeError> {
         response_frame_of(self.api_key(), correlation_id, version, |writer| self.encode(writer, version))
     }
 }
@@ -75,21 +77,22 @@ fn response_frame_of(
     correlation_id: i32,
     version: i16,
     body: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
-) -> Result<Vec<Bytes>, EncodeError> {
-    frame(|writer| {
+) -> Result<Vec<Run>, EncodeError> {
+    let writer = frame(|writer| {
         ResponseHeader { correlation_id }.encode(writer, api_key.response_header_version(version))?;
         body(writer)
-    })
+    })?;
+    Ok(writer.finish())
 }
 
-fn frame(content: impl FnOnce(&mut Writer) -> Result<(), EncodeError>) -> Result<Vec<Bytes>, EncodeError> {
+fn frame(content: impl FnOnce(&mut Writer) -> Result<(), EncodeError>) -> Result<Writer, EncodeError> {
     let mut writer = Writer::with_capacity(USUAL_FRAME_BYTES);
     writer.i32(0);
     content(&mut writer)?;
     let length = writer.len() - 4;
     let size = i32::try_from(length).map_err(|_| EncodeError::TooLong { what: "frame", length })?;
     writer.patch_i32(0, size);
-    Ok(writer.finish())
+    Ok(writer)
 }
 
 #[cfg(test)]
@@ -98,13 +101,13 @@ mod tests {
     use crate::message::{
         ApiVersionsRequest, ApiVersionsResponse, FetchResponse, FetchableTopicResponse, HeartbeatRequest,
     };
-    use crate::{Payload, message::fetch_response::PartitionData};
+    use crate::{Payload, in_memory, message::fetch_response::PartitionData};
 
     #[test]
     fn flexible_request_keeps_the_old_coding_of_the_client_id() {
         let body =
             ApiVersionsRequest { client_software_name: "ab".into(), client_software_version: "1".into() };
-        let frame = request_frame(7, Some("me"), 3, &body).expect("fits").concat();
+        let frame = request_frame(7, Some("me"), 3, &body).expect("fits");
         let expected =
             [&[0, 0, 0, 19, 0, 18, 0, 3, 0, 0, 0, 7, 0, 2][..], b"me", &[0, 3], b"ab", &[2], b"1", &[0]]
                 .concat();
@@ -129,9 +132,10 @@ mod tests {
     #[test]
     fn response_header_has_tags_only_where_it_should() {
         let response = ApiVersionsResponse::default();
-        let frame = response_frame(7, 3, &response).expect("fits").concat();
+        let frame = in_memory(&response_frame(7, 3, &response).expect("fits")).expect("in memory");
         assert_eq!(frame[4..10], [0, 0, 0, 7, 0, 0], "header v0, then the error code");
-        let frame = Response::from(FetchResponse::default()).to_frame(7, 12).expect("fits").concat();
+        let frame = Response::from(FetchResponse::default()).to_frame(7, 12).expect("fits");
+        let frame = in_memory(&frame).expect("in memory");
         assert_eq!(frame[4..9], [0, 0, 0, 7, 0], "header v1 ends with its tags");
         assert_eq!(
             usize::try_from(i32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]])),
@@ -146,6 +150,7 @@ mod tests {
         let topic = FetchableTopicResponse { partitions: vec![partition], ..Default::default() };
         let response = FetchResponse { responses: vec![topic], ..Default::default() };
         let runs = response_frame(1, 12, &response).expect("fits");
+        let runs: Vec<Bytes> = runs.iter().map(|run| run.read().expect("in memory")).collect();
         assert_eq!(runs.len(), 3);
         assert_eq!(runs[1].as_ptr(), records.as_ptr());
         let size = i32::from_be_bytes(*runs[0].first_chunk().expect("a size"));

@@ -20,4 +20,4 @@ pub use error::{DecodeError, EncodeError};
 pub use frame::{FrameHead, request_frame, response_frame};
 pub use payload::Payload;
 pub use reader::Reader;
-pub use writer::{Tags, Writer};
+pub use writer::{Tags, Writer, in_memory};

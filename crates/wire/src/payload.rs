@@ -1,7 +1,8 @@
 //! Record bytes on their way into a response: shared, never copied.
 
-use std::fmt;
+use std::{fmt, io};
 
+use base::env::{FileRange, Run};
 use bytes::Bytes;
 
 /// Record batches of a response, or null.
@@ -17,6 +18,8 @@ pub enum Payload {
     One(Bytes),
     /// Several runs, sent one after the other.
     Many(Vec<Bytes>),
+    /// What a file holds, sent from there.
+    File(FileRange),
 }
 
 impl Payload {
@@ -32,7 +35,12 @@ impl Payload {
 
     /// Bytes in all chunks.
     pub fn len(&self) -> usize {
-        self.chunks().iter().map(Bytes::len).sum()
+        match self {
+            Self::Null => 0,
+            Self::One(bytes) => bytes.len(),
+            Self::Many(chunks) => chunks.iter().map(Bytes::len).sum(),
+            Self::File(range) => range.length,
+        }
     }
 
     /// True for null as well as for zero bytes.
@@ -40,21 +48,31 @@ impl Payload {
         self.len() == 0
     }
 
-    /// The chunks in order.
-    pub fn chunks(&self) -> &[Bytes] {
+    /// Gives the chunks in order to `take`, but not empty ones.
+    pub(crate) fn each_run(&self, mut take: impl FnMut(Run)) {
+        let mut take = |run: Run| {
+            if !run.is_empty() {
+                take(run);
+            }
+        };
         match self {
-            Self::Null => &[],
-            Self::One(bytes) => std::slice::from_ref(bytes),
-            Self::Many(chunks) => chunks,
+            Self::Null => {}
+            Self::One(bytes) => take(Run::Memory(bytes.clone())),
+            Self::Many(chunks) => chunks.iter().for_each(|chunk| take(Run::Memory(chunk.clone()))),
+            Self::File(range) => take(Run::File(range.clone())),
         }
     }
 
-    /// One run of bytes: shared if it is one already, else copied together.
-    pub fn to_bytes(&self) -> Bytes {
-        match self.chunks() {
-            [] => Bytes::new(),
-            [only] => only.clone(),
-            chunks => chunks.concat().into(),
+    /// One run of bytes in memory: shared if it is one already, else copied together.
+    ///
+    /// # Errors
+    /// The file that holds them cannot be read.
+    pub fn to_bytes(&self) -> io::Result<Bytes> {
+        match self {
+            Self::Null => Ok(Bytes::new()),
+            Self::One(bytes) => Ok(bytes.clone()),
+            Self::Many(chunks) => Ok(chunks.concat().into()),
+            Self::File(range) => range.read(),
         }
     }
 }
@@ -73,8 +91,8 @@ impl From<Vec<Bytes>> for Payload {
 
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
-        let bytes = |payload: &Self| payload.chunks().concat();
-        self.is_null() == other.is_null() && self.len() == other.len() && bytes(self) == bytes(other)
+        let same_bytes = || self.to_bytes().ok() == other.to_bytes().ok();
+        self.is_null() == other.is_null() && self.len() == other.len() && same_bytes()
     }
 }
 
@@ -84,7 +102,8 @@ impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("Null"),
-            _ => write!(f, "{} bytes in {} chunks", self.len(), self.chunks().len()),
+            Self::File(range) => range.fmt(f),
+            _ => write!(f, "{} bytes", self.len()),
         }
     }
 }
@@ -98,7 +117,7 @@ mod tests {
         let one = Payload::from(Bytes::from_static(b"abc"));
         let cut = Payload::from(vec![Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"bc")]);
         assert_eq!(one, cut);
-        assert_eq!(cut.to_bytes(), "abc");
+        assert_eq!(cut.to_bytes().unwrap(), "abc");
         assert_ne!(one, Payload::from(Bytes::from_static(b"abd")));
         assert_ne!(Payload::Null, Payload::empty());
         assert_eq!(Payload::from(Vec::new()), Payload::empty());

@@ -4,6 +4,9 @@
 //! Invariants: record bytes are never copied; the list of runs in order is the message. Numbers are
 //! written without a check, lengths are checked against what their field can say.
 
+use std::io;
+
+use base::env::Run;
 use base::ids::Uuid;
 use bytes::Bytes;
 
@@ -15,7 +18,7 @@ use crate::{EncodeError, Payload};
 pub struct Writer {
     inline: Vec<u8>,
     /// Chunks of others and the length of `inline` at which each belongs.
-    external: Vec<(usize, Bytes)>,
+    external: Vec<(usize, Run)>,
     external_bytes: usize,
 }
 
@@ -41,23 +44,30 @@ impl Writer {
     }
 
     /// The runs of bytes in the order in which they go to the socket; none of them is empty.
-    pub fn finish(self) -> Vec<Bytes> {
+    pub fn finish(self) -> Vec<Run> {
         let inline = Bytes::from(self.inline);
         let mut runs = Vec::with_capacity(2 * self.external.len() + 1);
         let mut from = 0;
         for (at, chunk) in self.external {
-            runs.push(inline.slice(from..at));
+            runs.push(Run::Memory(inline.slice(from..at)));
             runs.push(chunk);
             from = at;
         }
-        runs.push(inline.slice(from..));
+        runs.push(Run::Memory(inline.slice(from..)));
         runs.retain(|run| !run.is_empty());
         runs
     }
 
     /// All bytes in one run; copies record bytes, so not for responses.
+    ///
+    /// # Panics
+    /// On record bytes that lie in a file, which only a broker's responses have.
     pub fn to_vec(self) -> Vec<u8> {
-        if self.external.is_empty() { self.inline } else { self.finish().concat() }
+        if self.external.is_empty() {
+            self.inline
+        } else {
+            in_memory(&self.finish()).expect("record bytes in memory")
+        }
     }
 
     /// Puts `value` over four bytes written earlier, for a size known only at the end.
@@ -156,8 +166,7 @@ impl Writer {
         let length = value.len();
         self.long_length((!value.is_null()).then_some(length), flexible, "records")?;
         let at = self.inline.len();
-        let chunks = value.chunks().iter().filter(|chunk| !chunk.is_empty());
-        self.external.extend(chunks.map(|chunk| (at, chunk.clone())));
+        value.each_run(|run| self.external.push((at, run)));
         self.external_bytes += length;
         Ok(())
     }
@@ -275,6 +284,18 @@ pub(crate) fn required<T>(
     value.ok_or(EncodeError::Null { message, field, version })
 }
 
+/// All bytes of a message, copied together.
+///
+/// # Errors
+/// A file that holds some of them cannot be read.
+pub fn in_memory(runs: &[Run]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(runs.iter().map(Run::len).sum());
+    for run in runs {
+        bytes.extend_from_slice(&run.read()?);
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +312,7 @@ mod tests {
         writer.payload(&Payload::Null, true).expect("short");
         assert_eq!(writer.len(), 1 + 4 + 11 + 1 + 2);
         let runs = writer.finish();
+        let runs: Vec<Bytes> = runs.iter().map(|run| run.read().unwrap()).collect();
         assert_eq!(runs, [&[1, 0, 0, 0, 11][..], b"first", b"second", &[2, 1, 0]]);
         assert_eq!((runs[1].as_ptr(), runs[2].as_ptr()), (first.as_ptr(), second.as_ptr()));
     }

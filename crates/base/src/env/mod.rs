@@ -9,6 +9,7 @@
 
 mod memory;
 mod os;
+mod run;
 pub mod sim;
 
 use std::future::Future;
@@ -17,9 +18,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use run::{FileRange, Run};
 
 use crate::ids::{TimestampMs, Uuid};
 
@@ -278,6 +282,20 @@ pub trait Network: Send + Sync {
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
     /// The addresses a `host:port` text stands for.
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+    /// How many event loops there are to serve connections on; at least one.
+    fn lanes(&self) -> usize {
+        1
+    }
+    /// Runs the future on one of those, to its end. Called in the runtime that accepts.
+    fn spawn_on(&self, lane: usize, future: BoxFuture<'static, ()>) {
+        let _only = lane;
+        tokio::spawn(future);
+    }
+    /// How long an event loop has worked so far.
+    fn busy(&self, lane: usize) -> Duration {
+        let _only = lane;
+        Duration::ZERO
+    }
 }
 
 /// A listening socket.
@@ -292,8 +310,16 @@ pub trait Listener: Send + Sync {
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
     /// The address of this end: what the peer dialled.
     fn local_address(&self) -> io::Result<SocketAddr>;
-    /// The real socket, for `sendfile` and vectored reads; simulated streams have none.
-    fn socket(&self) -> Option<&tokio::net::TcpStream> {
-        None
+    /// Goes over to the event loop it is called on, and is polled there from now on.
+    ///
+    /// # Errors
+    /// The system has no room for it there.
+    fn move_here(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Sends the first bytes of a part of a file, and tells how many, as `poll_write` does for bytes in memory. Waits
+    /// for the device where they are not in memory.
+    fn poll_send_file(&mut self, context: &mut Context<'_>, range: &FileRange) -> Poll<io::Result<usize>> {
+        run::send_copied(self, context, range)
     }
 }

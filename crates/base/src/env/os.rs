@@ -9,15 +9,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::fs::{FallocateFlags, FlockOperation};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::fs::{FallocateFlags, FlockOperation, sendfile};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 
+use super::run::{self, FileRange};
 use super::{
     BoxFuture, Clock, DirEntry, Disk, Env, File, Listener, Network, OpenMode, Random, Space, Stream, Workers,
 };
@@ -28,12 +30,13 @@ const BUFFERS_PER_WRITE_MAX: usize = 1024;
 
 pub(super) fn env() -> Env {
     let background = Arc::new(OsBackground::new());
+    let home = Arc::<OnceLock<Handle>>::default();
     Env {
         clock: Arc::new(OsClock { start: *START }),
         disk: Arc::new(OsDisk { background: background.clone() }),
-        network: Arc::new(OsNetwork),
+        network: Arc::new(OsNetwork { lanes: OnceLock::new(), home: home.clone() }),
         random: Arc::new(OsRandom),
-        workers: Arc::new(OsWorkers),
+        workers: Arc::new(OsWorkers { home }),
         background,
     }
 }
@@ -76,11 +79,14 @@ impl Random for OsRandom {
     }
 }
 
-struct OsWorkers;
+/// The threads of one runtime for all event loops.
+struct OsWorkers {
+    home: Arc<OnceLock<Handle>>,
+}
 
 impl Workers for OsWorkers {
     fn run(&self, job: Box<dyn FnOnce() + Send>) {
-        match tokio::runtime::Handle::try_current() {
+        match self.home.get().cloned().map_or_else(Handle::try_current, Ok) {
             Ok(handle) => drop(handle.spawn_blocking(job)),
             Err(_) => drop(std::thread::spawn(job)),
         }
@@ -141,7 +147,7 @@ impl Workers for OsBackground {
             Err(_) => {
                 let job = queue.jobs.pop_back();
                 drop(queue);
-                job.into_iter().for_each(|job| OsWorkers.run(job));
+                job.into_iter().for_each(|job| OsWorkers { home: Arc::default() }.run(job));
             }
         }
     }
@@ -345,9 +351,69 @@ impl File for OsFile {
     }
 }
 
-struct OsNetwork;
+/// An event loop in a thread of its own; it ends when this is dropped.
+struct OsLane {
+    runtime: Handle,
+    _end: tokio::sync::oneshot::Sender<()>,
+}
+
+impl OsLane {
+    fn start() -> io::Result<OsLane> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let serve = move || runtime.block_on(tick_until(ended));
+        std::thread::Builder::new().name("lane".to_owned()).spawn(serve)?;
+        Ok(OsLane { runtime: handle, _end: end })
+    }
+}
+
+/// A timer that is set for later than this wakes nobody. One for earlier than all others makes tokio write to its own
+/// event loop, and without ticks the wait of each fetch would be such.
+const TICK: Duration = Duration::from_millis(50);
+
+async fn tick_until(mut ended: tokio::sync::oneshot::Receiver<()>) {
+    while tokio::time::timeout(TICK, &mut ended).await.is_err() {}
+}
+
+struct OsNetwork {
+    /// Made when the first connection needs one: who only connects needs none.
+    lanes: OnceLock<Vec<OsLane>>,
+    /// The runtime that accepts.
+    home: Arc<OnceLock<Handle>>,
+}
+
+impl OsNetwork {
+    /// `None` where the system gave no thread.
+    fn lane(&self, lane: usize) -> Option<&OsLane> {
+        let start = || {
+            self.home.get_or_init(Handle::current);
+            (0..self.lanes()).map_while(|_| OsLane::start().ok()).collect()
+        };
+        let lanes: &Vec<OsLane> = self.lanes.get_or_init(start);
+        lanes.get(lane).or(lanes.first())
+    }
+}
 
 impl Network for OsNetwork {
+    fn lanes(&self) -> usize {
+        static PROCESSORS: LazyLock<usize> =
+            LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+        *PROCESSORS
+    }
+
+    fn spawn_on(&self, lane: usize, future: BoxFuture<'static, ()>) {
+        match self.lane(lane) {
+            Some(lane) => drop(lane.runtime.spawn(future)),
+            None => drop(tokio::spawn(future)),
+        }
+    }
+
+    fn busy(&self, lane: usize) -> Duration {
+        let lane = self.lanes.get().and_then(|lanes| lanes.get(lane));
+        lane.map_or(Duration::ZERO, |lane| lane.runtime.metrics().worker_total_busy_duration(0))
+    }
+
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let socket = if address.is_ipv4() {
@@ -440,8 +506,27 @@ impl Stream for OsStream {
         self.0.local_addr()
     }
 
-    fn socket(&self) -> Option<&TcpStream> {
-        Some(&self.0)
+    fn move_here(&mut self) -> io::Result<()> {
+        // The old registration goes with the old descriptor; the connection is the same.
+        let socket = std::net::TcpStream::from(self.0.as_fd().try_clone_to_owned()?);
+        self.0 = TcpStream::from_std(socket)?;
+        Ok(())
+    }
+
+    fn poll_send_file(&mut self, context: &mut Context<'_>, range: &FileRange) -> Poll<io::Result<usize>> {
+        let Some(file) = range.file.descriptor() else { return run::send_copied(self, context, range) };
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            let mut position = range.position;
+            let send = || Ok(sendfile(&self.0, file, Some(&mut position), range.length)?);
+            match self.0.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The file has become shorter.
+                Ok(0) if range.length > 0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                result => return Poll::Ready(result),
+            }
+        }
     }
 }
 

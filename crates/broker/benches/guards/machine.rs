@@ -116,5 +116,5 @@ impl Machine {
 
 /// A request as it goes over the wire.
 pub(crate) fn frame<'q, Q: RequestMessage<'q>>(version: i16, request: &Q) -> Vec<u8> {
-    request_frame(CORRELATION, Some("guard"), version, request).expect("a request").concat()
+    request_frame(CORRELATION, Some("guard"), version, request).expect("a request").to_vec()
 }

@@ -222,13 +222,13 @@ impl Reader {
             return Ok(data);
         }
         let limit = usize::try_from(asked.max_bytes).unwrap_or(0).min(room);
-        let bytes = if room == 0 && !first {
+        if room == 0 && !first {
             check_range(partition, asked)?;
-            Bytes::new()
+        } else if let Some(range) = log.range(asked.fetch_offset, limit) {
+            data.records = Payload::File(range);
         } else {
-            self.read_records(partition, asked, limit, first).await?
-        };
-        data.records = Payload::One(bytes);
+            data.records = Payload::One(self.read_records(partition, asked, limit, first).await?);
+        }
         Ok(data)
     }
 

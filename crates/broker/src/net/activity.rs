@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use super::lanes::{self, Move, Share};
 use super::limits::{
     AFTER_END_OF_INPUT, FRAME_BYTES_PER_SECOND, FRAME_GRACE, SHORT_OF_MEMORY_FRAME, SHORT_OF_MEMORY_WRITE,
     UNREAD_ANSWERS,
@@ -117,6 +119,11 @@ impl Standing {
 pub(super) struct Activity {
     note: Mutex<Note>,
     waker: AtomicWaker,
+    /// Turns with something done, since the last look.
+    work: AtomicU64,
+    /// The lane it is on, and the one it shall be on.
+    lane: AtomicUsize,
+    lane_wanted: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +152,33 @@ impl Activity {
     }
 
     pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Counts a turn in which something was done.
+    pub(super) fn worked(&self) {
+        self.work.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is on this lane now, and stays.
+    pub(super) fn settle_on(&self, lane: usize) {
+        self.lane.store(lane, Ordering::Relaxed);
+        self.lane_wanted.store(lane, Ordering::Relaxed);
+    }
+
+    /// The lane it is on.
+    pub(super) fn lane(&self) -> usize {
+        self.lane.load(Ordering::Relaxed)
+    }
+
+    /// The lane it shall move to, if it shall.
+    pub(super) fn is_to_move(&self) -> Option<usize> {
+        let wanted = self.lane_wanted.load(Ordering::Relaxed);
+        (wanted != self.lane.load(Ordering::Relaxed)).then_some(wanted)
+    }
+
+    fn move_to(&self, lane: usize) {
+        self.lane_wanted.store(lane, Ordering::Relaxed);
         self.waker.wake();
     }
 }
@@ -176,6 +210,23 @@ impl Register {
             }
         }
         in_work
+    }
+
+    /// Moves connections to other lanes, as [`lanes::plan`] says. `busy` is the share of its time each lane was busy
+    /// since the last call.
+    pub(super) fn balance(&self, busy: &[f64]) {
+        let connections = self.0.lock();
+        let share = |(connection, activity): (&u64, &Arc<Activity>)| Share {
+            connection: *connection,
+            lane: activity.lane.load(Ordering::Relaxed),
+            work: activity.work.swap(0, Ordering::Relaxed),
+        };
+        let shares: Vec<Share> = connections.iter().map(share).filter(|share| share.work > 0).collect();
+        for Move { connection, lane } in lanes::plan(busy, &shares) {
+            if let Some(activity) = connections.get(&connection) {
+                activity.move_to(lane);
+            }
+        }
     }
 
     /// Wakes all, so that they see that the broker drains.

@@ -75,6 +75,14 @@ pub(super) struct Connection<S: Service> {
     awaited_frame: u64,
 }
 
+/// How a connection leaves a lane.
+pub(super) enum Parting<S: Service> {
+    /// For ever.
+    End(End),
+    /// For another lane.
+    Move(Box<Connection<S>>),
+}
+
 impl<S: Service> Connection<S> {
     pub(super) fn new(
         stream: Box<dyn Stream>,
@@ -102,22 +110,30 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Serves the connection to its end.
-    pub(super) async fn run(mut self) -> End {
-        let end = poll_fn(|context| match self.turn(context) {
-            Ok(Turn::Wait) => Poll::Pending,
-            Ok(Turn::Again) => {
-                context.waker().wake_by_ref();
-                Poll::Pending
+    /// Serves the connection on the event loop this is called on, to its end or until it shall go to another lane.
+    pub(super) async fn run(mut self) -> Parting<S> {
+        if let Err(error) = self.stream.move_here() {
+            return Parting::End(End::Failed(error));
+        }
+        let end = poll_fn(|context| {
+            let turn = self.turn(context);
+            match (turn, self.activity.is_to_move()) {
+                (Err(end), _) => Poll::Ready(Some(end)),
+                (Ok(_), Some(_)) => Poll::Ready(None),
+                (Ok(Turn::Wait), None) => Poll::Pending,
+                (Ok(Turn::Again), None) => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
             }
-            Err(end) => Poll::Ready(end),
         })
         .await;
+        let Some(end) = end else { return Parting::Move(Box::new(self)) };
         if let End::Stranger(stranger) = &end {
             // Apart from the connection's own future, which would be large all its life for what few ever need.
             Box::pin(self.say_farewell(*stranger)).await;
         }
-        end
+        Parting::End(end)
     }
 
     /// One bounded turn. An error is the end of the connection.
@@ -144,6 +160,9 @@ impl<S: Service> Connection<S> {
         let was_full = self.output.unsent() >= OUTPUT_BYTES;
         let written = self.output.write(&mut *self.stream, context).map_err(End::Failed)?;
         self.account.set_held(self.held());
+        if read.is_some() || written.bytes > 0 {
+            self.activity.worked();
+        }
         self.note(read.unwrap_or(0), written.bytes)?;
         self.end_if_done()?;
         let again = more || written.more || (was_full && written.bytes > 0);

@@ -42,6 +42,9 @@ pub(super) const ANSWERS_BEYOND_PART: i64 = 4;
 /// How often connections are looked at for having stood still.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is looked at which lane is how busy.
+pub(super) const BALANCE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Time a frame may take whatever its size. After it the frame must have come at [`FRAME_BYTES_PER_SECOND`].
 pub(super) const FRAME_GRACE: Duration = Duration::from_secs(30);
 

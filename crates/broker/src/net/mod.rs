@@ -23,6 +23,7 @@ mod account;
 mod activity;
 mod connection;
 mod input;
+mod lanes;
 mod lifecycle;
 mod limits;
 mod notices;
@@ -42,7 +43,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use base::config::HostPort;
-use base::env::BoxFuture;
+use base::env::{BoxFuture, Run};
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 
@@ -76,7 +77,7 @@ pub enum Pace {
 #[derive(Debug)]
 pub enum Outcome {
     /// Send these runs of bytes, a whole frame with its size.
-    Answer(Vec<Bytes>),
+    Answer(Vec<Run>),
     /// Send nothing and go on (Produce with acks=0).
     Silence,
     /// Send the answers of earlier requests and close the connection. The text goes to the log.

@@ -5,8 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use base::env::Stream;
-use bytes::{Buf, Bytes};
+use base::env::{FileRange, Run, Stream};
 use smallvec::SmallVec;
 
 use super::limits::{RUNS_PER_WRITE, WRITE_BYTES};
@@ -14,7 +13,7 @@ use super::limits::{RUNS_PER_WRITE, WRITE_BYTES};
 /// What is to be sent, in order. No run is empty.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    runs: VecDeque<Bytes>,
+    runs: VecDeque<Run>,
     unsent: usize,
 }
 
@@ -29,7 +28,7 @@ pub(super) struct Written {
 
 impl Output {
     /// Adds an answer.
-    pub(super) fn push(&mut self, runs: impl IntoIterator<Item = Bytes>) {
+    pub(super) fn push(&mut self, runs: impl IntoIterator<Item = Run>) {
         for run in runs {
             if !run.is_empty() {
                 self.unsent += run.len();
@@ -55,11 +54,7 @@ impl Output {
             if written >= WRITE_BYTES {
                 return Ok(Written { bytes: written, more: true });
             }
-            let slices: SmallVec<[IoSlice<'_>; RUNS_PER_WRITE]> =
-                self.runs.iter().take(RUNS_PER_WRITE).map(|run| IoSlice::new(run)).collect();
-            let result = Pin::new(&mut *stream).poll_write_vectored(context, &slices);
-            drop(slices);
-            match result {
+            match self.poll_write(stream, context) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     written += count;
@@ -75,6 +70,20 @@ impl Output {
             self.runs.shrink_to(RUNS_PER_WRITE);
         }
         Ok(Written { bytes: written, more: false })
+    }
+
+    /// Writes once: the runs in memory up to the next one in a file, or as much of that.
+    fn poll_write(&mut self, stream: &mut dyn Stream, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(Run::File(range)) = self.runs.front() {
+            let length = range.length.min(WRITE_BYTES);
+            return stream.poll_send_file(context, &FileRange { length, ..range.clone() });
+        }
+        let in_memory = self.runs.iter().map_while(|run| match run {
+            Run::Memory(bytes) => Some(IoSlice::new(bytes)),
+            Run::File(_) => None,
+        });
+        let slices: SmallVec<[IoSlice<'_>; RUNS_PER_WRITE]> = in_memory.take(RUNS_PER_WRITE).collect();
+        Pin::new(stream).poll_write_vectored(context, &slices)
     }
 
     fn advance(&mut self, mut count: usize) {

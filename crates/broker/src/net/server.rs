@@ -17,9 +17,10 @@ use tokio::sync::Notify;
 
 use super::account::MemoryBudget;
 use super::activity::{Activity, Register, Verdict};
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, Parting};
+use super::lanes;
 use super::lifecycle::DrainSignal;
-use super::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, CHECK_INTERVAL, Limits};
+use super::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, BALANCE_INTERVAL, CHECK_INTERVAL, Limits};
 use super::notices::{Kind, Notices};
 use super::{ConnectionInfo, InputEnd, ListenerInfo, Service};
 
@@ -67,6 +68,7 @@ pub(super) struct Shared<S> {
     notices: Notices,
     population: Population,
     next_connection: AtomicU64,
+    busy: Mutex<Busy>,
 }
 
 /// Connections there are, by address.
@@ -109,6 +111,7 @@ impl<S: Service> Server<S> {
             ));
         }
         options.metrics.connections_max.set(options.limits.connections_max as i64);
+        let lanes = env.network.lanes();
         let shared = Arc::new(Shared {
             env,
             service: Mutex::new(Some(service)),
@@ -121,6 +124,7 @@ impl<S: Service> Server<S> {
             notices: Notices::default(),
             population: Population::default(),
             next_connection: AtomicU64::new(1),
+            busy: Mutex::new(Busy { shares: vec![0.0; lanes], ..Busy::default() }),
         });
         let bound = opened.iter().map(|(info, address, _)| (info.name.clone(), *address)).collect();
         for (mut info, address, listener) in opened {
@@ -132,6 +136,7 @@ impl<S: Service> Server<S> {
             tokio::spawn(accept_all(shared.clone(), listener, Arc::new(info)));
         }
         tokio::spawn(check_all(shared.clone()));
+        tokio::spawn(balance_all(shared.clone()));
         Ok(Server { shared, bound })
     }
 
@@ -317,14 +322,10 @@ impl<S: Service> Shared<S> {
         self.metrics.connections_accepted.inc();
         let registered = Registered::new(self, id);
         let activity = registered.activity.clone();
+        activity.settle_on(lanes::place(&self.busy.lock().shares));
         let connection = Connection::new(stream, info.clone(), self.clone(), service, activity);
-        tokio::spawn(async move {
-            // Dropped at the end, also when the task panics.
-            let _place = place;
-            let registered = registered;
-            let end = connection.run().await;
-            registered.shared.tell(&info, &end);
-        });
+        // Dropped at the end, also when the task panics.
+        serve(Guest { info, registered, _place: place }, connection);
     }
 
     /// Writes the log line about the end of a connection.
@@ -371,6 +372,61 @@ impl<S: Service> Shared<S> {
             }
             End::Finished | End::Failed(_) => {}
         }
+    }
+}
+
+/// What there is of a connection beside itself, for as long as it is there.
+struct Guest<S: Service> {
+    info: Arc<ConnectionInfo>,
+    registered: Registered<S>,
+    _place: Place<S>,
+}
+
+/// Serves a connection on its lane, and on the others it moves to.
+fn serve<S: Service>(guest: Guest<S>, connection: Connection<S>) {
+    let lane = guest.registered.activity.is_to_move().unwrap_or(guest.registered.activity.lane());
+    guest.registered.activity.settle_on(lane);
+    let network = guest.registered.shared.env.network.clone();
+    network.spawn_on(
+        lane,
+        Box::pin(async move {
+            match connection.run().await {
+                Parting::End(end) => guest.registered.shared.tell(&guest.info, &end),
+                Parting::Move(connection) => serve(guest, *connection),
+            }
+        }),
+    );
+}
+
+/// How busy the lanes were lately.
+#[derive(Debug, Default)]
+struct Busy {
+    looked_at: Duration,
+    /// How long each had worked by then.
+    worked: Vec<Duration>,
+    /// The share of its time each worked before that.
+    shares: Vec<f64>,
+}
+
+/// Keeps connections on as few lanes as can serve them well.
+async fn balance_all<S: Service>(shared: Arc<Shared<S>>) {
+    let lanes = shared.env.network.lanes();
+    while lanes > 1 && !shared.drain.is_draining() {
+        shared.env.clock.sleep(BALANCE_INTERVAL).await;
+        let shares = {
+            let mut busy = shared.busy.lock();
+            let now = shared.env.clock.now();
+            let worked: Vec<Duration> = (0..lanes).map(|lane| shared.env.network.busy(lane)).collect();
+            let took = now.saturating_sub(busy.looked_at).as_secs_f64().max(1e-3);
+            let share = |(lane, worked): (usize, &Duration)| {
+                let before = busy.worked.get(lane).copied().unwrap_or_default();
+                worked.saturating_sub(before).as_secs_f64() / took
+            };
+            let shares: Vec<f64> = worked.iter().enumerate().map(share).collect();
+            *busy = Busy { looked_at: now, worked, shares: shares.clone() };
+            shares
+        };
+        shared.register.balance(&shares);
     }
 }
 

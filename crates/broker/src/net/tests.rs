@@ -49,7 +49,7 @@ fn framed(body: &[u8]) -> Vec<u8> {
 }
 
 fn answer(frame: &[u8]) -> Outcome {
-    Outcome::Answer(vec![Bytes::from(framed(frame))])
+    Outcome::Answer(vec![Bytes::from(framed(frame)).into()])
 }
 
 impl Service for TestService {
@@ -74,7 +74,7 @@ impl Service for TestService {
             Some(b'b') => {
                 let body = Bytes::from(vec![b'b'; usize::from(frame[1]) << 20]);
                 let size = Bytes::copy_from_slice(&(body.len() as i32).to_be_bytes());
-                async move { Outcome::Answer(vec![size, body]) }.boxed()
+                async move { Outcome::Answer(vec![size.into(), body.into()]) }.boxed()
             }
             Some(b'!') => panic!("asked for"),
             _ => async { Outcome::Close("asked for".into()) }.boxed(),

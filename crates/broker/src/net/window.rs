@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn answer(bytes: usize) -> Outcome {
-        Outcome::Answer(vec![Bytes::from(vec![0; bytes])])
+        Outcome::Answer(vec![Bytes::from(vec![0; bytes]).into()])
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(crate) async fn ask<'q, Q: RequestMessage<'q>, T>(
     read: impl for<'r> FnOnce(Q::Response<'r>) -> T,
 ) -> T {
     const CORRELATION: i32 = 77;
-    send(stream, &request_frame(CORRELATION, Some("test"), version, request).unwrap().concat()).await;
+    send(stream, &request_frame(CORRELATION, Some("test"), version, request).unwrap()).await;
     let frame = receive(stream).await.expect("an answer");
     let mut reader = Reader::new(&frame);
     let header_version = Q::API_KEY.response_header_version(version);

@@ -81,7 +81,7 @@ fn connect(address: &str, number: usize) -> TcpStream {
 
 /// The answer to a request, behind the number of the request.
 fn ask<'q>(stream: &mut TcpStream, version: i16, request: &impl RequestMessage<'q>) -> Vec<u8> {
-    let frame = request_frame(7, Some("idle"), version, request).expect("a request").concat();
+    let frame = request_frame(7, Some("idle"), version, request).expect("a request");
     stream.write_all(&frame).expect("the server reads");
     let mut size = [0; 4];
     stream.read_exact(&mut size).expect("an answer");

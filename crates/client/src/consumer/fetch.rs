@@ -70,7 +70,7 @@ pub(super) async fn fetch(
                 aborted: aborted
                     .map(|a| Aborted { producer_id: a.producer_id, first_offset: a.first_offset })
                     .collect(),
-                bytes: row.records.to_bytes(),
+                bytes: row.records.to_bytes().expect("what was decoded is in memory"),
             });
         }
     }

@@ -154,3 +154,62 @@ fn who_does_not_wait_is_told_of_records_that_are_not_in_memory() {
         assert_eq!(read(Patience::Wait).unwrap(), waited);
     });
 }
+
+#[test]
+fn what_is_sent_from_the_file_is_what_a_read_gives() {
+    for seal in [false, true] {
+        let sim = Sim::new(1);
+        let storage = open(&sim);
+        let segment = create(&storage, name(0, 1, 50));
+        let mut all = Vec::new();
+        let mut ends = vec![50];
+        for index in 0..400usize {
+            let bytes = batch(segment.end(), 1 + index % 4, [90, 3_000, 700][index % 3], 1_000);
+            append(&segment, std::slice::from_ref(&bytes)).unwrap();
+            all.extend_from_slice(&bytes);
+            ends.push(segment.end());
+        }
+        if seal {
+            segment.seal().unwrap();
+        }
+        for (upper, max_bytes) in [(2_000, 1 << 20), (2_000, 200_000), (700, 200_000), (333, 1 << 20)] {
+            let (mut from, mut sent, mut ranges) = (50, Vec::new(), 0);
+            while from < upper.min(segment.end()) {
+                if let Some(range) = segment.range(from, upper, max_bytes).unwrap() {
+                    assert!((64 << 10..=max_bytes).contains(&range.length), "{range:?}");
+                    let bytes = range.read().unwrap();
+                    let last = *batches(&bytes).last().expect("whole batches").header();
+                    from = last.next_offset();
+                    sent.extend_from_slice(&bytes);
+                    ranges += 1;
+                } else {
+                    let slice = segment.read(from, upper, max_bytes.min(10_000), true).unwrap();
+                    if slice.bytes.is_empty() {
+                        break;
+                    }
+                    sent.extend_from_slice(&slice.bytes);
+                    from = slice.next_offset;
+                }
+                assert!(ends.contains(&from) && from <= upper, "{from} of {upper}");
+            }
+            assert!(all.starts_with(&sent) && ranges > 0, "{seal} {upper} {max_bytes}");
+            assert_eq!(Some(&from), ends.iter().rfind(|end| **end <= upper));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_from_the_file_that_is_short_or_not_in_memory() {
+    let sim = Sim::new(1);
+    let storage = open(&sim);
+    let segment = create(&storage, name(0, 1, 0));
+    fill(&segment, 100, 2_000);
+    let range = |from, upper, max_bytes| segment.range(from, upper, max_bytes).unwrap();
+    assert!(range(0, 100, 1 << 20).is_some());
+    assert!(range(0, 100, 60_000).is_none(), "little is asked for");
+    assert!(range(0, 20, 1 << 20).is_none(), "little is committed");
+    assert!(range(13, 100, 1 << 20).is_some());
+    assert!(range(80, 100, 1 << 20).is_none(), "little is left");
+    sim.disk.set_cold(true);
+    assert!(range(0, 100, 1 << 20).is_none());
+}

@@ -70,7 +70,7 @@ impl Dump for Payload {
         out.push(if self.is_null() {
             format!("{path}=null")
         } else {
-            format!("{path}=b{}", hex(&self.to_bytes()))
+            format!("{path}=b{}", hex(&self.to_bytes().expect("what was decoded is in memory")))
         });
     }
 }
