@@ -169,6 +169,9 @@ pub struct Seal {
     pub bytes: u64,
     /// Storages that hold everything below `end`.
     pub holders: Vec<StorageId>,
+    /// Nobody knows whether records that were committed are missing: all copies that could tell are gone, and the
+    /// segment ends where the best of the others does (replication.md 2.9). One holder is enough then.
+    pub unclean: bool,
 }
 
 /// An edit that does not fit the chain as it is. The caller reads the chain anew or steps down.
@@ -196,9 +199,26 @@ pub enum ChainError {
         /// Copies needed.
         need: usize,
     },
-    /// A member of the new segment is not in its broker's present registration.
-    #[error("broker {0} is not registered with the storage and incarnation that the ensemble names")]
+    /// A member of the new segment is not of its broker's present life, or takes no segments.
+    #[error(
+        "broker {0} is fenced, or not registered with the storage and incarnation that the ensemble names, or the \
+         storage takes no segments"
+    )]
     ForeignMember(BrokerId),
+    /// No broker has the storage, or it is lost.
+    #[error("no broker has storage {0}, or it is lost")]
+    UnknownStorage(StorageId),
+    /// Copies are wanted of nobody, of somebody twice, or of a broker that was never registered.
+    #[error("a placement names one or more registered brokers, each once")]
+    BadPlacement,
+    /// A copy is not what was sealed.
+    #[error("the copy's CRC is {found:08x}, that of the segment is {sealed:08x}")]
+    WrongCrc {
+        /// CRC32C of the copy.
+        found: u32,
+        /// CRC32C that the segment was sealed with.
+        sealed: u32,
+    },
     /// The leader keeps no copy of the new segment.
     #[error("the ensemble lacks the leader, broker {0}")]
     LeaderNotMember(BrokerId),
@@ -237,6 +257,82 @@ impl PartitionState {
         entry.end().is_none_or(|end| offset < end).then_some(entry)
     }
 
+    /// Makes `leader` the leader in `epoch`, if that is the next one.
+    ///
+    /// # Errors
+    /// [`ChainError::StaleEpoch`]: another election came first.
+    pub fn elect_in(&mut self, leader: BrokerId, epoch: LeaderEpoch) -> Result<(), ChainError> {
+        if epoch.0 != self.leader_epoch.0 + 1 {
+            return Err(ChainError::StaleEpoch { asked: epoch, current: self.leader_epoch });
+        }
+        self.elect(leader);
+        Ok(())
+    }
+
+    /// Notes that a storage holds a whole copy of a sealed segment. One that is noted already changes nothing.
+    ///
+    /// # Errors
+    /// [`ChainError::StaleSegment`] unless the segment is in the chain and sealed, [`ChainError::WrongCrc`].
+    pub fn add_replica(
+        &mut self,
+        segment: (SegmentId, Generation),
+        storage: StorageId,
+        crc: u32,
+    ) -> Result<(), ChainError> {
+        let (sealed, replicas) = self.sealed_mut(segment)?;
+        if crc != sealed {
+            return Err(ChainError::WrongCrc { found: crc, sealed });
+        }
+        if !replicas.contains(&storage) {
+            replicas.push(storage);
+            self.version += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes a storage from those that hold a sealed segment, of which at least `copies_min` must remain. One that is
+    /// not among them changes nothing.
+    ///
+    /// # Errors
+    /// [`ChainError::StaleSegment`] unless the segment is in the chain and sealed, [`ChainError::TooFewCopies`].
+    pub fn drop_replica(
+        &mut self,
+        segment: (SegmentId, Generation),
+        storage: StorageId,
+        copies_min: usize,
+    ) -> Result<(), ChainError> {
+        let (_, replicas) = self.sealed_mut(segment)?;
+        let Some(at) = replicas.iter().position(|replica| *replica == storage) else { return Ok(()) };
+        let have = replicas.len() - 1;
+        if have < copies_min {
+            return Err(ChainError::TooFewCopies { have, need: copies_min });
+        }
+        replicas.remove(at);
+        self.version += 1;
+        Ok(())
+    }
+
+    /// Says where copies are wanted. Chains follow one by one.
+    pub fn set_placement(&mut self, placement: Vec<BrokerId>) {
+        if placement != self.placement {
+            self.placement = placement;
+            self.version += 1;
+        }
+    }
+
+    /// CRC and holders of a sealed segment.
+    fn sealed_mut(
+        &mut self,
+        segment: (SegmentId, Generation),
+    ) -> Result<(u32, &mut Vec<StorageId>), ChainError> {
+        let stale = ChainError::StaleSegment(segment.0);
+        let entry = self.chain.iter_mut().find(|entry| (entry.id, entry.generation) == segment);
+        match entry.map(|entry| &mut entry.state) {
+            Some(SegmentState::Sealed { crc, replicas, .. }) => Ok((*crc, replicas)),
+            _ => Err(stale),
+        }
+    }
+
     /// Makes `leader` the leader in the next epoch.
     pub fn elect(&mut self, leader: BrokerId) {
         self.leader = leader;
@@ -268,9 +364,11 @@ impl PartitionState {
         if seal.end < last.base {
             return Err(ChainError::BadOffset(seal.end));
         }
-        let have = seal.holders.len().min(next.ensemble.len());
-        if have < copies_min {
-            return Err(ChainError::TooFewCopies { have, need: copies_min });
+        let (holders_min, members_min) = if seal.unclean { (1, 1) } else { (copies_min, copies_min) };
+        for (have, need) in [(seal.holders.len(), holders_min), (next.ensemble.len(), members_min)] {
+            if have < need {
+                return Err(ChainError::TooFewCopies { have, need });
+            }
         }
         if seal.end == last.base {
             self.chain.pop();
@@ -282,6 +380,7 @@ impl PartitionState {
                 bytes: seal.bytes,
                 replicas: seal.holders.clone(),
             };
+            last.unclean |= seal.unclean;
         }
         self.chain.push(open_entry(next, seal.end, self.leader_epoch));
         self.version += 1;
@@ -405,6 +504,7 @@ mod tests {
             crc: 9,
             bytes: 100,
             holders: vec![STORAGE],
+            unclean: false,
         }
     }
 
@@ -458,6 +558,53 @@ mod tests {
         let mut p = partition();
         let error = p.seal_and_open(&seal(1, 0, 10), segment(2), 2);
         assert_eq!(error, Err(ChainError::TooFewCopies { have: 1, need: 2 }));
+    }
+
+    #[test]
+    fn an_unclean_seal_needs_one_copy_and_shows_in_the_chain() {
+        let mut p = partition();
+        let unclean = Seal { unclean: true, ..seal(1, 0, 10) };
+        p.seal_and_open(&unclean, segment(2), 2).unwrap();
+        assert!(p.chain[0].unclean && !p.chain[1].unclean);
+        let mut p = partition();
+        let of_none = Seal { holders: Vec::new(), ..unclean };
+        assert!(matches!(p.seal_and_open(&of_none, segment(2), 2), Err(ChainError::TooFewCopies { .. })));
+    }
+
+    #[test]
+    fn an_election_is_of_the_next_epoch() {
+        let mut p = partition();
+        p.elect_in(BrokerId(2), LeaderEpoch(1)).unwrap();
+        assert_eq!((p.leader, p.leader_epoch, p.version), (BrokerId(2), LeaderEpoch(1), 1));
+        for epoch in [1, 3] {
+            let result = p.elect_in(BrokerId(3), LeaderEpoch(epoch));
+            let (asked, current) = (LeaderEpoch(epoch), LeaderEpoch(1));
+            assert_eq!(result, Err(ChainError::StaleEpoch { asked, current }));
+        }
+    }
+
+    #[test]
+    fn copies_of_sealed_segments_come_and_go() {
+        let mut p = grown();
+        let other = Uuid([2; 16]);
+        let name = |id| (SegmentId(id), Generation(0));
+        assert_eq!(p.add_replica(name(1), other, 8), Err(ChainError::WrongCrc { found: 8, sealed: 9 }));
+        for stale in [name(5), name(3), (SegmentId(1), Generation(1))] {
+            assert_eq!(p.add_replica(stale, other, 9), Err(ChainError::StaleSegment(stale.0)));
+            assert_eq!(p.drop_replica(stale, other, 1), Err(ChainError::StaleSegment(stale.0)));
+        }
+        let version = p.version;
+        p.add_replica(name(1), other, 9).unwrap();
+        p.add_replica(name(1), other, 9).unwrap();
+        assert_eq!(p.version, version + 1);
+        assert_eq!(p.drop_replica(name(1), STORAGE, 2), Err(ChainError::TooFewCopies { have: 1, need: 2 }));
+        p.drop_replica(name(1), STORAGE, 1).unwrap();
+        p.drop_replica(name(1), STORAGE, 1).unwrap();
+        let SegmentState::Sealed { replicas, .. } = &p.chain[0].state else { panic!("sealed") };
+        assert_eq!((replicas, p.version), (&vec![other], version + 2));
+        p.set_placement(vec![BrokerId(2)]);
+        p.set_placement(vec![BrokerId(2)]);
+        assert_eq!((p.placement, p.version), (vec![BrokerId(2)], version + 3));
     }
 
     #[test]

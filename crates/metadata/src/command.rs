@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use base::chain::{ChainError, Member, PartitionState, Rewrite, Seal};
 use base::error::ErrorCode;
-use base::ids::{BrokerId, Incarnation, Offset, PartitionId, StorageId, TopicId, TopicPartition, Uuid};
+use base::ids::{
+    BrokerId, Generation, Incarnation, LeaderEpoch, Offset, PartitionId, SegmentId, StorageId, TopicId,
+    TopicPartition, Uuid,
+};
 
 /// One change, applied whole or refused item by item.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,25 @@ pub enum Command {
     /// Edits of chains; one that was made already is answered as made. Answered with
     /// [`CommandResult::Chains`].
     Edit(Vec<ChainEdit>),
+    /// Fences a life of a broker, or ends that: a fenced one leads nothing new and is in no new ensemble. Answered with
+    /// [`CommandResult::Items`], one item.
+    SetFenced {
+        /// The broker.
+        broker: BrokerId,
+        /// The life that is meant; one that is over is refused.
+        incarnation: Incarnation,
+        /// Whether it is fenced from now on.
+        fenced: bool,
+    },
+    /// Says what a log directory of a broker is good for. Answered with [`CommandResult::Items`], one item.
+    SetStorageHealth {
+        /// The broker.
+        broker: BrokerId,
+        /// The log directory, one that the broker has or had.
+        storage: StorageId,
+        /// Its state from now on.
+        state: StorageHealth,
+    },
     /// Reserves ids for idempotent producers. Answered with [`CommandResult::FirstId`], or with one refused
     /// item.
     AllocateProducerIds {
@@ -68,6 +90,28 @@ pub struct Registration {
     pub rack: Option<String>,
     /// Its log directories.
     pub storages: Vec<StorageId>,
+}
+
+/// What a log directory is good for (replication.md 2.2). The number is part of the metadata format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum StorageHealth {
+    /// It takes new segments.
+    Writable = 1,
+    /// It is nearly full: what is there is served.
+    ReadOnly = 2,
+    /// It cannot be used, and may come back with what it holds.
+    Failed = 3,
+    /// What it held is gone for good.
+    Lost = 4,
+}
+
+impl StorageHealth {
+    /// The state for a stored number; `None` for a state this version does not know.
+    pub(crate) fn from_number(number: u32) -> Option<StorageHealth> {
+        use StorageHealth::*;
+        [Writable, ReadOnly, Failed, Lost].into_iter().find(|state| *state as u32 == number)
+    }
 }
 
 /// Where a listener is reached.
@@ -146,6 +190,42 @@ pub enum ChainEdit {
         /// What takes whose place.
         rewrite: Rewrite,
     },
+    /// Makes a broker the leader.
+    Elect {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// The broker.
+        leader: BrokerId,
+        /// The epoch in which it leads: the next one.
+        epoch: LeaderEpoch,
+    },
+    /// Notes a whole copy of a sealed segment.
+    AddReplica {
+        /// Whose chain.
+        partition: TopicPartition,
+        /// Of which segment.
+        segment: (SegmentId, Generation),
+        /// Where the copy is.
+        storage: StorageId,
+        /// CRC32C over it.
+        crc: u32,
+    },
+    /// Forgets a copy of a sealed segment, whose file may go then.
+    DropReplica {
+        /// Whose chain.
+        partition: TopicPartition,
+        /// Of which segment.
+        segment: (SegmentId, Generation),
+        /// Where the copy is.
+        storage: StorageId,
+    },
+    /// Says where copies are wanted.
+    SetPlacement {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// Brokers that shall hold copies, in the order in which they are preferred as leaders.
+        brokers: Vec<BrokerId>,
+    },
 }
 
 impl ChainEdit {
@@ -154,7 +234,11 @@ impl ChainEdit {
         match self {
             ChainEdit::SealAndOpen { partition, .. }
             | ChainEdit::Trim { partition, .. }
-            | ChainEdit::Replace { partition, .. } => *partition,
+            | ChainEdit::Replace { partition, .. }
+            | ChainEdit::Elect { partition, .. }
+            | ChainEdit::AddReplica { partition, .. }
+            | ChainEdit::DropReplica { partition, .. }
+            | ChainEdit::SetPlacement { partition, .. } => *partition,
         }
     }
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::chain::{Member, PartitionState};
-use base::ids::{BrokerId, Incarnation, PartitionId, SegmentId, TopicId, TopicPartition, Uuid};
+use base::ids::{BrokerId, Incarnation, PartitionId, SegmentId, StorageId, TopicId, TopicPartition, Uuid};
 use imbl::{OrdMap, Vector};
 
-use crate::command::{Registration, Resource, index};
+use crate::command::{Registration, Resource, StorageHealth, index};
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +44,10 @@ pub struct Broker {
     pub registration: Registration,
     /// Number of its present life.
     pub incarnation: Incarnation,
+    /// It did not show that it lives: it leads nothing new and is in no new ensemble.
+    pub fenced: bool,
+    /// Every log directory it has or had.
+    pub storages: BTreeMap<StorageId, StorageHealth>,
 }
 
 /// Config values of one resource.
@@ -132,11 +136,19 @@ impl Image {
         self.topics.get(self.metric_names.get(&*metric_name(name)?)?)
     }
 
-    /// Whether the member is a storage of its broker's present life.
-    pub(crate) fn is_current(&self, member: &Member) -> bool {
+    /// Whether a new segment may have the member: a storage that takes segments, of a broker's present life, which is
+    /// not fenced.
+    pub(crate) fn is_usable(&self, member: &Member) -> bool {
         self.brokers.get(&member.broker).is_some_and(|broker| {
-            broker.incarnation == member.incarnation && broker.registration.storages.contains(&member.storage)
+            broker.incarnation == member.incarnation
+                && !broker.fenced
+                && broker.storages.get(&member.storage) == Some(&StorageHealth::Writable)
         })
+    }
+
+    /// What a storage is good for; `None` for one that no broker ever had.
+    pub fn storage_health(&self, storage: StorageId) -> Option<StorageHealth> {
+        self.brokers.values().find_map(|broker| broker.storages.get(&storage).copied())
     }
 
     /// Resources that have config values, in order.

@@ -24,7 +24,7 @@ mod tests;
 
 pub use command::{
     ChainEdit, Command, CommandResult, EditError, Endpoint, NewTopic, Placement, Refusal, Registration,
-    Resource,
+    Resource, StorageHealth,
 };
 pub use control::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
 pub use image::{Broker, Configs, Image, Topic};

@@ -10,6 +10,7 @@ mod commit;
 mod compaction;
 mod edits;
 mod log;
+pub mod placement;
 pub mod protocol;
 mod retention;
 mod tail;

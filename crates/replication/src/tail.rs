@@ -388,6 +388,7 @@ impl<S: Derived> Log<S> {
                 crc: sealed.crc,
                 bytes: sealed.bytes,
                 holders: vec![segment.storage.id()],
+                unclean: false,
             };
             // The next segment stays where this one is: storages are chosen when a partition is made.
             let ensemble = vec![self.spec.member_on(&segment.storage)];

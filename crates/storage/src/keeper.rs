@@ -39,7 +39,7 @@ impl Storage {
         self.decay_dirty();
         let deferred = std::mem::take(&mut *self.deferred_syncs.lock());
         deferred.iter().for_each(|segment| self.request_sync(segment));
-        self.sync_behind();
+        self.sync_behind_at_rest();
         let listed = std::mem::take(&mut *self.checkpoints.lock());
         for segment in listed.iter().filter_map(Weak::upgrade) {
             if !self.is_closed() && segment.write_pending(false) {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use base::error::ErrorCode;
-use base::ids::Incarnation;
+use base::ids::{BrokerId, Incarnation, StorageId};
 
-use crate::command::{Refusal, Registration};
+use crate::command::{Refusal, Registration, StorageHealth};
 use crate::image::{Broker, Image};
 
 /// Most producer ids that one command may reserve: what a mistaken count can waste.
@@ -20,8 +20,52 @@ pub(super) fn register(image: &mut Image, registration: Registration) -> Result<
     }
     image.next_incarnation += 1;
     let incarnation = Incarnation(image.next_incarnation);
-    image.brokers.insert(registration.broker, Arc::new(Broker { registration, incarnation }));
+    let mut storages =
+        image.broker(registration.broker).map(|known| known.storages.clone()).unwrap_or_default();
+    // One that it does not bring along may come back, unless it is known to be gone.
+    storages.values_mut().filter(|state| **state != StorageHealth::Lost).for_each(|state| {
+        *state = StorageHealth::Failed;
+    });
+    storages.extend(registration.storages.iter().map(|storage| (*storage, StorageHealth::Writable)));
+    let broker = Broker { registration, incarnation, fenced: false, storages };
+    image.brokers.insert(broker.registration.broker, Arc::new(broker));
     Ok(incarnation)
+}
+
+/// Fences a life of a broker or ends that.
+pub(super) fn set_fenced(
+    image: &mut Image,
+    id: BrokerId,
+    incarnation: Incarnation,
+    fenced: bool,
+) -> Result<(), Refusal> {
+    let broker = image.brokers.get_mut(&id).ok_or_else(|| unknown(id))?;
+    if broker.incarnation != incarnation {
+        let message = format!("Broker {id} lives its life {} and not {incarnation}.", broker.incarnation);
+        return Err(Refusal::new(ErrorCode::StaleBrokerEpoch, message));
+    }
+    Arc::make_mut(broker).fenced = fenced;
+    Ok(())
+}
+
+/// Notes what a storage is good for.
+pub(super) fn set_storage_health(
+    image: &mut Image,
+    id: BrokerId,
+    storage: StorageId,
+    state: StorageHealth,
+) -> Result<(), Refusal> {
+    let broker = image.brokers.get_mut(&id).ok_or_else(|| unknown(id))?;
+    if !broker.storages.contains_key(&storage) {
+        let message = format!("Broker {id} has no log directory {storage}.");
+        return Err(Refusal::new(ErrorCode::LogDirNotFound, message));
+    }
+    Arc::make_mut(broker).storages.insert(storage, state);
+    Ok(())
+}
+
+fn unknown(id: BrokerId) -> Refusal {
+    Refusal::new(ErrorCode::BrokerIdNotRegistered, format!("Broker {id} is not registered."))
 }
 
 /// Reserves producer ids; the first of them.

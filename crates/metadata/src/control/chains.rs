@@ -11,7 +11,7 @@ use base::chain::{
 };
 use base::ids::{BrokerId, SegmentId, TopicPartition};
 
-use crate::command::{ChainEdit, EditError, Resource, index};
+use crate::command::{ChainEdit, EditError, Resource, StorageHealth, index};
 use crate::image::{Image, Topic};
 
 /// Elects `leader` for every partition it leads or is placed on alone.
@@ -65,6 +65,32 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
             check_rewrite_name(image, &present, &rewrite)?;
             state.replace(rewrite, copies_min)?;
         }
+        ChainEdit::Elect { leader, epoch, .. } => {
+            if (present.leader, present.leader_epoch) == (leader, epoch) {
+                return Ok(present);
+            }
+            state.elect_in(leader, epoch)?;
+            if image.broker(leader).is_none_or(|broker| broker.fenced) {
+                return Err(ChainError::ForeignMember(leader).into());
+            }
+        }
+        ChainEdit::AddReplica { segment, storage, crc, .. } => {
+            if matches!(image.storage_health(storage), None | Some(StorageHealth::Lost)) {
+                return Err(ChainError::UnknownStorage(storage).into());
+            }
+            state.add_replica(segment, storage, crc)?;
+        }
+        ChainEdit::DropReplica { segment, storage, .. } => {
+            let is_there = !matches!(image.storage_health(storage), None | Some(StorageHealth::Lost));
+            state.drop_replica(segment, storage, if is_there { copies_min } else { 0 })?;
+        }
+        ChainEdit::SetPlacement { brokers, .. } => {
+            check_placement(image, &brokers)?;
+            state.set_placement(brokers);
+        }
+    }
+    if state.version == present.version {
+        return Ok(present);
     }
     let state = Arc::new(state);
     store(image, &id, state.clone());
@@ -73,13 +99,21 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
 
 /// Whether a new segment of a partition led by `leader` may have these members.
 pub(super) fn check_ensemble(image: &Image, leader: BrokerId, ensemble: &[Member]) -> Result<(), ChainError> {
-    if let Some(foreign) = ensemble.iter().find(|member| !image.is_current(member)) {
+    if let Some(foreign) = ensemble.iter().find(|member| !image.is_usable(member)) {
         return Err(ChainError::ForeignMember(foreign.broker));
     }
     if !ensemble.iter().any(|member| member.broker == leader) {
         return Err(ChainError::LeaderNotMember(leader));
     }
     Ok(())
+}
+
+fn check_placement(image: &Image, brokers: &[BrokerId]) -> Result<(), ChainError> {
+    let is_new = |(index, broker): (usize, &BrokerId)| !brokers[..index].contains(broker);
+    let is_good = !brokers.is_empty()
+        && brokers.iter().enumerate().all(is_new)
+        && brokers.iter().all(|broker| image.broker(*broker).is_some());
+    is_good.then_some(()).ok_or(ChainError::BadPlacement)
 }
 
 /// Whether this very edit was made before and nothing since: the open segment is the one it opened, in the

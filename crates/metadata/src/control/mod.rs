@@ -44,6 +44,12 @@ pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
         Command::Edit(edits) => {
             CommandResult::Chains(edits.into_iter().map(|edit| chains::edit(image, edit)).collect())
         }
+        Command::SetFenced { broker, incarnation, fenced } => {
+            CommandResult::Items(vec![brokers::set_fenced(image, broker, incarnation, fenced)])
+        }
+        Command::SetStorageHealth { broker, storage, state } => {
+            CommandResult::Items(vec![brokers::set_storage_health(image, broker, storage, state)])
+        }
         Command::AllocateProducerIds { count } => match brokers::allocate_producer_ids(image, count) {
             Ok(first) => CommandResult::FirstId(first),
             Err(refusal) => CommandResult::Items(vec![Err(refusal)]),

@@ -70,6 +70,8 @@ pub(super) struct SealRecord {
     bytes: u64,
     #[prost(bytes = "vec", repeated, tag = "6")]
     holders: Vec<Vec<u8>>,
+    #[prost(bool, tag = "7")]
+    unclean: bool,
 }
 
 impl From<&Seal> for SealRecord {
@@ -81,6 +83,7 @@ impl From<&Seal> for SealRecord {
             crc: seal.crc,
             bytes: seal.bytes,
             holders: seal.holders.iter().map(|id| id.0.to_vec()).collect(),
+            unclean: seal.unclean,
         }
     }
 }
@@ -94,6 +97,7 @@ impl SealRecord {
             crc: self.crc,
             bytes: self.bytes,
             holders: self.holders.iter().map(|id| uuid(id)).collect::<Result<_, _>>()?,
+            unclean: self.unclean,
         })
     }
 }

@@ -1,16 +1,18 @@
 //! Commands: the entries of the metadata log.
 
 use base::chain::Rewrite;
-use base::ids::{BrokerId, Generation, SegmentId};
+use base::ids::{BrokerId, Generation, Incarnation, LeaderEpoch, SegmentId, StorageId};
 use prost::{Message, Oneof};
 
 use super::chain::{EntryRecord, MemberRecord, PartitionIdRecord, SealRecord, read_members, write_members};
 use super::{RecordError, required, uuid};
-use crate::command::{ChainEdit, Command, Endpoint, NewTopic, Placement, Registration, Resource};
+use crate::command::{
+    ChainEdit, Command, Endpoint, NewTopic, Placement, Registration, Resource, StorageHealth,
+};
 
 #[derive(Clone, PartialEq, Message)]
 struct CommandRecord {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     kind: Option<Kind>,
 }
 
@@ -34,6 +36,47 @@ enum Kind {
     Edit(EditsRecord),
     #[prost(int64, tag = "9")]
     AllocateProducerIds(i64),
+    #[prost(message, tag = "10")]
+    SetFenced(SetFencedRecord),
+    #[prost(message, tag = "11")]
+    SetStorageHealth(SetStorageHealthRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SetFencedRecord {
+    #[prost(int32, tag = "1")]
+    broker: i32,
+    #[prost(int64, tag = "2")]
+    incarnation: i64,
+    #[prost(bool, tag = "3")]
+    fenced: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SetStorageHealthRecord {
+    #[prost(int32, tag = "1")]
+    broker: i32,
+    #[prost(message, optional, tag = "2")]
+    storage: Option<StorageRecord>,
+}
+
+/// A log directory and what it is good for.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StorageRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    state: u32,
+}
+
+impl StorageRecord {
+    pub(super) fn new(id: StorageId, state: StorageHealth) -> StorageRecord {
+        StorageRecord { id: id.0.to_vec(), state: state as u32 }
+    }
+
+    pub(super) fn read(self) -> Result<(StorageId, StorageHealth), RecordError> {
+        Ok((uuid(&self.id)?, required(StorageHealth::from_number(self.state), "storage state")?))
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -229,7 +272,7 @@ struct EditsRecord {
 struct EditRecord {
     #[prost(message, optional, tag = "1")]
     partition: Option<PartitionIdRecord>,
-    #[prost(oneof = "EditKind", tags = "2, 3, 4")]
+    #[prost(oneof = "EditKind", tags = "2, 3, 4, 5, 6, 7, 8")]
     kind: Option<EditKind>,
 }
 
@@ -241,6 +284,40 @@ enum EditKind {
     Trim(i64),
     #[prost(message, tag = "4")]
     Replace(ReplaceRecord),
+    #[prost(message, tag = "5")]
+    Elect(ElectRecord),
+    #[prost(message, tag = "6")]
+    AddReplica(ReplicaRecord),
+    #[prost(message, tag = "7")]
+    DropReplica(ReplicaRecord),
+    #[prost(message, tag = "8")]
+    SetPlacement(BrokersRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ElectRecord {
+    #[prost(int32, tag = "1")]
+    leader: i32,
+    #[prost(int32, tag = "2")]
+    epoch: i32,
+}
+
+/// A copy of a sealed segment.
+#[derive(Clone, PartialEq, Message)]
+struct ReplicaRecord {
+    #[prost(message, optional, tag = "1")]
+    segment: Option<SegmentNameRecord>,
+    #[prost(bytes = "vec", tag = "2")]
+    storage: Vec<u8>,
+    /// 0 for one that is dropped.
+    #[prost(fixed32, tag = "3")]
+    crc: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BrokersRecord {
+    #[prost(int32, repeated, tag = "1")]
+    brokers: Vec<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -269,6 +346,16 @@ struct SegmentNameRecord {
     generation: u32,
 }
 
+impl SegmentNameRecord {
+    fn new((id, generation): (SegmentId, Generation)) -> SegmentNameRecord {
+        SegmentNameRecord { id: id.0, generation: generation.0 }
+    }
+
+    fn read(&self) -> (SegmentId, Generation) {
+        (SegmentId(self.id), Generation(self.generation))
+    }
+}
+
 /// A command as bytes.
 pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
     let kind = match command {
@@ -294,6 +381,15 @@ pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
         Command::ElectAll { leader } => Kind::ElectAll(leader.0),
         Command::Edit(edits) => Kind::Edit(EditsRecord { edits: edits.iter().map(write_edit).collect() }),
         Command::AllocateProducerIds { count } => Kind::AllocateProducerIds(*count),
+        Command::SetFenced { broker, incarnation, fenced } => {
+            Kind::SetFenced(SetFencedRecord { broker: broker.0, incarnation: incarnation.0, fenced: *fenced })
+        }
+        Command::SetStorageHealth { broker, storage, state } => {
+            Kind::SetStorageHealth(SetStorageHealthRecord {
+                broker: broker.0,
+                storage: Some(StorageRecord::new(*storage, *state)),
+            })
+        }
     };
     CommandRecord { kind: Some(kind) }.encode_to_vec()
 }
@@ -316,18 +412,30 @@ fn write_edit(edit: &ChainEdit) -> EditRecord {
         }),
         ChainEdit::Trim { start, .. } => EditKind::Trim(*start),
         ChainEdit::Replace { rewrite: Rewrite { old, new, compacted_to }, .. } => {
-            let name = |(id, generation): &(SegmentId, Generation)| SegmentNameRecord {
-                id: id.0,
-                generation: generation.0,
-            };
             EditKind::Replace(ReplaceRecord {
-                old: old.iter().map(name).collect(),
+                old: old.iter().copied().map(SegmentNameRecord::new).collect(),
                 new: Some(new.into()),
                 compacted_to: *compacted_to,
             })
         }
+        ChainEdit::Elect { leader, epoch, .. } => {
+            EditKind::Elect(ElectRecord { leader: leader.0, epoch: epoch.0 })
+        }
+        ChainEdit::AddReplica { segment, storage, crc, .. } => {
+            EditKind::AddReplica(write_replica(*segment, *storage, *crc))
+        }
+        ChainEdit::DropReplica { segment, storage, .. } => {
+            EditKind::DropReplica(write_replica(*segment, *storage, 0))
+        }
+        ChainEdit::SetPlacement { brokers, .. } => {
+            EditKind::SetPlacement(BrokersRecord { brokers: brokers.iter().map(|id| id.0).collect() })
+        }
     };
     EditRecord { partition: Some(edit.partition().into()), kind: Some(kind) }
+}
+
+fn write_replica(segment: (SegmentId, Generation), storage: StorageId, crc: u32) -> ReplicaRecord {
+    ReplicaRecord { segment: Some(SegmentNameRecord::new(segment)), storage: storage.0.to_vec(), crc }
 }
 
 /// Reads a command back.
@@ -355,6 +463,15 @@ pub(crate) fn decode_command(bytes: &[u8]) -> Result<Command, RecordError> {
             Command::Edit(record.edits.into_iter().map(read_edit).collect::<Result<_, _>>()?)
         }
         Kind::AllocateProducerIds(count) => Command::AllocateProducerIds { count },
+        Kind::SetFenced(record) => Command::SetFenced {
+            broker: BrokerId(record.broker),
+            incarnation: Incarnation(record.incarnation),
+            fenced: record.fenced,
+        },
+        Kind::SetStorageHealth(record) => {
+            let (storage, state) = required(record.storage, "storage")?.read()?;
+            Command::SetStorageHealth { broker: BrokerId(record.broker), storage, state }
+        }
     })
 }
 
@@ -378,13 +495,29 @@ fn read_edit(record: EditRecord) -> Result<ChainEdit, RecordError> {
         },
         EditKind::Trim(start) => ChainEdit::Trim { partition, start },
         EditKind::Replace(record) => {
-            let name = |name: &SegmentNameRecord| (SegmentId(name.id), Generation(name.generation));
             let rewrite = Rewrite {
-                old: record.old.iter().map(name).collect(),
+                old: record.old.iter().map(SegmentNameRecord::read).collect(),
                 new: required(record.new, "rewrite")?.read()?,
                 compacted_to: record.compacted_to,
             };
             ChainEdit::Replace { partition, rewrite }
+        }
+        EditKind::Elect(ElectRecord { leader, epoch }) => {
+            ChainEdit::Elect { partition, leader: BrokerId(leader), epoch: LeaderEpoch(epoch) }
+        }
+        EditKind::AddReplica(record) => ChainEdit::AddReplica {
+            partition,
+            segment: required(record.segment, "segment")?.read(),
+            storage: uuid(&record.storage)?,
+            crc: record.crc,
+        },
+        EditKind::DropReplica(record) => ChainEdit::DropReplica {
+            partition,
+            segment: required(record.segment, "segment")?.read(),
+            storage: uuid(&record.storage)?,
+        },
+        EditKind::SetPlacement(record) => {
+            ChainEdit::SetPlacement { partition, brokers: record.brokers.into_iter().map(BrokerId).collect() }
         }
     })
 }

@@ -6,7 +6,7 @@ use base::ids::Incarnation;
 use prost::Message;
 
 use super::chain::PartitionRecord;
-use super::command::{ConfigRecord, RegistrationRecord, ResourceRecord};
+use super::command::{ConfigRecord, RegistrationRecord, ResourceRecord, StorageRecord};
 use super::{RecordError, required, uuid};
 use crate::image::{Broker, Image, Topic};
 
@@ -36,6 +36,10 @@ struct BrokerRecord {
     registration: Option<RegistrationRecord>,
     #[prost(int64, tag = "2")]
     incarnation: i64,
+    #[prost(bool, tag = "3")]
+    fenced: bool,
+    #[prost(message, repeated, tag = "4")]
+    storages: Vec<StorageRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -69,6 +73,8 @@ pub(crate) fn encode_image(image: &Image) -> Vec<u8> {
     let broker = |broker: &Arc<Broker>| BrokerRecord {
         registration: Some((&broker.registration).into()),
         incarnation: broker.incarnation.0,
+        fenced: broker.fenced,
+        storages: broker.storages.iter().map(|(id, state)| StorageRecord::new(*id, *state)).collect(),
     };
     let record = ImageRecord {
         version: image.version,
@@ -103,7 +109,9 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, RecordError> {
     for broker in record.brokers {
         let registration = required(broker.registration, "registration")?.read()?;
         let incarnation = Incarnation(broker.incarnation);
-        image.brokers.insert(registration.broker, Arc::new(Broker { registration, incarnation }));
+        let storages = broker.storages.into_iter().map(StorageRecord::read).collect::<Result<_, _>>()?;
+        let broker = Broker { registration, incarnation, fenced: broker.fenced, storages };
+        image.brokers.insert(broker.registration.broker, Arc::new(broker));
     }
     for topic in record.topics {
         let partitions = topic.partitions.into_iter().map(|state| state.read().map(Arc::new));

@@ -8,7 +8,9 @@ use base::ids::{
     TopicPartition, Uuid,
 };
 
-use crate::command::{ChainEdit, Command, Endpoint, NewTopic, Placement, Registration, Resource};
+use crate::command::{
+    ChainEdit, Command, Endpoint, NewTopic, Placement, Registration, Resource, StorageHealth,
+};
 use crate::image::Image;
 
 /// Storages of a broker in tests: two, told from its id.
@@ -136,7 +138,7 @@ impl Draw {
             SegmentState::Sealed { replicas, .. } => replicas.clone(),
         };
         let sealed = state.chain.len() - 1;
-        match self.0.below(8) {
+        match self.0.below(12) {
             0 => ChainEdit::Trim { partition, start: last.base + self.0.below(20) as i64 - 10 },
             1 | 2 if sealed > 0 => {
                 let first = self.0.below(sealed as u64) as usize;
@@ -150,6 +152,30 @@ impl Draw {
                 let compacted_to = self.0.below(last.base as u64 + 2) as i64;
                 ChainEdit::Replace { partition, rewrite: Rewrite { old, new, compacted_to } }
             }
+            8 => ChainEdit::Elect {
+                partition,
+                leader: BrokerId(self.broker()),
+                epoch: LeaderEpoch(state.leader_epoch.0 + 1 - i32::from(self.one_in(9))),
+            },
+            9 | 10 if sealed > 0 => {
+                let entry = &state.chain[self.0.below(sealed as u64) as usize];
+                let SegmentState::Sealed { crc, .. } = entry.state else {
+                    unreachable!("only the last is open")
+                };
+                let segment = (entry.id, entry.generation);
+                let storage = self::storages(self.broker())[self.0.below(2) as usize];
+                match self.one_in(2) {
+                    true => ChainEdit::DropReplica { partition, segment, storage },
+                    false => {
+                        let crc = crc ^ u32::from(self.one_in(9));
+                        ChainEdit::AddReplica { partition, segment, storage, crc }
+                    }
+                }
+            }
+            11 => {
+                let brokers = (0..self.0.below(3)).map(|_| BrokerId(self.broker())).collect();
+                ChainEdit::SetPlacement { partition, brokers }
+            }
             _ => {
                 let end = last.base + self.0.below(10) as i64;
                 let seal = Seal {
@@ -159,6 +185,7 @@ impl Draw {
                     crc: self.0.next_u64() as u32,
                     bytes: (end - last.base) as u64 * 100,
                     holders: storages,
+                    unclean: self.one_in(20),
                 };
                 let mut ensemble = vec![self.member(image, state.leader.0)];
                 if state.placement.len() > 1 {
@@ -188,6 +215,19 @@ impl Draw {
                 Command::AlterConfigs { resource: self.resource(), changes: vec![(key, value)] }
             }
             9 => Command::ElectAll { leader: BrokerId(self.broker()) },
+            11 => {
+                let broker = self.broker();
+                let life = image.broker(BrokerId(broker)).map_or(0, |broker| broker.incarnation.0);
+                let incarnation = Incarnation(life - i64::from(self.one_in(9)));
+                Command::SetFenced { broker: BrokerId(broker), incarnation, fenced: self.one_in(3) }
+            }
+            12 => {
+                let (broker, other) = (self.broker(), self.one_in(9));
+                let storage = storages(broker + i32::from(other))[self.0.below(2) as usize];
+                let states = [StorageHealth::Writable, StorageHealth::ReadOnly, StorageHealth::Lost];
+                let state = states[self.0.below(3) as usize];
+                Command::SetStorageHealth { broker: BrokerId(broker), storage, state }
+            }
             10 => Command::AllocateProducerIds { count: self.0.below(2_000) as i64 - 3 },
             _ => Command::Edit((0..self.0.below(4)).map(|_| self.edit(image)).collect()),
         }

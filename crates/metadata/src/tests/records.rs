@@ -2,10 +2,12 @@
 
 use base::chain::{Rewrite, Seal};
 use base::env::sim::SimRandom;
-use base::ids::{LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid};
+use base::ids::{
+    BrokerId, Generation, Incarnation, LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid,
+};
 
 use super::commands::{Draw, member, sealed_entry, storages};
-use crate::command::{ChainEdit, Command};
+use crate::command::{ChainEdit, Command, StorageHealth};
 use crate::control::apply;
 use crate::image::Image;
 use crate::record::{decode_command, decode_image, encode_command, encode_image};
@@ -20,6 +22,7 @@ fn every_field_at_its_bounds_comes_back() {
         crc: u32::MAX,
         bytes: u64::MAX,
         holders: storages(1),
+        unclean: true,
     };
     let edits = vec![
         ChainEdit::Trim { partition, start: i64::MIN },
@@ -31,15 +34,29 @@ fn every_field_at_its_bounds_comes_back() {
         ChainEdit::Replace {
             partition,
             rewrite: Rewrite {
-                old: vec![(SegmentId(0), base::ids::Generation(u32::MAX))],
+                old: vec![(SegmentId(0), Generation(u32::MAX))],
                 new: sealed_entry(),
                 compacted_to: i64::MAX,
             },
         },
     ];
-    for command in
-        [Command::Edit(edits), Command::Edit(Vec::new()), Command::AllocateProducerIds { count: i64::MIN }]
-    {
+    let segment = (SegmentId(u64::MAX), Generation(u32::MAX));
+    let (storage, leader) = (Uuid([255; 16]), BrokerId(i32::MIN));
+    let more = vec![
+        ChainEdit::Elect { partition, leader, epoch: LeaderEpoch(i32::MIN) },
+        ChainEdit::AddReplica { partition, segment, storage, crc: u32::MAX },
+        ChainEdit::DropReplica { partition, segment, storage },
+        ChainEdit::SetPlacement { partition, brokers: vec![BrokerId(i32::MAX), leader] },
+    ];
+    let incarnation = Incarnation(i64::MIN);
+    for command in [
+        Command::Edit(edits),
+        Command::Edit(more),
+        Command::Edit(Vec::new()),
+        Command::AllocateProducerIds { count: i64::MIN },
+        Command::SetFenced { broker: leader, incarnation, fenced: true },
+        Command::SetStorageHealth { broker: leader, storage, state: StorageHealth::Lost },
+    ] {
         assert_eq!(decode_command(&encode_command(&command)).as_ref(), Ok(&command));
     }
 }

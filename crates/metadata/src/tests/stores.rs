@@ -3,14 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::chain::{ChainError, Rewrite, Seal, SegmentState};
+use base::chain::{ChainError, Member, Rewrite, Seal, SegmentState};
 use base::env::sim::Sim;
 use base::error::ErrorCode;
-use base::ids::{BrokerId, Incarnation, LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid};
+use base::ids::{
+    BrokerId, Generation, Incarnation, LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid,
+};
 
 use super::commands::{member, placements, registration, storages, topic};
 use super::simulated;
-use crate::command::{ChainEdit, Command, CommandResult, EditError, Refusal, Resource};
+use crate::command::{
+    ChainEdit, Command, CommandResult, EditError, NewTopic, Placement, Refusal, Resource, StorageHealth,
+};
 use crate::memory::MemoryStore;
 use crate::raft::RaftStore;
 use crate::store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};
@@ -180,6 +184,7 @@ fn chains_are_edited_by_the_present_leader_alone() {
             crc: 7,
             bytes: end as u64,
             holders: vec![storages(1)[0]],
+            unclean: false,
         };
         let seal_and_open = |seal, member| ChainEdit::SealAndOpen { partition, seal, ensemble: vec![member] };
         let refused = edit(store, seal_and_open(seal(opened, 0, 10), member(1, first.0))).await;
@@ -221,6 +226,118 @@ fn chains_are_edited_by_the_present_leader_alone() {
         let nowhere = TopicPartition { partition: PartitionId(1), ..partition };
         let refused = edit(store, ChainEdit::Trim { partition: nowhere, start: 1 }).await;
         assert_eq!(refused, Err(EditError::UnknownPartition));
+    }));
+}
+
+#[test]
+fn a_fenced_broker_and_a_storage_that_takes_nothing_are_in_no_new_ensemble() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let lives = [register(store, 1).await, register(store, 2).await];
+        let new = NewTopic {
+            placements: vec![Placement {
+                brokers: vec![BrokerId(1), BrokerId(2)],
+                ensemble: vec![member(1, lives[0].0), member(2, lives[1].0)],
+            }],
+            ..topic("t", 1, member(1, lives[0].0))
+        };
+        items(store, Command::CreateTopics(vec![new.clone()])).await;
+        let partition = TopicPartition { topic_id: new.id, partition: PartitionId(0) };
+        let fence = |broker: i32, incarnation: Incarnation, fenced| {
+            let command = Command::SetFenced { broker: BrokerId(broker), incarnation, fenced };
+            async move { items(store, command).await }
+        };
+        assert_eq!(fence(2, lives[0], true).await, [Err(ErrorCode::StaleBrokerEpoch)]);
+        assert_eq!(fence(3, lives[0], true).await, [Err(ErrorCode::BrokerIdNotRegistered)]);
+        assert_eq!(fence(2, lives[1], true).await, [Ok(())]);
+
+        let elect = |leader: i32, epoch| {
+            let (leader, epoch) = (BrokerId(leader), LeaderEpoch(epoch));
+            edit(store, ChainEdit::Elect { partition, leader, epoch })
+        };
+        assert_eq!(elect(2, 1).await, Err(EditError::Chain(ChainError::ForeignMember(BrokerId(2)))));
+        let elected = elect(1, 1).await.unwrap();
+        assert_eq!((elected.leader, elected.leader_epoch), (BrokerId(1), LeaderEpoch(1)));
+        assert_eq!(elect(1, 1).await.unwrap(), elected, "the answer was lost, the election was held");
+
+        let seal_and_open = |epoch, ensemble: Vec<Member>| {
+            let seal = Seal {
+                segment: elected.last().id,
+                leader_epoch: LeaderEpoch(epoch),
+                end: 10,
+                crc: 7,
+                bytes: 10,
+                holders: vec![storages(1)[0]],
+                unclean: false,
+            };
+            edit(store, ChainEdit::SealAndOpen { partition, seal, ensemble })
+        };
+        let foreign = |broker| Err(EditError::Chain(ChainError::ForeignMember(BrokerId(broker))));
+        let both = || vec![member(1, lives[0].0), member(2, lives[1].0)];
+        assert_eq!(seal_and_open(1, both()).await, foreign(2));
+        fence(2, lives[1], false).await;
+        let state = |state| {
+            let command = Command::SetStorageHealth { broker: BrokerId(1), storage: storages(1)[0], state };
+            async move { items(store, command).await }
+        };
+        assert_eq!(state(StorageHealth::ReadOnly).await, [Ok(())]);
+        assert_eq!(seal_and_open(1, both()).await, foreign(1));
+        assert_eq!(state(StorageHealth::Writable).await, [Ok(())]);
+        let sealed = seal_and_open(1, both()).await.unwrap();
+        assert_eq!(sealed.chain.len(), 2);
+    }));
+}
+
+#[test]
+fn copies_of_a_sealed_segment_are_counted_and_lost_storages_hold_none() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let life = register(store, 1).await;
+        register(store, 2).await;
+        let new = topic("t", 1, member(1, life.0));
+        items(store, Command::CreateTopics(vec![new.clone()])).await;
+        let partition = TopicPartition { topic_id: new.id, partition: PartitionId(0) };
+        let open = store.image().partition(&partition).unwrap().last().id;
+        let [here, there] = [storages(1)[0], storages(2)[0]];
+        let seal = Seal {
+            segment: open,
+            leader_epoch: LeaderEpoch(0),
+            end: 10,
+            crc: 7,
+            bytes: 10,
+            holders: vec![here],
+            unclean: false,
+        };
+        edit(store, ChainEdit::SealAndOpen { partition, seal, ensemble: vec![member(1, life.0)] })
+            .await
+            .unwrap();
+        let segment = (open, Generation(0));
+        let add = |storage, crc| edit(store, ChainEdit::AddReplica { partition, segment, storage, crc });
+        let drop = |storage| edit(store, ChainEdit::DropReplica { partition, segment, storage });
+        let unknown = Uuid([9; 16]);
+        assert_eq!(add(unknown, 7).await, Err(EditError::Chain(ChainError::UnknownStorage(unknown))));
+        assert!(matches!(add(there, 8).await, Err(EditError::Chain(ChainError::WrongCrc { .. }))));
+        assert!(matches!(
+            drop(here).await,
+            Err(EditError::Chain(ChainError::TooFewCopies { have: 0, need: 1 }))
+        ));
+        add(there, 7).await.unwrap();
+        drop(here).await.unwrap();
+        let lost =
+            Command::SetStorageHealth { broker: BrokerId(2), storage: there, state: StorageHealth::Lost };
+        assert_eq!(items(store, lost).await, [Ok(())]);
+        let state = drop(there).await.unwrap();
+        let SegmentState::Sealed { replicas, .. } = &state.chain[0].state else { panic!("sealed") };
+        assert!(replicas.is_empty(), "what was lost is listed no more");
+
+        let place = |brokers: &[i32]| {
+            let brokers = brokers.iter().copied().map(BrokerId).collect();
+            edit(store, ChainEdit::SetPlacement { partition, brokers })
+        };
+        for bad in [&[][..], &[1, 1], &[1, 3]] {
+            assert_eq!(place(bad).await, Err(EditError::Chain(ChainError::BadPlacement)));
+        }
+        assert_eq!(place(&[2, 1]).await.unwrap().placement, [BrokerId(2), BrokerId(1)]);
     }));
 }
 

@@ -453,7 +453,7 @@ impl World {
         let proposal = self.proposals.iter().nth(number)?.clone();
         self.proposals.remove(&proposal);
         let Proposal { segment, epoch, end, holders, members } = proposal;
-        let seal = Seal { segment, leader_epoch: epoch, end, crc: 0, bytes: 0, holders };
+        let seal = Seal { segment, leader_epoch: epoch, end, crc: 0, bytes: 0, holders, unclean: false };
         let members: Vec<Member> =
             members.iter().map(|node| member(*node, self.nodes[*node].replica.incarnation())).collect();
         let next = NewSegment {

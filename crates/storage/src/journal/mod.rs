@@ -62,7 +62,7 @@ pub(crate) struct SyncJournal {
     /// Size of each half, bytes; 0 for no journal.
     half_bytes: u64,
     /// Segments of the half that is not in use, until they are synced.
-    behind: Mutex<Vec<Journaled>>,
+    behind: Mutex<Behind>,
     /// They are being synced now.
     syncing_behind: AtomicBool,
     /// Files it took, or would have taken.
@@ -84,6 +84,16 @@ enum State {
 struct Journaled {
     name: SegmentName,
     segment: Weak<Segment>,
+}
+
+/// The segments of a half that is to be free again.
+#[derive(Default)]
+struct Behind {
+    segments: Vec<Journaled>,
+    /// The device has been given what it lacks of so many of them.
+    begun: usize,
+    /// So many were begun when housekeeping looked; `None` before it did.
+    seen: Option<usize>,
 }
 
 /// What only the round that runs touches.
@@ -257,7 +267,9 @@ impl Storage {
             }
             item.cover();
         }
+        let used = writer.used;
         self.journal.put(State::Ready(writer));
+        self.write_behind(used);
         left
     }
 
@@ -267,18 +279,50 @@ impl Storage {
             return true;
         }
         let mut behind = self.journal.behind.lock();
-        if !behind.is_empty() || self.journal.syncing_behind.load(Ordering::Acquire) {
+        if !behind.segments.is_empty() || self.journal.syncing_behind.load(Ordering::Acquire) {
             drop(behind);
             self.sync_behind();
             return false;
         }
-        *behind = std::mem::take(&mut writer.segments);
+        *behind = Behind { segments: std::mem::take(&mut writer.segments), ..Behind::default() };
         drop(behind);
         writer.half = 1 - writer.half;
         writer.used = ALIGNMENT as u64;
         writer.cycle += 1;
-        self.sync_behind();
         true
+    }
+
+    /// Gives the device what the files of the other half lack, a few files a round, so that all have been begun when
+    /// this half is half full, and syncs them then. At once it would be thousands of small writes, and the next round
+    /// would wait behind them.
+    fn write_behind(self: &Arc<Self>, used: u64) {
+        let due: Vec<Journaled> = {
+            let mut behind = self.journal.behind.lock();
+            let Behind { segments, begun, .. } = &mut *behind;
+            let share = (2 * used).min(self.journal.half_bytes) as f64 / self.journal.half_bytes as f64;
+            let from = *begun;
+            *begun = from.max((segments.len() as f64 * share) as usize);
+            segments[from..*begun].to_vec()
+        };
+        for segment in due.iter().filter_map(|journaled| journaled.segment.upgrade()) {
+            // Nothing rests on it: the sync says what went wrong.
+            let _ = segment.log().map(|log| log.begin_write_back());
+        }
+        if 2 * used >= self.journal.half_bytes {
+            self.sync_behind();
+        }
+    }
+
+    /// Syncs the segments of the other half although this one does not fill up.
+    pub(crate) fn sync_behind_at_rest(self: &Arc<Self>) {
+        let is_at_rest = {
+            let mut behind = self.journal.behind.lock();
+            let begun = behind.begun;
+            behind.seen.replace(begun) == Some(begun)
+        };
+        if is_at_rest {
+            self.sync_behind();
+        }
     }
 
     fn write_round(&self, writer: &mut Writer, items: &[Item], round: &mut JournalRound) -> io::Result<()> {
@@ -330,7 +374,7 @@ impl Storage {
 
     /// Syncs the segments of the half that is not in use, behind everybody's back.
     pub(crate) fn sync_behind(self: &Arc<Self>) {
-        if self.check_open().is_err() || self.journal.behind.lock().is_empty() {
+        if self.check_open().is_err() || self.journal.behind.lock().segments.is_empty() {
             return;
         }
         if self.journal.syncing_behind.swap(true, Ordering::AcqRel) {
@@ -338,10 +382,10 @@ impl Storage {
         }
         let storage = self.clone();
         self.env.workers.run(Box::new(move || {
-            let segments = storage.journal.behind.lock().clone();
+            let segments = storage.journal.behind.lock().segments.clone();
             // A failure was told to everybody; without a handle, housekeeping asks again.
             if storage.sync_segments_behind(&segments).is_ok() {
-                storage.journal.behind.lock().clear();
+                *storage.journal.behind.lock() = Behind::default();
             }
             storage.journal.syncing_behind.store(false, Ordering::Release);
         }));

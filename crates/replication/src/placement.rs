@@ -1,0 +1,410 @@
+//! Which brokers hold copies, lead, and take over: pure choices over plain values.
+//!
+//! The controller asks, and puts what it is told into the metadata store; nothing here knows a clock or a network. Equal
+//! arguments give equal answers, so a choice can be made again instead of being remembered.
+//!
+//! What is aimed at, in this order: as many copies as are wanted, in as many racks as there are (`broker.rack`), on the
+//! brokers where they are wanted, and as many on one broker as on any other.
+
+use std::collections::BTreeMap;
+
+use base::chain::{Member, PartitionState, SegmentState};
+use base::ids::{BrokerId, Generation, Incarnation, SegmentId, StorageId};
+
+/// A broker that lives, is not fenced, and has a storage that takes segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The broker.
+    pub broker: BrokerId,
+    /// Its present life.
+    pub incarnation: Incarnation,
+    /// The log directory that its next segment goes to.
+    pub storage: StorageId,
+    /// `broker.rack`; brokers without one are in one rack together.
+    pub rack: Option<String>,
+    /// Copies of segments it has, or anything else that says how full it is, the same for all.
+    pub copies: u64,
+}
+
+impl Candidate {
+    fn member(&self) -> Member {
+        Member { broker: self.broker, storage: self.storage, incarnation: self.incarnation }
+    }
+}
+
+/// Brokers for the partitions of a new topic, or for more of them: the first of each is its preferred leader. `first` is
+/// the number of the first of these partitions. Fewer than `replication_factor` where there are fewer candidates.
+///
+/// Of the partitions placed in one call each broker leads as many as any other, give or take one, and holds as many as
+/// racks of different sizes allow.
+pub fn place(
+    candidates: &[Candidate],
+    first: usize,
+    partitions: usize,
+    replication_factor: usize,
+) -> Vec<Vec<BrokerId>> {
+    if candidates.is_empty() {
+        return vec![Vec::new(); partitions];
+    }
+    let mut leads = vec![0u64; candidates.len()];
+    let mut holds = vec![0u64; candidates.len()];
+    let place_one = |partition: usize| {
+        let turn =
+            |index: usize| (index + candidates.len() - partition % candidates.len()) % candidates.len();
+        let mut chosen: Vec<usize> = Vec::new();
+        while chosen.len() < replication_factor.min(candidates.len()) {
+            let free = (0..candidates.len()).filter(|index| !chosen.contains(index));
+            let cost = |index: &usize| {
+                let neighbours = neighbours(candidates, &chosen, *index);
+                let leads = if chosen.is_empty() { leads[*index] } else { 0 };
+                (neighbours, leads, holds[*index], candidates[*index].copies, turn(*index))
+            };
+            let Some(next) = free.min_by_key(cost) else { break };
+            leads[next] += u64::from(chosen.is_empty());
+            holds[next] += 1;
+            chosen.push(next);
+        }
+        chosen
+    };
+    let mut placed: Vec<Vec<usize>> = (first..first + partitions).map(place_one).collect();
+    while even_out(candidates, &mut placed, &mut holds) {}
+    let brokers = |chosen: Vec<usize>| chosen.into_iter().map(|index| candidates[index].broker).collect();
+    placed.into_iter().map(brokers).collect()
+}
+
+/// Moves one copy from who holds most to who holds least, if they differ by more than one and some partition's racks
+/// allow it. Leaders stay.
+fn even_out(candidates: &[Candidate], placed: &mut [Vec<usize>], holds: &mut [u64]) -> bool {
+    let least = (0..holds.len()).min_by_key(|index| holds[*index]).unwrap_or(0);
+    let most = (0..holds.len()).max_by_key(|index| holds[*index]).unwrap_or(0);
+    if holds[most] - holds[least] <= 1 {
+        return false;
+    }
+    for chosen in placed {
+        let Some(at) = chosen.iter().skip(1).position(|index| *index == most) else { continue };
+        let others: Vec<usize> = chosen.iter().copied().filter(|index| *index != most).collect();
+        let is_worse = neighbours(candidates, &others, least) > neighbours(candidates, &others, most);
+        if others.contains(&least) || is_worse {
+            continue;
+        }
+        chosen[at + 1] = least;
+        holds[most] -= 1;
+        holds[least] += 1;
+        return true;
+    }
+    false
+}
+
+/// Members of the next segment of a partition: the leader, then those of its placement that are candidates, then others
+/// until there are as many as wanted. Brokers in `avoided` are taken last. Without the leader among the candidates there
+/// is no such segment.
+pub fn next_ensemble(
+    state: &PartitionState,
+    candidates: &[Candidate],
+    avoided: &[BrokerId],
+) -> Option<Vec<Member>> {
+    let leader = candidates.iter().position(|candidate| candidate.broker == state.leader)?;
+    let mut chosen = vec![leader];
+    while chosen.len() < state.placement.len() {
+        let free = (0..candidates.len()).filter(|index| !chosen.contains(index));
+        let cost = |index: &usize| {
+            let candidate = &candidates[*index];
+            let wanted = state.placement.iter().position(|broker| *broker == candidate.broker);
+            let wanted = wanted.unwrap_or(usize::MAX);
+            let neighbours = neighbours(candidates, &chosen, *index);
+            (avoided.contains(&candidate.broker), wanted, neighbours, candidate.copies, candidate.broker)
+        };
+        let Some(next) = free.min_by_key(cost) else { break };
+        chosen.push(next);
+    }
+    Some(chosen.into_iter().map(|index| candidates[index].member()).collect())
+}
+
+/// Who should lead a partition whose leader is gone, is drained, or is not the preferred one. `None` without candidates.
+///
+/// Anybody is safe, because a new leader recovers first; members of the open segment are fast, since they need no copy
+/// (replication.md 2.8). Of these the preferred one leads, then those that did not restart since.
+pub fn next_leader(
+    state: &PartitionState,
+    candidates: &[Candidate],
+    avoided: &[BrokerId],
+) -> Option<BrokerId> {
+    let members: &[Member] = match &state.last().state {
+        SegmentState::Open { ensemble } => ensemble,
+        SegmentState::Sealed { .. } => &[],
+    };
+    let cost = |candidate: &&Candidate| {
+        let membership = members.iter().find(|member| member.broker == candidate.broker);
+        let standing = match membership {
+            Some(member) if member.incarnation == candidate.incarnation => 0,
+            Some(_) => 1,
+            None => 2,
+        };
+        let wanted = state.placement.iter().position(|broker| *broker == candidate.broker);
+        let avoided = avoided.contains(&candidate.broker);
+        (avoided, standing, wanted.unwrap_or(usize::MAX), candidate.copies, candidate.broker)
+    };
+    candidates.iter().min_by_key(cost).map(|candidate| candidate.broker)
+}
+
+/// What brings the copies of a sealed segment where they are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// A storage should fetch the segment.
+    Copy {
+        /// Which.
+        segment: (SegmentId, Generation),
+        /// Where to.
+        to: Member,
+        /// Storages that have it, of brokers that live.
+        from: Vec<StorageId>,
+    },
+    /// A storage may forget it: there are enough elsewhere.
+    Drop {
+        /// Which.
+        segment: (SegmentId, Generation),
+        /// Where.
+        storage: StorageId,
+    },
+    /// No broker that lives has it.
+    Missing {
+        /// Which.
+        segment: (SegmentId, Generation),
+    },
+}
+
+/// What the sealed segments of a partition need. `homes` tells which broker has which storage, of all that live and whose
+/// storages can be read; a copy anywhere else is not counted. Nothing is dropped as long as something must be copied.
+pub fn repairs(
+    state: &PartitionState,
+    candidates: &[Candidate],
+    homes: &BTreeMap<StorageId, BrokerId>,
+) -> Vec<Repair> {
+    let mut repairs = Vec::new();
+    for entry in &state.chain {
+        let SegmentState::Sealed { replicas, .. } = &entry.state else { continue };
+        let segment = (entry.id, entry.generation);
+        let from: Vec<StorageId> = replicas.iter().copied().filter(|id| homes.contains_key(id)).collect();
+        if from.is_empty() {
+            repairs.push(Repair::Missing { segment });
+            continue;
+        }
+        let holders: Vec<BrokerId> = from.iter().map(|storage| homes[storage]).collect();
+        let targets = targets(state, candidates, &holders);
+        if targets.is_empty() {
+            let superfluous = superfluous(state, &from, homes);
+            repairs.extend(superfluous.into_iter().map(|storage| Repair::Drop { segment, storage }));
+        }
+        let copy = |to| Repair::Copy { segment, to, from: from.clone() };
+        repairs.extend(targets.into_iter().map(copy));
+    }
+    repairs
+}
+
+/// Who should fetch a segment that `holders` have: whoever of the placement has none, and others while that makes too few.
+fn targets(state: &PartitionState, candidates: &[Candidate], holders: &[BrokerId]) -> Vec<Member> {
+    let can = |broker: &BrokerId| candidates.iter().position(|candidate| candidate.broker == *broker);
+    let lacks = |broker: &&BrokerId| !holders.contains(broker);
+    let mut chosen: Vec<usize> = state.placement.iter().filter(lacks).filter_map(can).collect();
+    let mut near: Vec<usize> = holders.iter().filter_map(can).chain(chosen.iter().copied()).collect();
+    while holders.len() + chosen.len() < state.placement.len() {
+        let free = (0..candidates.len())
+            .filter(|index| !chosen.contains(index) && !holders.contains(&candidates[*index].broker));
+        let cost = |index: &usize| {
+            let candidate = &candidates[*index];
+            (neighbours(candidates, &near, *index), candidate.copies, candidate.broker)
+        };
+        let Some(next) = free.min_by_key(cost) else { break };
+        chosen.push(next);
+        near.push(next);
+    }
+    chosen.into_iter().map(|index| candidates[index].member()).collect()
+}
+
+/// Copies beyond those that are wanted, those on brokers that are not of the placement first.
+fn superfluous(
+    state: &PartitionState,
+    copies: &[StorageId],
+    homes: &BTreeMap<StorageId, BrokerId>,
+) -> Vec<StorageId> {
+    let rank = |storage: &StorageId| {
+        let wanted = state.placement.iter().position(|broker| *broker == homes[storage]);
+        (wanted.unwrap_or(usize::MAX), *storage)
+    };
+    let mut copies = copies.to_vec();
+    copies.sort_by_key(rank);
+    copies.split_off(state.placement.len().min(copies.len()))
+}
+
+/// How many of the chosen are in the candidate's rack.
+fn neighbours(candidates: &[Candidate], chosen: &[usize], index: usize) -> usize {
+    chosen.iter().filter(|other| candidates[**other].rack == candidates[index].rack).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use base::chain::{NewSegment, Seal};
+    use base::ids::{LeaderEpoch, Uuid};
+
+    use super::*;
+
+    fn storage(broker: i32) -> StorageId {
+        Uuid([broker as u8; 16])
+    }
+
+    fn candidate(broker: i32, rack: Option<&str>) -> Candidate {
+        Candidate {
+            broker: BrokerId(broker),
+            incarnation: Incarnation(1),
+            storage: storage(broker),
+            rack: rack.map(str::to_owned),
+            copies: 0,
+        }
+    }
+
+    fn plain(brokers: i32) -> Vec<Candidate> {
+        (1..=brokers).map(|broker| candidate(broker, None)).collect()
+    }
+
+    fn ids(brokers: &[i32]) -> Vec<BrokerId> {
+        brokers.iter().copied().map(BrokerId).collect()
+    }
+
+    fn brokers(members: &[Member]) -> Vec<i32> {
+        members.iter().map(|member| member.broker.0).collect()
+    }
+
+    /// Led by broker 1, placed on 1, 2, 3; sealed up to 10 on these, and open on them.
+    fn partition() -> PartitionState {
+        let ensemble: Vec<Member> = plain(3).iter().map(Candidate::member).collect();
+        let open = |id| NewSegment { id: SegmentId(id), ensemble: ensemble.clone(), ack_quorum: 3 };
+        let mut state = PartitionState::create(BrokerId(1), LeaderEpoch(0), ids(&[1, 2, 3]), 0, open(1));
+        let seal = Seal {
+            segment: SegmentId(1),
+            leader_epoch: LeaderEpoch(0),
+            end: 10,
+            crc: 1,
+            bytes: 1,
+            holders: (1..=3).map(storage).collect(),
+            unclean: false,
+        };
+        state.seal_and_open(&seal, open(2), 2).unwrap();
+        state
+    }
+
+    #[test]
+    fn leaders_and_copies_are_spread_within_one() {
+        for brokers in 1..=7 {
+            for factor in 1..=4 {
+                for partitions in [1, 2, 5, 12, 100] {
+                    let placed = place(&plain(brokers), 0, partitions, factor);
+                    let (mut leads, mut holds) = (vec![0; brokers as usize], vec![0; brokers as usize]);
+                    for placement in &placed {
+                        assert_eq!(placement.len(), factor.min(brokers as usize));
+                        leads[placement[0].0 as usize - 1] += 1;
+                        for (index, broker) in placement.iter().enumerate() {
+                            assert!(!placement[..index].contains(broker), "{placement:?}");
+                            holds[broker.0 as usize - 1] += 1;
+                        }
+                    }
+                    for spread in [&leads, &holds] {
+                        let (least, most) = (spread.iter().min().unwrap(), spread.iter().max().unwrap());
+                        assert!(most - least <= 1, "{brokers} {factor} {partitions}: {leads:?} {holds:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(place(&[], 0, 2, 3), [vec![], vec![]]);
+    }
+
+    #[test]
+    fn copies_are_in_as_many_racks_as_there_are() {
+        let racks = [("a", 3), ("b", 1), ("c", 2)];
+        let of = |(rack, size): &(&'static str, i32)| (0..*size).map(|_| *rack).collect::<Vec<_>>();
+        let racks: Vec<&str> = racks.iter().flat_map(of).collect();
+        let candidates: Vec<Candidate> =
+            racks.iter().enumerate().map(|(index, rack)| candidate(index as i32, Some(rack))).collect();
+        for factor in 1..=4 {
+            for placement in place(&candidates, 0, 30, factor) {
+                let mut seen: Vec<&str> = placement.iter().map(|broker| racks[broker.0 as usize]).collect();
+                seen.sort_unstable();
+                seen.dedup();
+                assert_eq!(seen.len(), factor.min(3), "{placement:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn single_partitions_of_many_topics_do_not_all_go_to_the_first_broker() {
+        let mut candidates = plain(3);
+        let mut leads = [0; 3];
+        for _ in 0..30 {
+            let placed = place(&candidates, 0, 1, 1);
+            leads[placed[0][0].0 as usize - 1] += 1;
+            candidates[placed[0][0].0 as usize - 1].copies += 1;
+        }
+        assert_eq!(leads, [10, 10, 10]);
+    }
+
+    #[test]
+    fn an_ensemble_is_the_leader_the_placement_and_substitutes() {
+        let state = partition();
+        let ensemble = |candidates: &[Candidate], avoided: &[i32]| {
+            next_ensemble(&state, candidates, &ids(avoided)).map(|members| brokers(&members))
+        };
+        assert_eq!(ensemble(&plain(5), &[]), Some(vec![1, 2, 3]));
+        assert_eq!(ensemble(&plain(5), &[2]), Some(vec![1, 3, 4]));
+        assert_eq!(ensemble(&plain(2), &[]), Some(vec![1, 2]), "fewer, where there are no more");
+        assert_eq!(ensemble(&plain(3), &[2]), Some(vec![1, 3, 2]), "a slow one is better than none");
+        assert_eq!(ensemble(&plain(5)[1..], &[]), None);
+        let mut racks: Vec<Candidate> =
+            [(1, "a"), (4, "a"), (5, "b")].map(|(id, rack)| candidate(id, Some(rack))).to_vec();
+        assert_eq!(ensemble(&racks, &[]), Some(vec![1, 5, 4]));
+        racks[2].rack = Some("a".to_owned());
+        racks[2].copies = 1;
+        assert_eq!(ensemble(&racks, &[]), Some(vec![1, 4, 5]), "the emptier one of a rack");
+    }
+
+    #[test]
+    fn the_next_leader_needs_as_little_as_possible() {
+        let state = partition();
+        let leader = |candidates: &[Candidate], avoided: &[i32]| {
+            next_leader(&state, candidates, &ids(avoided)).map(|broker| broker.0)
+        };
+        assert_eq!(leader(&plain(5), &[]), Some(1), "the preferred one");
+        assert_eq!(leader(&plain(5), &[1]), Some(2));
+        assert_eq!(leader(&plain(5)[1..], &[]), Some(2));
+        let mut restarted = plain(5);
+        restarted[1].incarnation = Incarnation(9);
+        assert_eq!(leader(&restarted[1..], &[]), Some(3), "who restarted is in no ensemble any more");
+        assert_eq!(leader(&restarted[1..2], &[]), Some(2));
+        assert_eq!(leader(&plain(5)[3..], &[]), Some(4), "anybody is safe");
+        assert_eq!(leader(&plain(1), &[1]), Some(1), "a drained one is better than none");
+        assert_eq!(leader(&[], &[]), None);
+    }
+
+    #[test]
+    fn copies_move_to_where_they_are_wanted() {
+        let homes = |brokers: &[i32]| brokers.iter().map(|id| (storage(*id), BrokerId(*id))).collect();
+        let segment = (SegmentId(1), Generation(0));
+        let mut state = partition();
+        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), []);
+        // One is gone: another takes its place.
+        let alive = [plain(2), vec![candidate(4, None)]].concat();
+        let copy = |to: i32, from: &[i32]| Repair::Copy {
+            segment,
+            to: candidate(to, None).member(),
+            from: from.iter().copied().map(storage).collect(),
+        };
+        assert_eq!(repairs(&state, &alive, &homes(&[1, 2, 4])), [copy(4, &[1, 2])]);
+        // It is wanted elsewhere: copied first, dropped when that is done.
+        state.set_placement(ids(&[1, 2, 4]));
+        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), [copy(4, &[1, 2, 3])]);
+        state.add_replica(segment, storage(4), 1).unwrap();
+        let drop = Repair::Drop { segment, storage: storage(3) };
+        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), [drop]);
+        state.drop_replica(segment, storage(3), 2).unwrap();
+        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), []);
+        assert_eq!(repairs(&state, &plain(3), &homes(&[3])), [Repair::Missing { segment }]);
+    }
+}
