@@ -29,5 +29,5 @@ pub use command::{
 pub use control::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
 pub use image::{Broker, Configs, Image, Topic};
 pub use memory::MemoryStore;
-pub use raft::{MetadataOpenError, RaftStore};
+pub use raft::{MetadataOpenError, Quorum, RaftStore};
 pub use store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};

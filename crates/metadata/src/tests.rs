@@ -2,6 +2,7 @@
 
 mod commands;
 mod faults;
+mod group;
 mod machine;
 mod records;
 mod scale;

@@ -13,7 +13,7 @@ use super::TypeConfig;
 use crate::record::RecordError;
 
 #[derive(Clone, PartialEq, Message)]
-struct LogIdRecord {
+pub(super) struct LogIdRecord {
     #[prost(uint64, tag = "1")]
     term: u64,
     #[prost(uint64, tag = "2")]
@@ -29,7 +29,7 @@ impl From<&LogId<u64>> for LogIdRecord {
 }
 
 impl LogIdRecord {
-    fn read(&self) -> LogId<u64> {
+    pub(super) fn read(&self) -> LogId<u64> {
         LogId::new(CommittedLeaderId::new(self.term, self.node), self.index)
     }
 }
@@ -54,9 +54,9 @@ enum PayloadRecord {
 
 /// Commands in the order in which they are applied.
 #[derive(Clone, PartialEq, Message)]
-struct BatchRecord {
+pub(super) struct BatchRecord {
     #[prost(bytes = "vec", repeated, tag = "1")]
-    commands: Vec<Vec<u8>>,
+    pub(super) commands: Vec<Vec<u8>>,
 }
 
 /// Voters as a list of sets (two while the membership changes), and every node's address.
@@ -116,7 +116,7 @@ pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry<TypeConfig>, RecordErro
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct VoteRecord {
+pub(super) struct VoteRecord {
     #[prost(uint64, tag = "1")]
     term: u64,
     #[prost(uint64, tag = "2")]
@@ -125,9 +125,25 @@ struct VoteRecord {
     committed: bool,
 }
 
+impl From<&Vote<u64>> for VoteRecord {
+    fn from(vote: &Vote<u64>) -> Self {
+        let (term, node) = (vote.leader_id.term, vote.leader_id.node_id);
+        VoteRecord { term, node, committed: vote.committed }
+    }
+}
+
+impl VoteRecord {
+    pub(super) fn read(&self) -> Vote<u64> {
+        if self.committed {
+            Vote::new_committed(self.term, self.node)
+        } else {
+            Vote::new(self.term, self.node)
+        }
+    }
+}
+
 pub(super) fn encode_vote(vote: &Vote<u64>) -> Vec<u8> {
-    let (term, node) = (vote.leader_id.term, vote.leader_id.node_id);
-    VoteRecord { term, node, committed: vote.committed }.encode_to_vec()
+    VoteRecord::from(vote).encode_to_vec()
 }
 
 /// Reads a vote back, never as a committed one: a node that restarts stands for election in a new term, so

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::TypeConfig;
 use super::entry::{Meta, decode_snapshot, encode_snapshot, snapshot_id};
 use super::home::{self, FileError, Home, Kind, Phase};
+use super::results::Results;
 use crate::command::CommandResult;
 use crate::control;
 use crate::image::Image;
@@ -35,6 +36,8 @@ pub(super) struct Machine {
     applied: Option<LogId<u64>>,
     membership: Stored,
     published: watch::Sender<Arc<Image>>,
+    /// Kept where there are other voters.
+    results: Option<Arc<Results>>,
 }
 
 impl Machine {
@@ -46,11 +49,20 @@ impl Machine {
             applied: None,
             membership: Stored::default(),
             published: watch::Sender::new(Arc::default()),
+            results: None,
         };
         if let Some((meta, image)) = read_snapshot(home)? {
             machine.take_over(&meta, image);
         }
         Ok(machine)
+    }
+
+    /// Keeps what entries come to from now on.
+    pub(super) fn keep_results(&mut self) -> Arc<Results> {
+        let results = Arc::<Results>::default();
+        results.publish(self.applied.map(|id| id.index));
+        self.results = Some(results.clone());
+        results
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Image>> {
@@ -72,7 +84,15 @@ impl Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.image = image;
+        self.publish();
+    }
+
+    /// Shows the image to all who look at it.
+    fn publish(&self) {
         self.published.send_replace(Arc::new(self.image.clone()));
+        if let Some(results) = &self.results {
+            results.publish(self.applied.map(|id| id.index));
+        }
     }
 
     fn builder(&self) -> Builder {
@@ -118,7 +138,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut results = Vec::new();
         for entry in entries {
             self.applied = Some(entry.log_id);
-            results.push(match entry.payload {
+            let result = match entry.payload {
                 EntryPayload::Blank => Vec::new(),
                 EntryPayload::Normal(batch) => self.apply_batch(&batch.0).map_err(|error| {
                     let at = entry.log_id.index;
@@ -133,9 +153,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     self.membership = Stored::new(Some(entry.log_id), membership);
                     Vec::new()
                 }
-            });
+            };
+            if let Some(kept) = &self.results {
+                kept.add(entry.log_id.index, result.clone());
+            }
+            results.push(result);
         }
-        self.published.send_replace(Arc::new(self.image.clone()));
+        self.publish();
         Ok(results)
     }
 

@@ -1,23 +1,27 @@
-//! The durable metadata store: one Raft group, today of one voter.
+//! The durable metadata store: one Raft group of one voter or several.
 //!
 //! ```text
 //!  propose ─► queue (what waits rides together) ─► openraft ─► journal (fsync) ─► state machine ─► image
 //! ```
 //!
-//! openraft runs with one voter and no timers: the voter is made leader when the store opens. The log is a
-//! [`journal`] of our own; a snapshot is an image in one file, replaced as a whole. Nothing outside this
-//! module knows openraft.
+//! A single voter runs without timers and is made leader when the store opens. Several elect one; the others give it
+//! their commands ([`group`]) and apply the same entries. The log is a [`journal`] of our own; a snapshot is an image in
+//! one file, replaced as a whole. Nothing outside this module knows openraft.
 //!
 //! Invariants: an answered command survives power loss; a full disk delays, any other failed write or sync
 //! stops the store for good, because nobody knows what the disk holds then.
 
 mod entry;
+mod group;
 mod home;
 mod journal;
 mod log_store;
 mod machine;
+mod messages;
 mod open;
+mod peers;
 mod queue;
+mod results;
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -34,8 +38,11 @@ use crate::command::{Command, CommandResult};
 use crate::image::Image;
 use crate::record::encode_command;
 use crate::store::{MetadataStore, ProposeError, check_length};
+use group::Group;
+pub use group::Quorum;
 use home::{Home, Phase};
 pub use open::MetadataOpenError;
+use peers::Speaker;
 use queue::Queue;
 
 openraft::declare_raft_types!(
@@ -65,6 +72,15 @@ impl Default for Limits {
     }
 }
 
+/// Between two signs of life of the leader, ms.
+const HEARTBEAT_INTERVAL_MS: u64 = 100;
+/// Without a sign of life of the leader another voter stands for election after this or up to twice as long, ms.
+const ELECTION_TIMEOUT_MIN_MS: u64 = 400;
+/// Time for a part of a snapshot, ms.
+const INSTALL_SNAPSHOT_TIMEOUT_MS: u64 = 5_000;
+/// How often it is told that nobody leads.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+
 /// How long the single voter may take to lead and apply its log when the store opens.
 const OPENING_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -72,6 +88,8 @@ const OPENING_PATIENCE: Duration = Duration::from_secs(60);
 pub struct RaftStore {
     queue: Queue,
     images: watch::Receiver<Arc<Image>>,
+    /// Tells the tasks that serve other voters.
+    ended: watch::Sender<bool>,
 }
 
 impl RaftStore {
@@ -80,7 +98,27 @@ impl RaftStore {
     /// # Errors
     /// [`MetadataOpenError`].
     pub async fn open(env: Env, dir: PathBuf, node: BrokerId) -> Result<RaftStore, MetadataOpenError> {
-        RaftStore::open_with(env, dir, node, Limits::default()).await
+        RaftStore::open_with(env, dir, node, Limits::default(), None).await
+    }
+
+    /// Opens the store of one of several voters; returns when one of them leads. Until then a majority of the others is
+    /// waited for.
+    ///
+    /// # Errors
+    /// [`MetadataOpenError`].
+    pub async fn join(
+        env: Env,
+        dir: PathBuf,
+        node: BrokerId,
+        quorum: Quorum,
+    ) -> Result<RaftStore, MetadataOpenError> {
+        RaftStore::open_with(env, dir, node, Limits::default(), Some(quorum)).await
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<BrokerId> {
+        let leader = self.queue.raft.metrics().borrow().current_leader?;
+        i32::try_from(leader).ok().map(BrokerId)
     }
 
     /// Opens the store with other limits.
@@ -89,36 +127,89 @@ impl RaftStore {
         dir: PathBuf,
         node: BrokerId,
         limits: Limits,
+        quorum: Option<Quorum>,
     ) -> Result<RaftStore, MetadataOpenError> {
         let id = u64::try_from(node.0);
         let id = id.map_err(|_| MetadataOpenError::Raft(format!("node.id {node} is negative")))?;
         let opening = env.clone();
-        let (home, log, machine) =
+        let (home, log, mut machine) =
             env.blocking(move || open::open_parts(&opening, &dir, node, limits)).await?;
         let images = machine.subscribe();
         let last = log.last_index();
-        let raft = Raft::new(id, raft_config(limits)?, NoPeers, log.clone(), machine).await;
+        let config = raft_config(limits, quorum.is_some())?;
+        let speaker = Speaker { env: env.clone(), node: id, images: images.clone() };
+        let group = quorum.as_ref().map(|_| Arc::new(Group::new(speaker.clone(), machine.keep_results())));
+        let raft = Raft::new(id, config, speaker.clone(), log.clone(), machine).await;
         let raft = raft.map_err(|error| open::of_raft(&home, &error))?;
-        lead(&raft, &home, id, last).await?;
-        let store = RaftStore { queue: Queue::new(raft, log, home.clone()), images };
-        if store.image().cluster_id.is_zero() {
+        let store = RaftStore {
+            queue: Queue::new(raft.clone(), log, home.clone(), group),
+            images,
+            ended: watch::Sender::new(false),
+        };
+        match &quorum {
+            None => lead(&raft, &home, id, last).await?,
+            Some(quorum) => {
+                let listener = env.network.listen(quorum.listen).await;
+                let listener = listener.map_err(|error| MetadataOpenError::Listen(quorum.listen, error))?;
+                tokio::spawn(peers::serve(speaker, listener, raft.clone(), store.ended.subscribe()));
+                store.wait_for_leader(quorum).await?;
+            }
+        }
+        while store.image().cluster_id.is_zero() {
             let command = Command::Bootstrap { cluster_id: env.random_uuid() };
-            store.propose(command).await.map_err(|error| open::of_raft(&home, &error))?;
+            let done = store.propose(command).await;
+            if quorum.is_none() || home.failure().is_some() {
+                done.map_err(|error| open::of_raft(&home, &error))?;
+            }
         }
         home.enter(Phase::Serving);
         Ok(store)
     }
+
+    /// Waits until one of several voters leads.
+    async fn wait_for_leader(&self, quorum: &Quorum) -> Result<(), MetadataOpenError> {
+        let Queue { raft, home, .. } = &self.queue;
+        let fail = |error: &dyn std::fmt::Display| open::of_raft(home, error);
+        if !raft.is_initialized().await.map_err(|error| fail(&error))? {
+            let member = |(id, address): (&BrokerId, &String)| {
+                u64::try_from(id.0).map(|id| (id, BasicNode { addr: address.clone() }))
+            };
+            let members: Result<BTreeMap<u64, BasicNode>, _> = quorum.voters.iter().map(member).collect();
+            let members = members.map_err(|_| fail(&"the id of a voter is negative"))?;
+            // All do so with the same members; who is late finds that it was done.
+            if let Err(error) = raft.initialize(members).await {
+                tracing::debug!(%error, "the metadata log was begun by another controller");
+            }
+        }
+        loop {
+            let wait = raft.wait(Some(LEADER_WAIT));
+            match wait.metrics(|metrics| metrics.current_leader.is_some(), "a controller leads").await {
+                Ok(_) => return Ok(()),
+                Err(openraft::metrics::WaitError::Timeout(..)) => {
+                    let voters: Vec<String> =
+                        quorum.voters.iter().map(|(id, address)| format!("{id}@{address}")).collect();
+                    let voters = voters.join(", ");
+                    tracing::warn!(voters, "no controller leads yet: waiting for a majority of them");
+                }
+                Err(error) => return Err(fail(&error)),
+            }
+        }
+    }
 }
 
-fn raft_config(limits: Limits) -> Result<Arc<openraft::Config>, MetadataOpenError> {
+fn raft_config(limits: Limits, has_peers: bool) -> Result<Arc<openraft::Config>, MetadataOpenError> {
     let config = openraft::Config {
         cluster_name: "vltava".to_owned(),
-        enable_tick: false,
-        enable_heartbeat: false,
-        enable_elect: false,
+        enable_tick: has_peers,
+        enable_heartbeat: has_peers,
+        enable_elect: has_peers,
+        heartbeat_interval: HEARTBEAT_INTERVAL_MS,
+        election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
+        election_timeout_max: 2 * ELECTION_TIMEOUT_MIN_MS,
+        install_snapshot_timeout: INSTALL_SNAPSHOT_TIMEOUT_MS,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_entries),
-        // Nobody follows the log, so what a snapshot covers is not needed.
-        max_in_snapshot_log_to_keep: 0,
+        // Where nobody follows the log, what a snapshot covers is not needed.
+        max_in_snapshot_log_to_keep: if has_peers { limits.snapshot_entries / 2 } else { 0 },
         ..openraft::Config::default()
     };
     config.validate().map(Arc::new).map_err(|error| MetadataOpenError::Raft(error.to_string()))
@@ -174,6 +265,7 @@ impl MetadataStore for RaftStore {
         let Queue { raft, log, home, .. } = &self.queue;
         Box::pin(async move {
             home.enter(Phase::Ending);
+            self.ended.send_replace(true);
             if let Err(error) = raft.shutdown().await {
                 tracing::warn!(%error, "the metadata log did not end cleanly");
             }
@@ -192,64 +284,7 @@ impl MetadataStore for RaftStore {
 impl Drop for RaftStore {
     fn drop(&mut self) {
         self.queue.home.enter(Phase::Ending);
-    }
-}
-
-/// The network of a group of one.
-struct NoPeers;
-
-impl openraft::RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = NoPeers;
-
-    async fn new_client(&mut self, _: u64, _: &BasicNode) -> NoPeers {
-        NoPeers
-    }
-}
-
-mod no_peers {
-    //! Every call to a peer fails: there are none.
-
-    use openraft::BasicNode;
-    use openraft::error::{InstallSnapshotError, RPCError, RaftError, Unreachable};
-    use openraft::network::{RPCOption, RaftNetwork};
-    use openraft::raft::{
-        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-        VoteRequest, VoteResponse,
-    };
-
-    use super::{NoPeers, TypeConfig};
-
-    fn unreachable() -> Unreachable {
-        Unreachable::new(&std::io::Error::new(std::io::ErrorKind::NotConnected, "this group has one voter"))
-    }
-
-    impl RaftNetwork<TypeConfig> for NoPeers {
-        async fn append_entries(
-            &mut self,
-            _: AppendEntriesRequest<TypeConfig>,
-            _: RPCOption,
-        ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-            Err(RPCError::Unreachable(unreachable()))
-        }
-
-        async fn install_snapshot(
-            &mut self,
-            _: InstallSnapshotRequest<TypeConfig>,
-            _: RPCOption,
-        ) -> Result<
-            InstallSnapshotResponse<u64>,
-            RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>,
-        > {
-            Err(RPCError::Unreachable(unreachable()))
-        }
-
-        async fn vote(
-            &mut self,
-            _: VoteRequest<u64>,
-            _: RPCOption,
-        ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-            Err(RPCError::Unreachable(unreachable()))
-        }
+        self.ended.send_replace(true);
     }
 }
 

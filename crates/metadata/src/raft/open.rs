@@ -2,6 +2,7 @@
 //! happened, why, and how to mend it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,6 +80,9 @@ pub enum MetadataOpenError {
         /// What it said.
         source: io::Error,
     },
+    /// The address for other controllers cannot be listened on.
+    #[error("cannot listen for other controllers on {0}: {1}; check `listeners` and who else uses the port")]
+    Listen(SocketAddr, io::Error),
     /// The log does not start.
     #[error("the metadata log does not start: {0}")]
     Raft(String),

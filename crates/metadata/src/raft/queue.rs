@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::TypeConfig;
 use super::entry::Batch;
+use super::group::Group;
 use super::home::{Home, Phase};
 use super::log_store::LogStore;
 use crate::command::CommandResult;
@@ -31,6 +32,8 @@ pub(super) struct Queue {
     pub(super) raft: Raft<TypeConfig>,
     pub(super) log: LogStore,
     pub(super) home: Arc<Home>,
+    /// The other voters, if there are any.
+    pub(super) group: Option<Arc<Group>>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -43,8 +46,13 @@ struct Waiting {
 }
 
 impl Queue {
-    pub(super) fn new(raft: Raft<TypeConfig>, log: LogStore, home: Arc<Home>) -> Queue {
-        Queue { raft, log, home, waiting: Arc::default() }
+    pub(super) fn new(
+        raft: Raft<TypeConfig>,
+        log: LogStore,
+        home: Arc<Home>,
+        group: Option<Arc<Group>>,
+    ) -> Queue {
+        Queue { raft, log, home, group, waiting: Arc::default() }
     }
 
     /// Takes an encoded command in; its result comes through the receiver.
@@ -78,15 +86,15 @@ impl Queue {
             if answers.is_empty() {
                 return;
             }
-            match self.raft.client_write(Batch(Arc::new(commands))).await {
-                Ok(response) => {
-                    for (answer, result) in answers.into_iter().zip(response.data) {
+            match self.write(Batch(Arc::new(commands))).await {
+                Ok(results) => {
+                    for (answer, result) in answers.into_iter().zip(results) {
                         // Who asked may have gone away; then nobody wants the answer.
                         let _ = answer.send(Ok(result));
                     }
                 }
                 Err(error) => {
-                    let why = self.home.failure().map_or_else(|| error.to_string(), |failure| failure.text);
+                    let why = self.home.failure().map_or(error, |failure| failure.text);
                     for answer in answers {
                         let _ = answer.send(Err(ProposeError::Unavailable(why.clone())));
                     }
@@ -95,6 +103,18 @@ impl Queue {
             if self.log.bytes() >= self.home.limits.snapshot_log_bytes {
                 // Ignored while one is built; fails only when the store has stopped, which the next write tells.
                 let _ = self.raft.trigger().snapshot().await;
+            }
+        }
+    }
+}
+
+impl Queue {
+    async fn write(&self, batch: Batch) -> Result<Vec<CommandResult>, String> {
+        match &self.group {
+            Some(group) => group.write(&self.raft, batch).await,
+            None => {
+                let written = self.raft.client_write(batch).await;
+                written.map(|response| response.data).map_err(|error| error.to_string())
             }
         }
     }

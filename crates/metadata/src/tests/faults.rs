@@ -20,7 +20,7 @@ const DIR: &str = "/data/metadata";
 const SMALL: Limits = Limits { snapshot_entries: 10, snapshot_log_bytes: 4_000, file_bytes: 1_000 };
 
 async fn open(sim: &Sim, limits: Limits) -> Result<RaftStore, MetadataOpenError> {
-    RaftStore::open_with(sim.env.clone(), PathBuf::from(DIR), BrokerId(1), limits).await
+    RaftStore::open_with(sim.env.clone(), PathBuf::from(DIR), BrokerId(1), limits, None).await
 }
 
 /// One config value under a key that is used once, so that the image tells what was applied.
@@ -318,7 +318,7 @@ fn every_error_at_the_start_says_what_happened_and_how_to_mend_it() {
         drop(holder);
 
         let sim = finished(5).await;
-        let other = RaftStore::open_with(sim.env.clone(), PathBuf::from(DIR), BrokerId(2), SMALL).await;
+        let other = RaftStore::open_with(sim.env.clone(), PathBuf::from(DIR), BrokerId(2), SMALL, None).await;
         let said = other.err().unwrap().to_string();
         assert!(said.contains("belongs to node.id 1, not 2") && said.contains("set node.id=1"), "{said}");
 

@@ -1,0 +1,114 @@
+//! The other voters: whom a node that does not lead gives its commands to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::ids::BrokerId;
+use openraft::error::{ClientWriteError, ForwardToLeader, RaftError};
+use openraft::{BasicNode, Raft};
+
+use super::TypeConfig;
+use super::entry::Batch;
+use super::messages::{PeerRequest, PeerResponse};
+use super::peers::{AskError, Peer, Speaker};
+use super::results::Results;
+use crate::command::CommandResult;
+
+/// How long a command waits for somebody to lead.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for the leader's answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause before it is asked again who leads.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// The voters of a metadata log (`controller.quorum.voters`), this node among them.
+#[derive(Clone, Debug)]
+pub struct Quorum {
+    /// Where this node listens for the others.
+    pub listen: SocketAddr,
+    /// Where each is reached, `host:port`.
+    pub voters: BTreeMap<BrokerId, String>,
+}
+
+/// See the module's head.
+pub(super) struct Group {
+    pub(super) speaker: Speaker,
+    pub(super) results: Arc<Results>,
+    /// The way to who led last.
+    leader: tokio::sync::Mutex<Option<(u64, Peer)>>,
+}
+
+/// How an attempt to have commands applied ended.
+enum Attempt {
+    Done(Vec<CommandResult>),
+    /// Nothing was sent, or it was refused because another one leads.
+    Again,
+    /// They may be applied or not.
+    Unknown(String),
+}
+
+impl Group {
+    pub(super) fn new(speaker: Speaker, results: Arc<Results>) -> Group {
+        Group { speaker, results, leader: tokio::sync::Mutex::default() }
+    }
+
+    /// Has commands applied by whoever leads, as one entry.
+    ///
+    /// # Errors
+    /// Why nobody can say that they were.
+    pub(super) async fn write(
+        &self,
+        raft: &Raft<TypeConfig>,
+        batch: Batch,
+    ) -> Result<Vec<CommandResult>, String> {
+        let clock = &self.speaker.env.clock;
+        let deadline = clock.now() + LEADER_PATIENCE;
+        loop {
+            let attempt = match raft.client_write(batch.clone()).await {
+                Ok(response) => Attempt::Done(response.data),
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                    self.forward(to, batch.clone()).await
+                }
+                Err(error) => Attempt::Unknown(error.to_string()),
+            };
+            match attempt {
+                Attempt::Done(results) => return Ok(results),
+                Attempt::Unknown(why) => return Err(why),
+                Attempt::Again if clock.now() >= deadline => {
+                    return Err(
+                        "no controller leads: a majority of them must run and reach each other".to_owned()
+                    );
+                }
+                Attempt::Again => clock.sleep(ASK_AGAIN_AFTER).await,
+            }
+        }
+    }
+
+    async fn forward(&self, to: ForwardToLeader<u64, BasicNode>, batch: Batch) -> Attempt {
+        let (Some(id), Some(node)) = (to.leader_id, to.leader_node) else { return Attempt::Again };
+        let mut known = self.leader.lock().await;
+        let peer = match known.take() {
+            Some((of, peer)) if of == id => peer,
+            _ => Peer::new(self.speaker.clone(), id, node.addr),
+        };
+        let (_, peer) = known.insert((id, peer));
+        match peer.ask(&PeerRequest::Propose(batch), ANSWER_PATIENCE).await {
+            Ok(PeerResponse::Proposed(index)) => match self.results.of(index).await {
+                Some(results) => Attempt::Done(results),
+                None => Attempt::Unknown("what the command came to is not known any more".to_owned()),
+            },
+            Ok(PeerResponse::NotLeader(_)) => Attempt::Again,
+            Ok(PeerResponse::Failed(why)) => Attempt::Unknown(why),
+            Ok(other) => Attempt::Unknown(format!("the answer is of another kind: {other:?}")),
+            Err(AskError::NotSent(error)) => {
+                tracing::debug!(node = id, %error, "the leading controller cannot be reached");
+                Attempt::Again
+            }
+            Err(AskError::Unanswered(error)) => {
+                Attempt::Unknown(format!("the leading controller did not answer: {error}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What voters say to each other, as bytes: one request, one response.
+//!
+//! Protocol buffers with tagged fields, like the entries inside. Field numbers are part of what nodes of different
+//! versions understand.
+
+use std::sync::Arc;
+
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{LogId, Vote};
+use prost::{Message, Oneof};
+
+use super::TypeConfig;
+use super::entry::{
+    Batch, BatchRecord, LogIdRecord, Meta, VoteRecord, decode_entry, decode_snapshot, encode_entry,
+    encode_snapshot,
+};
+use crate::record::RecordError;
+
+/// What a voter asks of another.
+#[derive(Debug)]
+pub(super) enum PeerRequest {
+    Append(AppendEntriesRequest<TypeConfig>),
+    Vote(VoteRequest<u64>),
+    Snapshot(InstallSnapshotRequest<TypeConfig>),
+    /// Commands for the leader, encoded, to be one entry.
+    Propose(Batch),
+}
+
+/// What it hears.
+#[derive(Debug, PartialEq)]
+pub(super) enum PeerResponse {
+    Append(AppendEntriesResponse<u64>),
+    Vote(VoteResponse<u64>),
+    Snapshot(InstallSnapshotResponse<u64>),
+    /// They are the entry of this index, which is committed.
+    Proposed(u64),
+    /// Somebody else leads, if anybody.
+    NotLeader(Option<u64>),
+    /// It could not be done.
+    Failed(String),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RequestRecord {
+    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4")]
+    kind: Option<RequestKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum RequestKind {
+    #[prost(message, tag = "1")]
+    Append(AppendRecord),
+    #[prost(message, tag = "2")]
+    Vote(VoteRequestRecord),
+    #[prost(message, tag = "3")]
+    Snapshot(SnapshotPartRecord),
+    #[prost(message, tag = "4")]
+    Propose(BatchRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AppendRecord {
+    #[prost(message, optional, tag = "1")]
+    vote: Option<VoteRecord>,
+    #[prost(message, optional, tag = "2")]
+    previous: Option<LogIdRecord>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    entries: Vec<Vec<u8>>,
+    #[prost(message, optional, tag = "4")]
+    committed: Option<LogIdRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct VoteRequestRecord {
+    #[prost(message, optional, tag = "1")]
+    vote: Option<VoteRecord>,
+    #[prost(message, optional, tag = "2")]
+    last: Option<LogIdRecord>,
+}
+
+/// A part of a snapshot.
+#[derive(Clone, PartialEq, Message)]
+struct SnapshotPartRecord {
+    #[prost(message, optional, tag = "1")]
+    vote: Option<VoteRecord>,
+    /// What it covers, as the head of a snapshot without an image.
+    #[prost(bytes = "vec", tag = "2")]
+    meta: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    offset: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    data: Vec<u8>,
+    #[prost(bool, tag = "5")]
+    done: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResponseRecord {
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    kind: Option<ResponseKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum ResponseKind {
+    #[prost(bool, tag = "1")]
+    Appended(bool),
+    #[prost(message, tag = "2")]
+    AppendedTo(LastRecord),
+    #[prost(bool, tag = "3")]
+    Conflict(bool),
+    #[prost(message, tag = "4")]
+    HigherVote(VoteRecord),
+    #[prost(message, tag = "5")]
+    Vote(VoteResponseRecord),
+    #[prost(message, tag = "6")]
+    Snapshot(VoteRecord),
+    #[prost(uint64, tag = "7")]
+    Proposed(u64),
+    #[prost(message, tag = "8")]
+    NotLeader(LeaderRecord),
+    #[prost(string, tag = "9")]
+    Failed(String),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LastRecord {
+    #[prost(message, optional, tag = "1")]
+    last: Option<LogIdRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct VoteResponseRecord {
+    #[prost(message, optional, tag = "1")]
+    vote: Option<VoteRecord>,
+    #[prost(message, optional, tag = "2")]
+    last: Option<LogIdRecord>,
+    #[prost(bool, tag = "3")]
+    granted: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaderRecord {
+    #[prost(uint64, optional, tag = "1")]
+    leader: Option<u64>,
+}
+
+fn write_id(id: Option<&LogId<u64>>) -> Option<LogIdRecord> {
+    id.map(LogIdRecord::from)
+}
+
+fn read_id(id: Option<LogIdRecord>) -> Option<LogId<u64>> {
+    id.map(|id| id.read())
+}
+
+fn read_vote(vote: Option<VoteRecord>) -> Result<Vote<u64>, RecordError> {
+    vote.map(|vote| vote.read()).ok_or(RecordError::Field("vote"))
+}
+
+impl PeerRequest {
+    /// As bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let kind = match self {
+            PeerRequest::Append(request) => RequestKind::Append(AppendRecord {
+                vote: Some((&request.vote).into()),
+                previous: write_id(request.prev_log_id.as_ref()),
+                entries: request.entries.iter().map(encode_entry).collect(),
+                committed: write_id(request.leader_commit.as_ref()),
+            }),
+            PeerRequest::Vote(request) => RequestKind::Vote(VoteRequestRecord {
+                vote: Some((&request.vote).into()),
+                last: write_id(request.last_log_id.as_ref()),
+            }),
+            PeerRequest::Snapshot(request) => RequestKind::Snapshot(SnapshotPartRecord {
+                vote: Some((&request.vote).into()),
+                meta: encode_snapshot(&request.meta, Vec::new()),
+                offset: request.offset,
+                data: request.data.clone(),
+                done: request.done,
+            }),
+            PeerRequest::Propose(batch) => RequestKind::Propose(BatchRecord { commands: batch.0.to_vec() }),
+        };
+        RequestRecord { kind: Some(kind) }.encode_to_vec()
+    }
+
+    /// Reads it back.
+    pub(super) fn decode(bytes: &[u8]) -> Result<PeerRequest, RecordError> {
+        Ok(match RequestRecord::decode(bytes)?.kind.ok_or(RecordError::Field("request"))? {
+            RequestKind::Append(record) => PeerRequest::Append(AppendEntriesRequest {
+                vote: read_vote(record.vote)?,
+                prev_log_id: read_id(record.previous),
+                entries: record.entries.iter().map(|entry| decode_entry(entry)).collect::<Result<_, _>>()?,
+                leader_commit: read_id(record.committed),
+            }),
+            RequestKind::Vote(record) => PeerRequest::Vote(VoteRequest {
+                vote: read_vote(record.vote)?,
+                last_log_id: read_id(record.last),
+            }),
+            RequestKind::Snapshot(record) => {
+                let (meta, _): (Meta, _) = decode_snapshot(&record.meta)?;
+                let SnapshotPartRecord { vote, offset, data, done, .. } = record;
+                PeerRequest::Snapshot(InstallSnapshotRequest {
+                    vote: read_vote(vote)?,
+                    meta,
+                    offset,
+                    data,
+                    done,
+                })
+            }
+            RequestKind::Propose(record) => PeerRequest::Propose(Batch(Arc::new(record.commands))),
+        })
+    }
+}
+
+impl PeerResponse {
+    /// As bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let kind = match self {
+            PeerResponse::Append(AppendEntriesResponse::Success) => ResponseKind::Appended(true),
+            PeerResponse::Append(AppendEntriesResponse::PartialSuccess(last)) => {
+                ResponseKind::AppendedTo(LastRecord { last: write_id(last.as_ref()) })
+            }
+            PeerResponse::Append(AppendEntriesResponse::Conflict) => ResponseKind::Conflict(true),
+            PeerResponse::Append(AppendEntriesResponse::HigherVote(vote)) => {
+                ResponseKind::HigherVote(vote.into())
+            }
+            PeerResponse::Vote(response) => ResponseKind::Vote(VoteResponseRecord {
+                vote: Some((&response.vote).into()),
+                last: write_id(response.last_log_id.as_ref()),
+                granted: response.vote_granted,
+            }),
+            PeerResponse::Snapshot(response) => ResponseKind::Snapshot((&response.vote).into()),
+            PeerResponse::Proposed(index) => ResponseKind::Proposed(*index),
+            PeerResponse::NotLeader(leader) => ResponseKind::NotLeader(LeaderRecord { leader: *leader }),
+            PeerResponse::Failed(why) => ResponseKind::Failed(why.clone()),
+        };
+        ResponseRecord { kind: Some(kind) }.encode_to_vec()
+    }
+
+    /// Reads it back.
+    pub(super) fn decode(bytes: &[u8]) -> Result<PeerResponse, RecordError> {
+        Ok(match ResponseRecord::decode(bytes)?.kind.ok_or(RecordError::Field("response"))? {
+            ResponseKind::Appended(_) => PeerResponse::Append(AppendEntriesResponse::Success),
+            ResponseKind::AppendedTo(record) => {
+                PeerResponse::Append(AppendEntriesResponse::PartialSuccess(read_id(record.last)))
+            }
+            ResponseKind::Conflict(_) => PeerResponse::Append(AppendEntriesResponse::Conflict),
+            ResponseKind::HigherVote(vote) => {
+                PeerResponse::Append(AppendEntriesResponse::HigherVote(vote.read()))
+            }
+            ResponseKind::Vote(record) => PeerResponse::Vote(VoteResponse {
+                vote: read_vote(record.vote)?,
+                vote_granted: record.granted,
+                last_log_id: read_id(record.last),
+            }),
+            ResponseKind::Snapshot(vote) => {
+                PeerResponse::Snapshot(InstallSnapshotResponse { vote: vote.read() })
+            }
+            ResponseKind::Proposed(index) => PeerResponse::Proposed(index),
+            ResponseKind::NotLeader(record) => PeerResponse::NotLeader(record.leader),
+            ResponseKind::Failed(why) => PeerResponse::Failed(why),
+        })
+    }
+}
