@@ -35,7 +35,7 @@ pub(super) fn env() -> Env {
     Env {
         clock: Arc::new(OsClock { start: *START }),
         disk: Arc::new(OsDisk { background: background.clone() }),
-        network: Arc::new(OsNetwork { lanes: OnceLock::new(), home: home.clone() }),
+        network: Arc::new(OsNetwork::new(home.clone())),
         random: Arc::new(OsRandom),
         workers: Arc::new(OsWorkers { home }),
         background,
@@ -382,40 +382,37 @@ async fn tick_until(mut ended: tokio::sync::oneshot::Receiver<()>) {
 }
 
 struct OsNetwork {
-    /// Made when the first connection needs one: who only connects needs none.
-    lanes: OnceLock<Vec<OsLane>>,
+    /// One for each processor, made when a connection is put on it; `None` where the system gave no thread.
+    lanes: Vec<OnceLock<Option<OsLane>>>,
     /// The runtime that accepts.
     home: Arc<OnceLock<Handle>>,
 }
 
 impl OsNetwork {
-    /// `None` where the system gave no thread.
-    fn lane(&self, lane: usize) -> Option<&OsLane> {
-        let start = || {
-            self.home.get_or_init(Handle::current);
-            (0..self.lanes()).map_while(|_| OsLane::start().ok()).collect()
-        };
-        let lanes: &Vec<OsLane> = self.lanes.get_or_init(start);
-        lanes.get(lane).or(lanes.first())
+    fn new(home: Arc<OnceLock<Handle>>) -> OsNetwork {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        OsNetwork { lanes: (0..processors).map(|_| OnceLock::new()).collect(), home }
     }
 }
 
 impl Network for OsNetwork {
     fn lanes(&self) -> usize {
-        static PROCESSORS: LazyLock<usize> =
-            LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
-        *PROCESSORS
+        self.lanes.len()
     }
 
     fn spawn_on(&self, lane: usize, future: BoxFuture<'static, ()>) {
-        match self.lane(lane) {
+        let start = || {
+            self.home.get_or_init(Handle::current);
+            OsLane::start().ok()
+        };
+        match self.lanes[lane].get_or_init(start) {
             Some(lane) => drop(lane.runtime.spawn(future)),
             None => drop(tokio::spawn(future)),
         }
     }
 
     fn busy(&self, lane: usize) -> Duration {
-        let lane = self.lanes.get().and_then(|lanes| lanes.get(lane));
+        let lane = self.lanes[lane].get().and_then(Option::as_ref);
         lane.map_or(Duration::ZERO, |lane| lane.runtime.metrics().worker_total_busy_duration(0))
     }
 

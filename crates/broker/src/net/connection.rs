@@ -239,7 +239,7 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Bytes of memory the connection takes beyond a small constant.
+    /// Bytes of memory the connection takes beyond a small constant; what is sent from a file counts as if it were here.
     fn held(&self) -> usize {
         self.input.capacity() + self.window.request_bytes() + self.output.unsent()
     }

@@ -18,6 +18,8 @@ use crate::command::CommandResult;
 
 /// How long a command waits for somebody to lead.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// What is said when that was in vain.
+const NO_MAJORITY: &str = "a majority of the controllers does not answer; the command may be applied later. Start them, or mend their network";
 /// How long it waits for the leader's answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before it is asked again who leads.
@@ -66,7 +68,12 @@ impl Group {
         let clock = &self.speaker.env.clock;
         let deadline = clock.now() + LEADER_PATIENCE;
         loop {
-            let attempt = match raft.client_write(batch.clone()).await {
+            // A leader whom no majority follows waits for one for ever.
+            let written = tokio::select! {
+                written = raft.client_write(batch.clone()) => written,
+                () = clock.sleep(ANSWER_PATIENCE) => return Err(NO_MAJORITY.to_owned()),
+            };
+            let attempt = match written {
                 Ok(response) => Attempt::Done(response.data),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                     self.forward(to, batch.clone()).await
@@ -95,7 +102,7 @@ impl Group {
         };
         let (_, peer) = known.insert((id, peer));
         match peer.ask(&PeerRequest::Propose(batch), ANSWER_PATIENCE).await {
-            Ok(PeerResponse::Proposed(index)) => match self.results.of(index).await {
+            Ok(PeerResponse::Proposed(index)) => match self.results_of(index).await {
                 Some(results) => Attempt::Done(results),
                 None => Attempt::Unknown("what the command came to is not known any more".to_owned()),
             },
@@ -109,6 +116,14 @@ impl Group {
             Err(AskError::Unanswered(error)) => {
                 Attempt::Unknown(format!("the leading controller did not answer: {error}"))
             }
+        }
+    }
+
+    /// What the entry came to here; `None` when that is not known in time.
+    async fn results_of(&self, index: u64) -> Option<Vec<CommandResult>> {
+        tokio::select! {
+            results = self.results.of(index) => results,
+            () = self.speaker.env.clock.sleep(ANSWER_PATIENCE) => None,
         }
     }
 }

@@ -264,3 +264,86 @@ impl PeerResponse {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base::env::sim::SimRandom;
+    use openraft::{CommittedLeaderId, Entry, EntryPayload};
+
+    use super::*;
+
+    fn requests() -> Vec<PeerRequest> {
+        let last_log_id = Some(LogId::new(CommittedLeaderId::new(3, 1), u64::MAX));
+        let entry = |payload| Entry { log_id: LogId::new(CommittedLeaderId::new(1, 2), 7), payload };
+        let batch = Batch(Arc::new(vec![vec![1, 2], Vec::new()]));
+        let vote = Vote::new_committed(u64::MAX, 3);
+        let entries = vec![entry(EntryPayload::Blank), entry(EntryPayload::Normal(batch.clone()))];
+        let data = vec![9; 20];
+        vec![
+            PeerRequest::Append(AppendEntriesRequest {
+                vote,
+                prev_log_id: None,
+                entries,
+                leader_commit: last_log_id,
+            }),
+            PeerRequest::Vote(VoteRequest { vote: Vote::new(0, 0), last_log_id }),
+            PeerRequest::Snapshot(InstallSnapshotRequest {
+                vote,
+                meta: Meta::default(),
+                offset: 5,
+                data,
+                done: true,
+            }),
+            PeerRequest::Propose(batch),
+        ]
+    }
+
+    fn responses() -> Vec<PeerResponse> {
+        let last = Some(LogId::new(CommittedLeaderId::new(3, 1), 0));
+        let vote = Vote::new_committed(1, 3);
+        vec![
+            PeerResponse::Append(AppendEntriesResponse::Success),
+            PeerResponse::Append(AppendEntriesResponse::PartialSuccess(last)),
+            PeerResponse::Append(AppendEntriesResponse::PartialSuccess(None)),
+            PeerResponse::Append(AppendEntriesResponse::Conflict),
+            PeerResponse::Append(AppendEntriesResponse::HigherVote(vote)),
+            PeerResponse::Vote(VoteResponse { vote, vote_granted: true, last_log_id: last }),
+            PeerResponse::Snapshot(InstallSnapshotResponse { vote }),
+            PeerResponse::Proposed(u64::MAX),
+            PeerResponse::NotLeader(Some(0)),
+            PeerResponse::NotLeader(None),
+            PeerResponse::Failed("why".to_owned()),
+        ]
+    }
+
+    #[test]
+    fn what_is_said_comes_back() {
+        for request in requests() {
+            let bytes = request.encode();
+            assert_eq!(PeerRequest::decode(&bytes).unwrap().encode(), bytes, "{request:?}");
+        }
+        for response in responses() {
+            assert_eq!(PeerResponse::decode(&response.encode()).unwrap(), response);
+        }
+    }
+
+    #[test]
+    fn mutated_bytes_never_panic() {
+        let random = SimRandom::new(5);
+        let said = requests().iter().map(PeerRequest::encode).collect::<Vec<_>>();
+        let answered = responses().iter().map(PeerResponse::encode).collect::<Vec<_>>();
+        let mut refused = 0;
+        for original in said.iter().chain(&answered).cycle().take(5_000) {
+            let mut bytes = original.clone();
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at, random.below(256) as u8),
+                _ => bytes[at] ^= 1 << random.below(8),
+            }
+            refused += usize::from(PeerRequest::decode(&bytes).is_err());
+            refused += usize::from(PeerResponse::decode(&bytes).is_err());
+        }
+        assert!(refused > 1_000, "{refused}");
+    }
+}

@@ -78,6 +78,8 @@ const HEARTBEAT_INTERVAL_MS: u64 = 100;
 const ELECTION_TIMEOUT_MIN_MS: u64 = 400;
 /// Time for a part of a snapshot, ms.
 const INSTALL_SNAPSHOT_TIMEOUT_MS: u64 = 5_000;
+/// Pause before a new cluster's id is proposed again.
+const BOOTSTRAP_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often it is told that nobody leads.
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 
@@ -137,7 +139,9 @@ impl RaftStore {
         let images = machine.subscribe();
         let last = log.last_index();
         let config = raft_config(limits, quorum.is_some())?;
-        let speaker = Speaker { env: env.clone(), node: id, images: images.clone() };
+        let voters = quorum.iter().flat_map(|quorum| quorum.voters.keys());
+        let voters = Arc::new(voters.filter_map(|voter| u64::try_from(voter.0).ok()).collect());
+        let speaker = Speaker { env: env.clone(), node: id, images: images.clone(), voters };
         let group = quorum.as_ref().map(|_| Arc::new(Group::new(speaker.clone(), machine.keep_results())));
         let raft = Raft::new(id, config, speaker.clone(), log.clone(), machine).await;
         let raft = raft.map_err(|error| open::of_raft(&home, &error))?;
@@ -158,8 +162,12 @@ impl RaftStore {
         while store.image().cluster_id.is_zero() {
             let command = Command::Bootstrap { cluster_id: env.random_uuid() };
             let done = store.propose(command).await;
-            if quorum.is_none() || home.failure().is_some() {
-                done.map_err(|error| open::of_raft(&home, &error))?;
+            if let Err(error) = done {
+                if quorum.is_none() || home.failure().is_some() {
+                    return Err(open::of_raft(&home, &error));
+                }
+                tracing::warn!(%error, "the cluster has no id yet: trying again");
+                env.clock.sleep(BOOTSTRAP_AGAIN_AFTER).await;
             }
         }
         home.enter(Phase::Serving);

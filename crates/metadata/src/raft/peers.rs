@@ -8,8 +8,10 @@
 //! ```
 //!
 //! Invariants: no frame larger than [`FRAME_BYTES_MAX`] is read or written; after a time-out the connection is closed,
-//! so that a late response is never taken for that to another request; who is not a voter of this cluster gets nothing.
+//! so that a late response is never taken for that to another request; who does not call itself a voter of this cluster
+//! gets nothing. Nobody proves who he is yet.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +61,8 @@ pub(super) struct Speaker {
     pub(super) env: Env,
     pub(super) node: u64,
     pub(super) images: watch::Receiver<Arc<Image>>,
+    /// All voters, this node among them.
+    pub(super) voters: Arc<BTreeSet<u64>>,
 }
 
 impl Speaker {
@@ -81,7 +85,10 @@ impl Speaker {
         if !cluster.is_zero() && !ours.is_zero() && cluster != ours {
             return Err(format!("this is cluster {ours}, not {cluster}"));
         }
-        let (node, to) = (self.node, number(36));
+        let (node, from, to) = (self.node, number(28), number(36));
+        if !self.voters.contains(&from) {
+            return Err(format!("node {from} is no voter; compare controller.quorum.voters of both"));
+        }
         if to != node {
             return Err(format!("this is node {node}, not {to}; compare controller.quorum.voters of both"));
         }
