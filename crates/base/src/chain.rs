@@ -92,6 +92,14 @@ pub struct SegmentEntry {
 }
 
 impl SegmentEntry {
+    /// Whether a storage holds the segment, or is to.
+    pub fn is_on(&self, storage: StorageId) -> bool {
+        match &self.state {
+            SegmentState::Open { ensemble } => ensemble.iter().any(|member| member.storage == storage),
+            SegmentState::Sealed { replicas, .. } => replicas.contains(&storage),
+        }
+    }
+
     /// Offset after the last one covered; `None` while open.
     pub fn end(&self) -> Option<Offset> {
         match &self.state {
@@ -330,6 +338,14 @@ impl PartitionState {
         match entry.map(|entry| &mut entry.state) {
             Some(SegmentState::Sealed { crc, replicas, .. }) => Ok((*crc, replicas)),
             _ => Err(stale),
+        }
+    }
+
+    /// How many storages the open segment is written to; 0 where none is open.
+    pub fn open_members(&self) -> usize {
+        match &self.last().state {
+            SegmentState::Open { ensemble } => ensemble.len(),
+            SegmentState::Sealed { .. } => 0,
         }
     }
 

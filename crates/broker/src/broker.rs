@@ -17,9 +17,10 @@ use base::env::Env;
 use base::error::ErrorCode;
 use base::ids::{BrokerId, Incarnation, PartitionId, TimestampMs, TopicId, TopicPartition};
 use base::metrics::{Metrics, TopicMetrics};
-use metadata::{Command, CommandResult, Endpoint, Image, MetadataStore, ProposeError, Registration};
+use metadata::{Command, CommandResult, Endpoint, Image, MetadataStore, ProposeError, Registration, Topic};
 use parking_lot::Mutex;
-use replication::{ChainStore, Storage, StorageError};
+use replication::stream::BrokerLife;
+use replication::{Peers, Storage, StorageError};
 
 use crate::chain_store::MetadataChains;
 use crate::dispatch::Dispatcher;
@@ -30,7 +31,9 @@ use crate::net::{
 };
 use crate::partition::Partition;
 use crate::partitions::{Opening, Partitions};
+use crate::peers::{Leaders, PeersSpec, peers};
 use crate::producer_ids::ProducerIds;
+use crate::repair::Mender;
 use crate::session::FetchSessions;
 use crate::status::BrokerProbe;
 
@@ -88,7 +91,11 @@ pub struct Broker {
     pub(crate) started_at_ms: TimestampMs,
     pub(crate) metadata: Arc<dyn MetadataStore>,
     pub(crate) metrics: Metrics,
-    pub(crate) partitions: Partitions,
+    /// The way to other brokers, and what this one holds for them.
+    pub(crate) peers: Arc<Peers>,
+    /// Brings copies where they are wanted.
+    pub(crate) mender: Arc<Mender>,
+    pub(crate) partitions: Arc<Partitions>,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) groups: Groups,
@@ -111,66 +118,92 @@ impl Broker {
     /// # Errors
     /// [`StartError`].
     pub async fn start(parts: BrokerParts) -> Result<Arc<Broker>, StartError> {
-        let BrokerParts { env, config, metadata, storages, metrics } = parts;
-        let id = BrokerId(config.get(keys::NODE_ID));
-        if storages.is_empty() {
+        if parts.storages.is_empty() {
             return Err(StartError::NoStorage);
         }
-        let cluster_id = metadata.image().cluster_id;
-        for storage in &storages {
+        let cluster_id = parts.metadata.image().cluster_id;
+        for storage in &parts.storages {
             let storage = storage.clone();
-            env.blocking(move || storage.claim(cluster_id)).await?;
+            parts.env.blocking(move || storage.claim(cluster_id)).await?;
         }
-        let shares = MemoryShares::from_config(&config, env.disk.memory_max_bytes());
-        shares.show(metrics.node());
-        let incarnation = register(&*metadata, id, &config, &storages).await?;
-        metadata.propose(Command::ElectAll { leader: id }).await?;
-        let storages = Arc::new(storages);
-        let store: Arc<dyn ChainStore> = Arc::new(MetadataChains(metadata.clone()));
-        let opening = Opening {
-            env: env.clone(),
-            metrics: metrics.clone(),
-            broker: id,
-            incarnation,
-            storages: storages.clone(),
-            store,
-            producers: ProducerMemory::new(shares.producer_bytes, metrics.node().clone()),
-        };
-        let (trigger, drain) = drain_channel();
-        let broker = Arc::new(Broker {
-            id,
-            incarnation,
-            started_at_ms: env.clock.wall_ms(),
-            partitions: Partitions::new(opening),
-            producer_ids: ProducerIds::new(metadata.clone()),
-            sessions: FetchSessions::new(
-                env.clone(),
-                fetch_session_slots(&config),
-                shares.fetch_session_bytes,
-                metrics.node().clone(),
-            ),
-            groups: Groups::new(env.clone(), &config, &shares),
-            drain,
-            memory: MemoryBudget::new(shares.request_bytes),
-            shares,
-            config: ArcSwap::new(config.clone()),
-            server: OnceLock::new(),
-            trigger: Mutex::new(Some(trigger)),
-            storages,
-            metadata,
-            metrics,
-            env,
-        });
+        let id = BrokerId(parts.config.get(keys::NODE_ID));
+        let incarnation = register(&*parts.metadata, id, &parts.config, &parts.storages).await?;
+        parts.metadata.propose(Command::ElectAll { leader: id }).await?;
+        let broker = Broker::assemble(parts, BrokerLife { broker: id, incarnation });
         broker.reload_config();
         let config = broker.config();
         let image = broker.image();
         broker.partitions.open_all(&image, &config).await;
         broker.groups.load(&broker).await;
         broker.metrics.set_probe(BrokerProbe(Arc::downgrade(&broker)));
+        broker.spawn_heartbeats();
         broker.spawn_keeper();
+        broker.spawn_repair();
+        broker.follow_metadata(image.clone());
         broker.spawn_compaction(image);
         broker.listen(&config).await?;
         Ok(broker)
+    }
+
+    /// Puts together what a broker consists of. Nothing is opened yet.
+    fn assemble(parts: BrokerParts, life: BrokerLife) -> Arc<Broker> {
+        let BrokerParts { env, config, metadata, storages, metrics } = parts;
+        let BrokerLife { broker: id, incarnation } = life;
+        let shares = MemoryShares::from_config(&config, env.disk.memory_max_bytes());
+        shares.show(metrics.node());
+        let storages = Arc::new(storages);
+        let leading = Arc::new(Leaders::default());
+        let peers = peers(PeersSpec {
+            env: &env,
+            config: &config,
+            metadata: &metadata,
+            life,
+            storages: &storages,
+            leading: leading.clone(),
+        });
+        let mender = Arc::new(Mender {
+            env: env.clone(),
+            id,
+            metadata: metadata.clone(),
+            peers: peers.clone(),
+            storages: storages.clone(),
+        });
+        let partitions = Partitions::new(Opening {
+            env: env.clone(),
+            metrics: metrics.clone(),
+            broker: id,
+            incarnation,
+            storages: storages.clone(),
+            store: Arc::new(MetadataChains(metadata.clone())),
+            producers: ProducerMemory::new(shares.producer_bytes, metrics.node().clone()),
+            peers: peers.clone(),
+            mender: mender.clone(),
+        });
+        leading.are(&partitions);
+        let (trigger, drain) = drain_channel();
+        let node_metrics = metrics.node().clone();
+        let (slots, bytes) = (fetch_session_slots(&config), shares.fetch_session_bytes);
+        Arc::new(Broker {
+            id,
+            incarnation,
+            started_at_ms: env.clock.wall_ms(),
+            peers,
+            mender,
+            partitions,
+            producer_ids: ProducerIds::new(metadata.clone()),
+            sessions: FetchSessions::new(env.clone(), slots, bytes, node_metrics),
+            groups: Groups::new(env.clone(), &config, &shares),
+            drain,
+            memory: MemoryBudget::new(shares.request_bytes),
+            shares,
+            config: ArcSwap::new(config),
+            server: OnceLock::new(),
+            trigger: Mutex::new(Some(trigger)),
+            storages,
+            metadata,
+            metrics,
+            env,
+        })
     }
 
     async fn listen(self: &Arc<Self>, config: &BrokerConfig) -> Result<(), StartError> {
@@ -252,26 +285,30 @@ impl Broker {
     /// A partition by the name of its topic.
     ///
     /// # Errors
-    /// `UNKNOWN_TOPIC_OR_PARTITION`, or `KAFKA_STORAGE_ERROR` for one that is offline.
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, `NOT_LEADER_OR_FOLLOWER`, or `KAFKA_STORAGE_ERROR` for one that is offline.
     pub(crate) fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
         let image = self.image();
-        let topic_id = image.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?.id;
-        self.partitions.get(TopicPartition { topic_id, partition: PartitionId(partition) })
+        self.partition_of(image.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?, partition)
+    }
+
+    fn partition_of(&self, topic: &Topic, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+        let partition = PartitionId(partition);
+        topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        self.partitions.get(TopicPartition { topic_id: topic.id, partition })
     }
 
     /// A partition by the id of its topic.
     ///
     /// # Errors
-    /// `UNKNOWN_TOPIC_ID`, `UNKNOWN_TOPIC_OR_PARTITION`, or `KAFKA_STORAGE_ERROR` for one that is offline.
+    /// `UNKNOWN_TOPIC_ID`, `UNKNOWN_TOPIC_OR_PARTITION`, `NOT_LEADER_OR_FOLLOWER`, or `KAFKA_STORAGE_ERROR` for one that
+    /// is offline.
     pub(crate) fn partition_by_id(
         &self,
         topic: TopicId,
         partition: i32,
     ) -> Result<Arc<Partition>, ErrorCode> {
-        if self.image().topic_by_id(topic).is_none() {
-            return Err(ErrorCode::UnknownTopicId);
-        }
-        self.partitions.get(TopicPartition { topic_id: topic, partition: PartitionId(partition) })
+        let image = self.image();
+        self.partition_of(image.topic_by_id(topic).ok_or(ErrorCode::UnknownTopicId)?, partition)
     }
 
     /// Whether only brokers may write to the topic.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::env::BoxFuture;
+use base::env::{BoxFuture, Stream};
 use base::error::ErrorCode;
 use base::metrics::ApiMetrics;
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use wire::{ApiKey, DecodeError, FrameHead, Reader, ResponseMessage, VersionRange
 use crate::api::{self, Close, ErrorCodes, RequestContext};
 use crate::broker::Broker;
 use crate::net::{ConnectionInfo, Held, Outcome, Pace, Service};
+use crate::peers::serve_peer;
 
 /// Elements of all arrays of a request together, most that are taken. It bounds what small elements become in
 /// memory and in the answer, and how long a worker is busy with one request; some ten times what a client
@@ -312,6 +313,25 @@ impl Service for Dispatcher {
             metrics: self.metrics[index].clone(),
             bulky: SERVED[index].bulky,
             came_at: self.broker.env.clock.now(),
+        })
+    }
+
+    fn serve_peer(
+        &self,
+        connection: &Arc<ConnectionInfo>,
+        stream: Box<dyn Stream>,
+    ) -> BoxFuture<'static, ()> {
+        let (peer, listener) = (connection.peer, connection.listener.name.clone());
+        let is_for_brokers = self.broker.config().inter_broker_listener_name() == Some(&*listener);
+        let replicas = self.broker.peers.replicas.clone();
+        Box::pin(async move {
+            if !is_for_brokers {
+                tracing::warn!(%peer, listener, "a broker calls on a listener that is not inter.broker.listener.name");
+                return;
+            }
+            if let Err(error) = serve_peer(stream, replicas).await {
+                tracing::info!(%peer, %error, "the stream of another broker ended");
+            }
         })
     }
 }

@@ -1,13 +1,15 @@
 //! What a broker does by itself: retention, rolls by age, checkpoints of slow logs, forgetting idle
-//! producers.
+//! producers, the members of open segments.
 //!
 //! Tasks woken by the clock. Each works through partitions one after the other and yields between them;
 //! deletions go to the disk's own workers.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::config::keys;
+use base::ids::{BrokerId, Incarnation};
 use replication::TailState;
 
 use crate::broker::Broker;
@@ -18,6 +20,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Most and least time between two looks at logs whose segments are rolled younger than that.
 const ROLL_INTERVAL_MAX: Duration = Duration::from_secs(1);
 const ROLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// How often members of open segments are looked after.
+const MEND_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a broker whose storage failed gets no new segments.
+const PROBATION: Duration = Duration::from_secs(10);
 
 /// Least time between two looks at retention, whatever the configuration says.
 const RETENTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -35,6 +43,7 @@ impl Broker {
     pub(crate) fn spawn_keeper(self: &Arc<Self>) {
         tokio::spawn(sweep_for_ever(Arc::downgrade(self)));
         tokio::spawn(roll_for_ever(Arc::downgrade(self)));
+        tokio::spawn(mend_for_ever(Arc::downgrade(self)));
         tokio::spawn(retain_for_ever(Arc::downgrade(self), Logs::Plain));
         tokio::spawn(retain_for_ever(Arc::downgrade(self), Logs::Compacted));
     }
@@ -97,6 +106,43 @@ impl Broker {
             }
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Brokers whose storages failed lately, in the life in which they did, and until when they get no new segments.
+type Probation = BTreeMap<BrokerId, (Incarnation, Duration)>;
+
+impl Broker {
+    /// Looks after the members of open segments that other brokers have copies of.
+    async fn mend_ensembles(&self, probation: &mut Probation) {
+        let image = self.image();
+        if image.brokers().nth(1).is_none() {
+            return;
+        }
+        let now = self.env.clock.now();
+        let life = |broker: BrokerId| image.broker(broker).map(|broker| broker.incarnation);
+        probation.retain(|broker, (failed, until)| life(*broker) == Some(*failed) && now < *until);
+        let avoided: Vec<BrokerId> = probation.keys().copied().collect();
+        for partition in self.partitions.all() {
+            for broker in partition.log.mend_ensemble(&avoided) {
+                if let Some(incarnation) = life(broker) {
+                    probation.insert(broker, (incarnation, now + PROBATION));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn mend_for_ever(broker: Weak<Broker>) {
+    let mut probation = Probation::new();
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        let sleep = strong.env.clock.sleep(MEND_INTERVAL);
+        drop(strong);
+        sleep.await;
+        let Some(strong) = broker.upgrade() else { return };
+        strong.mend_ensembles(&mut probation).await;
     }
 }
 

@@ -1,4 +1,6 @@
-//! The partitions this broker leads: opened at the start, kept in step with the metadata.
+//! The partitions this broker leads: opened at the start, kept in step with the metadata. One that another broker leads
+//! from now on is closed. Where others may hold more of the open segment than this broker, it is taken over first, in a
+//! task of its own and as often as it takes.
 //!
 //! Invariants: a partition is in the registry only while its log is open; one that cannot be opened
 //! stays out with the reason, and only it is offline; topics are opened and closed by one task at a
@@ -6,22 +8,33 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::chain::PartitionState;
 use base::config::{BrokerConfig, TopicSettings};
 use base::env::Env;
 use base::error::ErrorCode;
-use base::ids::{BrokerId, Incarnation, PartitionId, TopicId, TopicPartition};
+use base::ids::{BrokerId, Incarnation, LeaderEpoch, PartitionId, StorageId, TopicId, TopicPartition};
 use base::metrics::Metrics;
 use metadata::{Image, Resource, Topic};
 use parking_lot::RwLock;
-use replication::{ChainStore, Log, LogSpec, Storage, StorageError};
+use replication::stream::Local;
+use replication::{ChainStore, Log, LogSpec, Peers, Storage, TakeOverError, must_take_over, take_over};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::memory::ProducerMemory;
 use crate::partition::{Partition, Producers};
+use crate::repair::Mender;
 
 /// Logs opened side by side at the start: enough to keep a disk and two cores busy.
 const OPENING_AT_ONCE: usize = 4;
+
+/// Partitions taken over side by side: most of the time each waits for others.
+const TAKEN_OVER_AT_ONCE: usize = 256;
+
+/// Pauses between two attempts to take a partition over.
+const TAKE_OVER_PAUSE_MIN: Duration = Duration::from_millis(100);
+const TAKE_OVER_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What opening a log needs.
 pub(crate) struct Opening {
@@ -32,12 +45,22 @@ pub(crate) struct Opening {
     pub(crate) storages: Arc<Vec<Arc<Storage>>>,
     pub(crate) store: Arc<dyn ChainStore>,
     pub(crate) producers: Arc<ProducerMemory>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) mender: Arc<Mender>,
 }
 
 enum Slot {
+    /// It is being taken over in this epoch.
+    Opening(LeaderEpoch),
     Open(Arc<Partition>),
-    /// The files of this topic's partition cannot be used.
-    Offline(Arc<str>),
+    /// Its files cannot be used.
+    Offline,
+}
+
+impl Slot {
+    fn is_opening_in(&self, epoch: LeaderEpoch) -> bool {
+        matches!(self, Slot::Opening(own) if *own == epoch)
+    }
 }
 
 /// The registry. See the module's head.
@@ -46,26 +69,32 @@ pub(crate) struct Partitions {
     slots: RwLock<HashMap<TopicPartition, Slot>>,
     /// Held while topics are opened or closed.
     topology: tokio::sync::Mutex<()>,
+    /// Told when a partition was taken over, and at the end.
+    taken_over: Arc<Notify>,
+    /// Bounds what is taken over side by side.
+    turns: Semaphore,
 }
 
 impl Partitions {
-    pub(crate) fn new(opening: Opening) -> Partitions {
-        Partitions {
+    pub(crate) fn new(opening: Opening) -> Arc<Partitions> {
+        Arc::new(Partitions {
             opening: Arc::new(opening),
             slots: RwLock::default(),
             topology: tokio::sync::Mutex::new(()),
-        }
+            taken_over: Arc::default(),
+            turns: Semaphore::new(TAKEN_OVER_AT_ONCE),
+        })
     }
 
     /// A partition by id.
     ///
     /// # Errors
-    /// `UNKNOWN_TOPIC_OR_PARTITION`, or `KAFKA_STORAGE_ERROR` for one that is offline.
+    /// `NOT_LEADER_OR_FOLLOWER`, or `KAFKA_STORAGE_ERROR` for one that is offline.
     pub(crate) fn get(&self, id: TopicPartition) -> Result<Arc<Partition>, ErrorCode> {
         match self.slots.read().get(&id) {
             Some(Slot::Open(partition)) => Ok(partition.clone()),
-            Some(Slot::Offline(_)) => Err(ErrorCode::KafkaStorageError),
-            None => Err(ErrorCode::UnknownTopicOrPartition),
+            Some(Slot::Offline) => Err(ErrorCode::KafkaStorageError),
+            Some(Slot::Opening(_)) | None => Err(ErrorCode::NotLeaderOrFollower),
         }
     }
 
@@ -73,7 +102,7 @@ impl Partitions {
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
         let open = |slot: &Slot| match slot {
             Slot::Open(partition) => Some(partition.clone()),
-            Slot::Offline(_) => None,
+            Slot::Opening(_) | Slot::Offline => None,
         };
         self.slots.read().values().filter_map(open).collect()
     }
@@ -81,11 +110,43 @@ impl Partitions {
     /// Number of partitions, and of those that are offline.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let slots = self.slots.read();
-        (slots.len(), slots.values().filter(|slot| matches!(slot, Slot::Offline(_))).count())
+        (slots.len(), slots.values().filter(|slot| matches!(slot, Slot::Offline)).count())
+    }
+
+    /// Whether a partition is being taken over.
+    pub(crate) fn is_opening(&self, id: TopicPartition) -> bool {
+        matches!(self.slots.read().get(&id), Some(Slot::Opening(_)))
+    }
+
+    /// Told when a partition was taken over, and when nothing is led any more.
+    pub(crate) fn taken_over(&self) -> Arc<Notify> {
+        self.taken_over.clone()
+    }
+
+    /// Another broker was elected in `epoch`: what this one led before it leads no more.
+    pub(crate) fn fence(&self, id: TopicPartition, epoch: LeaderEpoch) -> Local {
+        let mut slots = self.slots.write();
+        let own = match slots.get(&id) {
+            None | Some(Slot::Offline) => return Local::Follows,
+            // It is this broker itself that asks.
+            Some(Slot::Opening(own)) if *own == epoch => return Local::Follows,
+            Some(Slot::Opening(own)) => *own,
+            Some(Slot::Open(partition)) => partition.log.leader_epoch(),
+        };
+        if own >= epoch {
+            return Local::Leads(own);
+        }
+        match slots.remove(&id) {
+            Some(Slot::Open(partition)) => {
+                let open = partition.log.resign();
+                Local::Stopped { open, high_watermark: partition.log.high_watermark() }
+            }
+            _ => Local::Follows,
+        }
     }
 
     /// Opens every partition of the image; at the start.
-    pub(crate) async fn open_all(&self, image: &Image, config: &BrokerConfig) {
+    pub(crate) async fn open_all(self: &Arc<Self>, image: &Image, config: &BrokerConfig) {
         let _topology = self.topology.lock().await;
         let mut wanted = Vec::new();
         for topic in image.topics() {
@@ -94,20 +155,18 @@ impl Partitions {
         self.open(wanted).await;
     }
 
-    /// Brings one topic in step with the metadata: opens new partitions, closes and removes those of a
-    /// deleted topic, takes over changed settings.
-    pub(crate) async fn sync_topic(&self, image: &Image, config: &BrokerConfig, id: TopicId) {
+    /// Brings one topic in step with the metadata: opens partitions that this broker leads from now on, closes those
+    /// that it does not lead any more, takes over changed settings. Does nothing for one that is gone
+    /// ([`Partitions::remove`]).
+    pub(crate) async fn sync_topic(self: &Arc<Self>, image: &Image, config: &BrokerConfig, id: TopicId) {
         let _topology = self.topology.lock().await;
-        match image.topic_by_id(id) {
-            Some(topic) => {
-                let settings = settings_of(image, config, &topic.name);
-                self.configure(id, &settings);
-                let mut wanted = Vec::new();
-                self.collect_missing(topic, &settings, &mut wanted);
-                self.open(wanted).await;
-            }
-            None => self.remove(id).await,
-        }
+        let Some(topic) = image.topic_by_id(id) else { return };
+        let settings = settings_of(image, config, &topic.name);
+        self.configure(id, &settings);
+        self.close_lost(topic);
+        let mut wanted = Vec::new();
+        self.collect_missing(topic, &settings, &mut wanted);
+        self.open(wanted).await;
     }
 
     /// Takes over changed settings of every topic.
@@ -133,13 +192,46 @@ impl Partitions {
             let number = PartitionId(i32::try_from(number).unwrap_or(i32::MAX));
             let id = TopicPartition { topic_id: topic.id, partition: number };
             if state.leader == self.opening.broker && !slots.contains_key(&id) {
-                let (topic, settings, state) = (topic.name.clone(), settings.clone(), state.clone());
-                wanted.push(Wanted { id, topic, settings, state });
+                let spec = self.opening.spec(id, topic.name.clone(), settings.clone());
+                wanted.push(Wanted { spec, state: state.clone() });
             }
         }
     }
 
-    async fn open(&self, wanted: Vec<Wanted>) {
+    /// Closes partitions of the topic that another broker leads now, or this one in a later epoch. Who waits for a
+    /// commit is sent there.
+    fn close_lost(&self, topic: &Topic) {
+        let is_lost = |id: &TopicPartition, slot: &Slot| {
+            let own = match slot {
+                Slot::Opening(epoch) => Some(*epoch),
+                Slot::Open(partition) => Some(partition.log.leader_epoch()),
+                Slot::Offline => None,
+            };
+            let state = topic.partition(id.partition);
+            let is_led = state.is_some_and(|state| {
+                // A log that was opened just now may be of a later epoch than this image.
+                state.leader == self.opening.broker && own.is_none_or(|own| own >= state.leader_epoch)
+            });
+            id.topic_id == topic.id && !is_led
+        };
+        let lost: Vec<_> = self.slots.write().extract_if(|id, slot| is_lost(id, slot)).collect();
+        for (id, slot) in lost {
+            if let Slot::Open(partition) = slot {
+                tracing::info!(topic = &*topic.name, partition = id.partition.0, "another broker leads now");
+                partition.log.abandon();
+            }
+        }
+    }
+
+    async fn open(self: &Arc<Self>, wanted: Vec<Wanted>) {
+        let is_others = |wanted: &mut Wanted| must_take_over(&wanted.spec, &wanted.state);
+        let mut wanted = wanted;
+        let others: Vec<Wanted> = wanted.extract_if(.., is_others).collect();
+        for wanted in others {
+            let epoch = wanted.state.leader_epoch;
+            self.slots.write().insert(wanted.spec.partition, Slot::Opening(epoch));
+            tokio::spawn(take_over_and_open(self.clone(), wanted));
+        }
         let share = wanted.len().div_ceil(OPENING_AT_ONCE).max(1);
         let mut shares = Vec::new();
         let mut wanted = wanted.into_iter().peekable();
@@ -156,24 +248,73 @@ impl Partitions {
         }
     }
 
-    async fn remove(&self, id: TopicId) {
-        let gone: Vec<_> = self.slots.write().extract_if(|partition, _| partition.topic_id == id).collect();
-        for (_, slot) in &gone {
-            if let Slot::Open(partition) = slot {
-                self.opening.metrics.forget_topic(&partition.topic);
+    /// Takes a partition over as often as it takes, and completes what its log needs. `None` when another broker leads it.
+    async fn take_over(&self, spec: &LogSpec, state: &PartitionState) -> Option<Arc<PartitionState>> {
+        let (id, topic, epoch) = (spec.partition, &spec.topic, state.leader_epoch);
+        let mut pause = TAKE_OVER_PAUSE_MIN;
+        let mut taken = None;
+        while self.slots.read().get(&id).is_some_and(|slot| slot.is_opening_in(epoch)) {
+            // Never closed.
+            let turn = self.turns.acquire().await;
+            if taken.is_none() {
+                match take_over(spec, state).await {
+                    Ok(sealed) => taken = Some(sealed),
+                    Err(error @ TakeOverError::Superseded(_)) => {
+                        tracing::info!(topic = &**topic, partition = id.partition.0, %error, "another broker leads now");
+                        self.give_up(id, epoch);
+                        return None;
+                    }
+                    Err(error) => {
+                        tracing::warn!(topic = &**topic, partition = id.partition.0, %error, "the partition cannot be taken over yet");
+                    }
+                }
+            }
+            if let Some(sealed) = &taken
+                && let Some(whole) = self.opening.mender.complete(topic, id, sealed.clone()).await
+                && (whole.leader, whole.leader_epoch) == (spec.broker, epoch)
+            {
+                return Some(whole);
+            }
+            drop(turn);
+            // What is in the way may be gone when it is tried again.
+            spec.env.clock.sleep(pause).await;
+            pause = (2 * pause).min(TAKE_OVER_PAUSE_MAX);
+        }
+        None
+    }
+
+    /// Forgets a partition that was being taken over in this epoch.
+    fn give_up(&self, id: TopicPartition, epoch: LeaderEpoch) {
+        let mut slots = self.slots.write();
+        if slots.get(&id).is_some_and(|slot| slot.is_opening_in(epoch)) {
+            slots.remove(&id);
+        }
+    }
+
+    /// Closes the partitions of a topic that was deleted, and removes their files.
+    pub(crate) async fn remove(&self, topic: &Topic) {
+        let _topology = self.topology.lock().await;
+        let own: Vec<StorageId> = self.opening.storages.iter().map(|storage| storage.id()).collect();
+        let mut gone = Vec::new();
+        for (number, state) in topic.partitions.iter().enumerate() {
+            let partition = PartitionId(i32::try_from(number).unwrap_or(i32::MAX));
+            let id = TopicPartition { topic_id: topic.id, partition };
+            let slot = self.slots.write().remove(&id);
+            if let Some(Slot::Open(partition)) = &slot {
                 partition.log.abandon();
             }
+            if slot.is_some() || state.chain.iter().any(|entry| own.iter().any(|own| entry.is_on(*own))) {
+                self.opening.peers.replicas.remove(id);
+                gone.push(id);
+            }
         }
-        let storages = self.opening.storages.clone();
+        self.opening.metrics.forget_topic(&topic.name);
+        let (storages, name) = (self.opening.storages.clone(), topic.name.clone());
         let remove = move || {
-            for (id, slot) in gone {
-                let topic = match &slot {
-                    Slot::Open(partition) => &partition.topic,
-                    Slot::Offline(topic) => topic,
-                };
+            for id in gone {
                 for storage in storages.iter() {
-                    if let Err(error) = storage.remove_partition(topic, id) {
-                        tracing::warn!(topic = &**topic, %error, "files of a deleted topic are not removed yet");
+                    if let Err(error) = storage.remove_partition(&name, id) {
+                        tracing::warn!(topic = &*name, %error, "files of a deleted topic are not removed yet");
                     }
                 }
             }
@@ -182,38 +323,47 @@ impl Partitions {
     }
 }
 
+impl Drop for Partitions {
+    fn drop(&mut self) {
+        self.taken_over.notify_one();
+    }
+}
+
+/// Takes a partition over until that is done or another broker leads it, and opens it.
+async fn take_over_and_open(partitions: Arc<Partitions>, wanted: Wanted) {
+    let Wanted { spec, state } = wanted;
+    let (id, topic, epoch) = (spec.partition, spec.topic.clone(), state.leader_epoch);
+    let Some(taken) = partitions.take_over(&spec, &state).await else { return };
+    let end = taken.last().base;
+    partitions.opening.peers.replicas.release(id).await;
+    let (opening, env) = (partitions.opening.clone(), spec.env.clone());
+    let (_, slot) = env.blocking(move || opening.open(Wanted { spec, state: taken })).await;
+    {
+        let mut slots = partitions.slots.write();
+        match slots.get_mut(&id) {
+            Some(opening) if opening.is_opening_in(epoch) => *opening = slot,
+            // Another broker was faster.
+            _ => {
+                if let Slot::Open(partition) = slot {
+                    partition.log.abandon();
+                }
+                return;
+            }
+        }
+    }
+    tracing::info!(topic = &*topic, partition = id.partition.0, epoch = epoch.0, end, "leads the partition");
+    partitions.taken_over.notify_one();
+}
+
 /// A partition to open.
 struct Wanted {
-    id: TopicPartition,
-    topic: Arc<str>,
-    settings: Arc<TopicSettings>,
+    spec: LogSpec,
     state: Arc<PartitionState>,
 }
 
 impl Opening {
-    fn open(&self, wanted: Wanted) -> (TopicPartition, Slot) {
-        let Wanted { id, topic, settings, state } = wanted;
-        let slot = match self.open_log(id, topic.clone(), settings, state) {
-            Ok(log) => {
-                let metrics = self.metrics.topic(&topic);
-                Slot::Open(Partition::new(topic, log, metrics))
-            }
-            Err(error) => {
-                tracing::error!(topic = &*topic, partition = id.partition.0, %error, "the partition is offline");
-                Slot::Offline(topic)
-            }
-        };
-        (id, slot)
-    }
-
-    fn open_log(
-        &self,
-        partition: TopicPartition,
-        topic: Arc<str>,
-        settings: Arc<TopicSettings>,
-        state: Arc<PartitionState>,
-    ) -> Result<Arc<Log<Producers>>, StorageError> {
-        let spec = LogSpec {
+    fn spec(&self, partition: TopicPartition, topic: Arc<str>, settings: Arc<TopicSettings>) -> LogSpec {
+        LogSpec {
             env: self.env.clone(),
             partition,
             topic,
@@ -222,8 +372,25 @@ impl Opening {
             storages: self.storages.clone(),
             store: self.store.clone(),
             settings,
+            peers: Some(self.peers.clone()),
+        }
+    }
+
+    fn open(&self, wanted: Wanted) -> (TopicPartition, Slot) {
+        let Wanted { spec, state } = wanted;
+        let (id, topic) = (spec.partition, spec.topic.clone());
+        let producers = Producers::new(self.env.clock.wall_ms(), self.producers.clone());
+        let slot = match Log::open(spec, state, producers) {
+            Ok(log) => {
+                let metrics = self.metrics.topic(&topic);
+                Slot::Open(Partition::new(topic, log, metrics))
+            }
+            Err(error) => {
+                tracing::error!(topic = &*topic, partition = id.partition.0, %error, "the partition is offline");
+                Slot::Offline
+            }
         };
-        Log::open(spec, state, Producers::new(self.env.clock.wall_ms(), self.producers.clone()))
+        (id, slot)
     }
 }
 

@@ -1,17 +1,15 @@
 //! Topics from the broker's side: what a request may ask for, where partitions go, and making them
 //! ready before the answer, so that a client that produces at once meets an open log.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::chain::{Member, SegmentState};
 use base::config::{check_topic_value, keys};
 use base::error::ErrorCode;
-use base::ids::{StorageId, TopicId};
+use base::ids::{BrokerId, TopicId};
 use metadata::{Command, CommandResult, NewTopic, Placement, Refusal, check_name};
-use replication::StorageState;
 
 use crate::broker::Broker;
+use crate::room::Room;
 use crate::turns::Turns;
 
 /// The name under which Kafka keeps its metadata, which it lets nobody take.
@@ -57,10 +55,11 @@ impl Broker {
         validate_only: bool,
     ) -> Vec<Result<CreatedTopic, Refused>> {
         let mut budget = PARTITIONS_PER_REQUEST_MAX;
+        let mut room = self.room();
         let mut turns = Turns::default();
         let mut checked = Vec::with_capacity(specs.len());
         for spec in specs {
-            checked.push(self.check_topic(spec, &mut budget));
+            checked.push(self.check_topic(spec, &mut budget, &mut room));
             turns.done(1).await;
         }
         if validate_only {
@@ -117,20 +116,22 @@ impl Broker {
             let message = format!("At most {PARTITIONS_PER_REQUEST_MAX} partitions can be added at once.");
             return Err(Refused::new(ErrorCode::InvalidPartitions, message));
         }
-        if let Some(assignments) = &assignments {
-            if assignments.len() != added {
+        let mut room = self.room();
+        let placements = match &assignments {
+            Some(assignments) if assignments.len() != added => {
                 let message =
                     format!("{added} partitions are added, but {} assignments given.", assignments.len());
                 return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
             }
-            self.check_assignments(assignments)?;
-        }
+            Some(assignments) => assigned(assignments, &mut room)?,
+            None => room.place(present, added, topic.replication_factor())?,
+        };
         if validate_only {
             return Ok(());
         }
         let id = topic.id;
         let present = i32::try_from(present).unwrap_or(i32::MAX);
-        let command = Command::CreatePartitions { topic_id: id, present, placements: self.place(added)? };
+        let command = Command::CreatePartitions { topic_id: id, present, placements };
         match self.metadata.propose(command).await {
             Ok(CommandResult::Items(mut results)) => {
                 results.pop().unwrap_or_else(|| Err(unavailable()))?;
@@ -146,7 +147,7 @@ impl Broker {
 
     /// Deletes a topic with all it holds. Its groups' offsets go too.
     pub(crate) async fn delete_topic(self: &Arc<Self>, id: TopicId) -> Result<(), Refused> {
-        let name = self.image().topic_by_id(id).map(|topic| topic.name.to_string());
+        let topic = self.image().topic_by_id(id).cloned();
         match self.metadata.propose(Command::DeleteTopics(vec![id])).await {
             Ok(CommandResult::Items(mut results)) => {
                 results.pop().unwrap_or_else(|| Err(unavailable()))?;
@@ -156,14 +157,14 @@ impl Broker {
                 return Err(unavailable());
             }
         }
-        self.partitions.sync_topic(&self.image(), &self.config(), id).await;
-        if let Some(name) = name {
-            self.groups.topic_deleted(self, &name, id).await;
+        if let Some(topic) = topic {
+            self.partitions.remove(&topic).await;
+            self.groups.topic_deleted(&topic.name, id);
         }
         Ok(())
     }
 
-    fn check_topic(&self, spec: TopicSpec, budget: &mut usize) -> Result<NewTopic, Refused> {
+    fn check_topic(&self, spec: TopicSpec, budget: &mut usize, room: &mut Room) -> Result<NewTopic, Refused> {
         check_name(&spec.name)?;
         if spec.name == METADATA_TOPIC {
             let message = format!("`{METADATA_TOPIC}` is the name of Kafka's own metadata log.");
@@ -173,7 +174,11 @@ impl Broker {
             let message = format!("Topic '{}' already exists.", spec.name);
             return Err(Refused::new(ErrorCode::TopicAlreadyExists, message));
         }
-        let count = self.partition_count(&spec)?;
+        let wanted = self.wanted(&spec, room)?;
+        let count = match &wanted {
+            Wanted::Assigned(assignments) => assignments.len(),
+            Wanted::Chosen { partitions, .. } => *partitions,
+        };
         if count > *budget {
             let message = format!("One request can create at most {PARTITIONS_PER_REQUEST_MAX} partitions.");
             return Err(Refused::new(ErrorCode::InvalidPartitions, message));
@@ -183,100 +188,102 @@ impl Broker {
             check_topic_value(key, value)
                 .map_err(|error| Refused::new(ErrorCode::InvalidConfig, error.to_string()))?;
         }
+        let placements = match wanted {
+            Wanted::Assigned(assignments) => assigned(assignments, room)?,
+            Wanted::Chosen { partitions, copies } => room.place(0, partitions, copies)?,
+        };
         Ok(NewTopic {
             id: self.env.random_uuid(),
             name: spec.name,
-            placements: self.place(count)?,
+            placements,
             configs: spec.configs,
             internal: spec.internal,
         })
     }
 
-    fn partition_count(&self, spec: &TopicSpec) -> Result<usize, Refused> {
+    /// Copies that a default of the configuration means: never more than the cluster has brokers, those that are down or
+    /// yet to come among them.
+    pub(crate) fn default_copies(&self, configured: i32) -> i32 {
+        let brokers = self.image().brokers().count().max(self.config().voters().len());
+        configured.min(i32::try_from(brokers).unwrap_or(i32::MAX))
+    }
+
+    /// What a request asks for, with the broker's defaults.
+    fn wanted<'s>(&self, spec: &'s TopicSpec, room: &Room) -> Result<Wanted<'s>, Refused> {
         if let Some(assignments) = &spec.assignments {
             if spec.partitions != DEFAULT || spec.replication_factor != DEFAULT {
                 let message = "Partition count and replication factor must be -1 with assignments.";
                 return Err(Refused::new(ErrorCode::InvalidRequest, message));
             }
-            self.check_assignments(assignments)?;
-            return Ok(assignments.len());
+            return Ok(Wanted::Assigned(assignments));
         }
-        let factor = match spec.replication_factor {
-            DEFAULT => 1,
+        let copies = match spec.replication_factor {
+            DEFAULT => self.default_copies(self.config().get(keys::DEFAULT_REPLICATION_FACTOR)),
             factor => factor,
         };
-        if factor <= 0 {
+        let Some(copies) = usize::try_from(copies).ok().filter(|copies| *copies > 0) else {
             let message = "Replication factor must be larger than 0, or -1 for the broker's default.";
             return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
-        }
-        if factor > 1 {
-            let message = format!(
-                "Replication factor {factor} needs as many brokers, 1 is alive. Ask for 1, or for -1, the broker's default."
-            );
-            return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
-        }
+        };
+        check_copies(copies, room)?;
         let count = match spec.partitions {
             DEFAULT => self.config().get(keys::NUM_PARTITIONS),
             count => count,
         };
         match usize::try_from(count) {
-            Ok(count) if count > 0 => Ok(count),
+            Ok(partitions) if partitions > 0 => Ok(Wanted::Chosen { partitions, copies }),
             _ => {
                 let message = "Number of partitions must be larger than 0, or -1 for the broker's default.";
                 Err(Refused::new(ErrorCode::InvalidPartitions, message))
             }
         }
     }
+}
 
-    fn check_assignments(&self, assignments: &[Vec<i32>]) -> Result<(), Refused> {
-        let fits = |brokers: &Vec<i32>| brokers == &[self.id.0];
-        if assignments.is_empty() || !assignments.iter().all(fits) {
-            let message =
-                format!("Each partition is assigned to exactly broker {}, the only one alive.", self.id);
-            return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
-        }
-        Ok(())
-    }
+/// Where the partitions of a new topic go.
+enum Wanted<'s> {
+    /// As the request says, for each.
+    Assigned(&'s [Vec<i32>]),
+    /// Where there is room.
+    Chosen { partitions: usize, copies: usize },
+}
 
-    /// Places for `count` new partitions: each on the storage with the fewest, among those that take new
-    /// segments.
-    fn place(&self, count: usize) -> Result<Vec<Placement>, Refused> {
-        let mut load = self.partitions_by_storage();
-        let place = |_| {
-            let (storage, taken) = load.iter_mut().min_by_key(|(_, taken)| *taken)?;
-            *taken += 1;
-            let member = Member { broker: self.id, storage: *storage, incarnation: self.incarnation };
-            Some(Placement { brokers: vec![self.id], ensemble: vec![member] })
-        };
-        (0..count).map(place).collect::<Option<Vec<_>>>().ok_or_else(|| {
-            let message = "No log directory takes new partitions: all are full or failed.";
-            Refused::new(ErrorCode::KafkaStorageError, message)
-        })
+fn check_copies(copies: usize, room: &Room) -> Result<(), Refused> {
+    let alive = room.brokers().max(1);
+    if copies <= alive {
+        return Ok(());
     }
+    let are = if alive == 1 { "is" } else { "are" };
+    let message = format!(
+        "Replication factor {copies} needs as many brokers, {alive} {are} alive. Ask for less, or for -1, the broker's default."
+    );
+    Err(Refused::new(ErrorCode::InvalidReplicationFactor, message))
+}
 
-    fn partitions_by_storage(&self) -> Vec<(StorageId, usize)> {
-        // One that is getting full is for what is there already, as long as another has more room.
-        let of = |state: StorageState| self.storages.iter().filter(move |storage| storage.state() == state);
-        let mut counts: HashMap<StorageId, usize> =
-            of(StorageState::Writable).map(|storage| (storage.id(), 0)).collect();
-        if counts.is_empty() {
-            counts = of(StorageState::ReadOnly).map(|storage| (storage.id(), 0)).collect();
-        }
-        if counts.len() > 1 {
-            let image = self.image();
-            for state in image.topics().flat_map(|topic| topic.partitions.iter()) {
-                if let SegmentState::Open { ensemble } = &state.last().state {
-                    let own = ensemble.iter().find(|member| member.broker == self.id);
-                    if let Some(count) = own.and_then(|member| counts.get_mut(&member.storage)) {
-                        *count += 1;
-                    }
-                }
-            }
-        }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_unstable();
-        counts
+/// Places as a request assigns them: brokers that live, each once for a partition, as many for each partition as for
+/// the others.
+fn assigned(assignments: &[Vec<i32>], room: &mut Room) -> Result<Vec<Placement>, Refused> {
+    let refuse = |message: String| Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
+    let copies = assignments.first().map_or(0, Vec::len);
+    if copies == 0 {
+        return refuse("Each partition is assigned to one broker at least.".to_owned());
     }
+    for brokers in assignments {
+        if brokers.len() != copies {
+            return refuse("Every partition is assigned to as many brokers as the others.".to_owned());
+        }
+        if let Some(broker) = brokers.iter().find(|broker| !room.has(BrokerId(**broker))) {
+            return refuse(format!(
+                "Broker {broker} is not alive, or its log directories take no partitions."
+            ));
+        }
+        let repeated = brokers.iter().enumerate().find(|(index, broker)| brokers[..*index].contains(broker));
+        if let Some((_, broker)) = repeated {
+            return refuse(format!("A partition is assigned to broker {broker} twice."));
+        }
+    }
+    let brokers = |brokers: &Vec<i32>| brokers.iter().copied().map(BrokerId).collect();
+    Ok(assignments.iter().map(|assignment| room.take(brokers(assignment))).collect())
 }
 
 fn created(topic: &NewTopic, validated: bool) -> CreatedTopic {

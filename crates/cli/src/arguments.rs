@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Serve(crate::serve::ServeArguments),
     /// Start a broker, send a file through it line by line, read it back and compare
     Quickstart(crate::quickstart::QuickstartArguments),
+    /// For developers: a cluster of several nodes on this machine
+    Dev(crate::dev::DevArguments),
     /// Topics: create, list, describe, delete, alter, config, produce, consume, offsets, trim
     Topic(crate::topic::TopicArguments),
     /// Consumer groups: list, describe, reset, delete

@@ -17,6 +17,7 @@ mod cat;
 mod cluster;
 mod completion;
 mod connect;
+mod dev;
 mod docs;
 mod failure;
 mod group;
@@ -41,10 +42,11 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
 
-/// What a server logs: what it does, but for what the greeting says and Raft's inner life.
-const SERVER_LOG: &str = "info,openraft=error,broker::net::server=warn";
+/// What a server logs: what it does, but for what the greeting says and Raft's inner life, which tells of each of five
+/// attempts a second to reach a node that is down. The metadata store itself tells what an operator should know.
+const SERVER_LOG: &str = "info,openraft=off,broker::net::server=warn";
 /// What a tool logs.
-const TOOL_LOG: &str = "warn,openraft=error";
+const TOOL_LOG: &str = "warn,openraft=off";
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -107,6 +109,7 @@ async fn run_async(command: Command) -> Outcome {
     match command {
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Quickstart(arguments) => quickstart::run(arguments).await,
+        Command::Dev(arguments) => dev::run(arguments).await,
         Command::Topic(arguments) => topic::run(arguments).await,
         Command::Group(arguments) => group::run(arguments).await,
         Command::Cluster(arguments) => cluster::run(arguments).await,

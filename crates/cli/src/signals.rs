@@ -69,6 +69,27 @@ impl EndSignals {
     }
 }
 
+/// Has the system send SIGTERM to this process when the one that started it, which has this number, is gone, however that
+/// ended. Where the system cannot do so, nothing happens.
+pub(crate) fn end_with_parent(parent: u32) -> Outcome {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+        let set = set_parent_process_death_signal(Some(Signal::TERM));
+        set.map_err(|error| {
+            Failure::new(format!("the end of process {parent} cannot be heard of: {error}"))
+        })?;
+        // It may have gone before.
+        let is_there = getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent));
+        if !is_there {
+            return Err(Failure::new(format!("process {parent}, which started this one, is gone")));
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = parent;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

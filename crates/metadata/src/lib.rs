@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The state machine ([`control`]) is a pure function over an immutable [`Image`]; [`RaftStore`] keeps
-//! its log and snapshots on disk, [`MemoryStore`] forgets all. Both sit behind [`MetadataStore`].
+//! its log and snapshots on disk, [`FollowerStore`] follows those that do, [`MemoryStore`] forgets all. All sit behind
+//! [`MetadataStore`].
 //! Only this crate knows openraft, and only in its module `raft`.
 //!
 //! Invariants: an answered command is durable (not in memory, of course) and visible in
@@ -18,6 +19,7 @@ mod image;
 mod memory;
 mod raft;
 mod record;
+mod sessions;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,5 +31,6 @@ pub use command::{
 pub use control::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
 pub use image::{Broker, Configs, Image, Topic};
 pub use memory::MemoryStore;
-pub use raft::{MetadataOpenError, Quorum, RaftStore};
+pub use raft::{FollowerStore, MetadataOpenError, Quorum, RaftStore};
+pub use sessions::{Heard, Sessions};
 pub use store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};

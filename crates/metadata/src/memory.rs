@@ -1,8 +1,10 @@
 //! A metadata store that forgets all when it goes: for tests and brokers without a disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::env::BoxFuture;
+use base::env::{BoxFuture, Env};
+use base::ids::{BrokerId, Incarnation};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -10,17 +12,39 @@ use crate::command::{Command, CommandResult};
 use crate::control;
 use crate::image::Image;
 use crate::record::encode_command;
+use crate::sessions::{NO_CONNECTION, Sessions, Table};
 use crate::store::{MetadataStore, ProposeError, check_length};
 
 /// See the module's head.
 pub struct MemoryStore {
     image: Mutex<Image>,
     published: watch::Sender<Arc<Image>>,
+    table: Mutex<Table>,
+    /// Its clock and its node, if it was told.
+    home: Option<(Env, BrokerId)>,
 }
 
+/// Without a clock, for which no time passes: who was heard was heard just now. Its controller is the first broker.
 impl Default for MemoryStore {
     fn default() -> Self {
-        MemoryStore { image: Mutex::default(), published: watch::Sender::new(Arc::default()) }
+        MemoryStore {
+            image: Mutex::default(),
+            published: watch::Sender::new(Arc::default()),
+            table: Mutex::new(Table::alone(Duration::ZERO)),
+            home: None,
+        }
+    }
+}
+
+impl MemoryStore {
+    /// An empty store of a node, which is the only controller.
+    pub fn new(env: Env, node: BrokerId) -> MemoryStore {
+        let table = Mutex::new(Table::alone(env.clock.now()));
+        MemoryStore { table, home: Some((env, node)), ..MemoryStore::default() }
+    }
+
+    fn now(&self) -> Duration {
+        self.home.as_ref().map_or(Duration::ZERO, |(env, _)| env.clock.now())
     }
 }
 
@@ -45,6 +69,24 @@ impl MetadataStore for MemoryStore {
 
     fn problem(&self) -> Option<String> {
         None
+    }
+
+    fn controller(&self) -> Option<BrokerId> {
+        let first = || self.image().brokers().next().map(|broker| broker.registration.broker);
+        self.home.as_ref().map(|(_, node)| *node).or_else(first)
+    }
+
+    fn heartbeat(
+        &self,
+        broker: BrokerId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<(), ProposeError>> {
+        self.table.lock().note(broker, incarnation, NO_CONNECTION, self.now());
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn sessions(&self) -> Option<Sessions> {
+        self.table.lock().sessions(self.now())
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

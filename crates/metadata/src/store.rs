@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use base::env::BoxFuture;
+use base::ids::{BrokerId, Incarnation};
 use tokio::sync::watch;
 
 use crate::command::{Command, CommandResult};
 use crate::image::Image;
+use crate::sessions::Sessions;
 
 /// Why a command was not applied, as far as is known.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -51,6 +53,24 @@ pub trait MetadataStore: Send + Sync {
 
     /// Why no command is applied at the moment, and what mends it; `None` when all is well. Waits for nothing.
     fn problem(&self) -> Option<String>;
+
+    /// The active controller, as far as this node knows; the only one where there are no others.
+    fn controller(&self) -> Option<BrokerId>;
+
+    /// Shows every controller that a life of a broker goes on. Cheap: for calls every few hundred ms. A store speaks for
+    /// the broker of its own node; that one is named.
+    ///
+    /// # Errors
+    /// [`ProposeError::Unavailable`] when fewer than a majority of the controllers heard it within a second; it is
+    /// brought to the others as soon as they can be reached.
+    fn heartbeat(
+        &self,
+        broker: BrokerId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<(), ProposeError>>;
+
+    /// What this node heard of brokers; `None` unless it is the active controller.
+    fn sessions(&self) -> Option<Sessions>;
 
     /// Ends the store's tasks; all that was answered is durable.
     fn shutdown(&self) -> BoxFuture<'_, ()>;

@@ -2,7 +2,10 @@
 
 mod commands;
 mod faults;
+mod followers;
 mod group;
+mod heartbeats;
+mod identity;
 mod machine;
 mod records;
 mod scale;

@@ -145,6 +145,11 @@ impl CommitPoint {
         waiting.tell_readers(bytes);
     }
 
+    /// A sync round that covered the log is over.
+    pub(crate) fn round_passed(&self) {
+        self.synced.notify_waiters();
+    }
+
     /// Answers every waiting producer with `error`, and every later one; wakes every reader.
     pub(crate) fn fail(&self, error: &CommitError) {
         let mut waiting = self.waiting.lock();
@@ -188,7 +193,7 @@ impl CommitPoint {
 impl DurableListener for CommitPoint {
     fn durable(&self, end: Offset) {
         self.advance(end);
-        self.synced.notify_waiters();
+        self.round_passed();
     }
 
     fn failed(&self, error: &StorageError) {

@@ -10,7 +10,6 @@ use base::ids::{Offset, TimestampMs};
 use crate::chain_store::ChainStoreError;
 use crate::log::{AppendError, Derived, Log};
 use crate::retention::{Aged, Limits, expired_head};
-use crate::tail::Writable;
 
 /// Why records were not deleted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -99,7 +98,6 @@ impl<S: Derived> Log<S> {
 
     /// Gives the log up: no appends any more, and who waits is told so. For deleted topics.
     pub fn abandon(&self) {
-        self.tail.lock().writable = Writable::Never(AppendError::Closed);
-        self.commit.fail(&crate::commit::CommitError::Closed);
+        self.resign();
     }
 }

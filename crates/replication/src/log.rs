@@ -40,6 +40,8 @@ use storage::{
 use crate::chain_store::{ChainStore, ChainStoreError};
 use crate::commit::{CommitError, CommitPoint, Committed, ReadWaiter};
 use crate::compaction::Horizons;
+use crate::led::Led;
+use crate::peers::Peers;
 use crate::tail::{Tail, TailGuard, TailState, Writable};
 
 /// What the layer above derives from the records of a log and needs back after a restart: producer
@@ -78,6 +80,14 @@ pub enum AppendError {
     /// The next segment could not be opened.
     #[error("the next segment cannot be opened: {0}")]
     Chain(ChainStoreError),
+    /// Too few brokers can hold the next segment.
+    #[error("{have} brokers can hold the next segment, {need} must (min.insync.replicas)")]
+    TooFewMembers {
+        /// How many there are.
+        have: usize,
+        /// How many it takes.
+        need: usize,
+    },
     /// What was appended will not be known to be committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -122,6 +132,8 @@ pub struct LogSpec {
     pub store: Arc<dyn ChainStore>,
     /// The topic's settings.
     pub settings: Arc<TopicSettings>,
+    /// The other brokers; `None` for one that has none and needs none.
+    pub peers: Option<Arc<Peers>>,
 }
 
 /// A segment and the storage that holds it.
@@ -244,6 +256,30 @@ impl LogSpec {
         }
     }
 
+    /// What is committed of a log that ends at `end`, and what commits more of it.
+    fn begin_to_lead<S: Derived>(
+        &self,
+        state: &PartitionState,
+        writable: &Writable,
+        end: Offset,
+        derived: &S,
+    ) -> (Arc<CommitPoint>, Option<Arc<Led>>) {
+        let (Writable::Yes(open) | Writable::AfterEdit(open)) = writable else {
+            return (Arc::new(CommitPoint::new(end)), None);
+        };
+        let is_shared =
+            matches!(writable, Writable::Yes(_)) && state.open_members() > 1 && self.peers.is_some();
+        if is_shared {
+            // Other members may hold less; all of them hold what is sealed.
+            let commit = Arc::new(CommitPoint::new(state.last().base));
+            let led = Led::begin(self, state, open, &commit, &derived.snapshot());
+            return (commit, led);
+        }
+        let commit = Arc::new(CommitPoint::new(end));
+        open.set_listener(commit.clone());
+        (commit, None)
+    }
+
     fn report(&self, recovered: Recovered) -> Arc<Segment> {
         if recovered.torn_bytes > 0 {
             tracing::warn!(
@@ -317,10 +353,7 @@ impl<S: Derived> Log<S> {
             let dir = segments.last().map_or(Path::new(&*spec.topic), |last| last.storage.dir());
             return Err(spec.shortened(dir, state.log_start, end));
         }
-        let commit = Arc::new(CommitPoint::new(end));
-        if let Writable::Yes(segment) | Writable::AfterEdit(segment) = &writable {
-            segment.set_listener(commit.clone());
-        }
+        let (commit, led) = spec.begin_to_lead(&state, &writable, end, &derived);
         let epoch = state.leader_epoch;
         // What an earlier life left open is as old as this one, at least.
         let opened_at_ms = (end > state.last().base).then(|| spec.env.clock.wall_ms());
@@ -328,6 +361,7 @@ impl<S: Derived> Log<S> {
         Ok(Arc::new(Log {
             tail: Mutex::new(Tail {
                 writable,
+                led,
                 end,
                 epoch,
                 derived,

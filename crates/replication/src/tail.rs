@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base::batch::HEADER_LEN;
-use base::chain::{PartitionState, Seal, SegmentState};
+use base::chain::{Member, PartitionState, Seal, SegmentState};
 use base::config::{Durability, TopicSettings};
-use base::ids::{LeaderEpoch, Offset, TimestampMs};
+use base::ids::{BrokerId, LeaderEpoch, Offset, TimestampMs};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::Shared;
@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use crate::chain_store::ChainStoreError;
 use crate::commit::Committed;
+use crate::led::Led;
 use crate::log::{AppendError, Derived, Held, Log, View};
 
 /// A segment is rolled at `segment.bytes` or here, whichever is less: it bounds what a lone survivor
@@ -50,6 +51,9 @@ const ROLL_UNSYNCED_BYTES: u64 = 1 << 20;
 /// comes; if not, appends must wait some time.
 const ROLL_SYNCS_MAX: usize = 8;
 
+/// The segment that takes appends, and its other members if it has any.
+type Opened = (Held, Option<Arc<Led>>);
+
 /// An edit in flight; every append that waits for it holds a copy.
 type Edit = Shared<oneshot::Receiver<Result<(), AppendError>>>;
 
@@ -67,6 +71,8 @@ pub(crate) enum Writable {
 /// What the owner of the tail owns.
 pub(crate) struct Tail<S> {
     pub(crate) writable: Writable,
+    /// Set while the open segment has other members.
+    pub(crate) led: Option<Arc<Led>>,
     pub(crate) end: Offset,
     pub(crate) epoch: LeaderEpoch,
     pub(crate) derived: S,
@@ -149,10 +155,14 @@ impl<'a, S: Derived> TailGuard<'a, S> {
             .collect();
         self.tail.end = segment.end();
         self.tail.opened_at_ms.get_or_insert_with(|| self.log.spec.env.clock.wall_ms());
-        if self.log.settings().durability == Durability::PageCache {
-            self.log.commit.advance(self.tail.end);
-        } else {
-            segment.request_sync();
+        let is_written = self.log.settings().durability == Durability::PageCache;
+        match &self.tail.led {
+            Some(led) if is_written => led.written(self.tail.end),
+            None if is_written => self.log.commit.advance(self.tail.end),
+            _ => segment.request_sync(),
+        }
+        if let Some(led) = &self.tail.led {
+            led.wake();
         }
         Ok(commits)
     }
@@ -267,6 +277,78 @@ impl<S: Derived> Log<S> {
         tail.writable = Writable::Never(AppendError::Closed);
     }
 
+    /// Ends the log because another broker leads: nothing is appended or committed any more, and who waits is sent there.
+    /// Returns the open segment and its storage, which are the caller's from now on.
+    pub fn resign(&self) -> Option<(Arc<storage::Segment>, Arc<storage::Storage>)> {
+        let (open, led) = {
+            let mut tail = self.tail.lock();
+            let open = match std::mem::replace(&mut tail.writable, Writable::Never(AppendError::Closed)) {
+                Writable::Yes(held) | Writable::AfterEdit(held) => Some((held.segment, held.storage)),
+                Writable::Editing(_) | Writable::Never(_) => None,
+            };
+            (open, tail.led.take())
+        };
+        drop(led);
+        self.commit.fail(&crate::commit::CommitError::Closed);
+        open
+    }
+
+    /// How many members the open segment has, and how many of them hold or will hold what is appended now.
+    pub fn in_sync(&self) -> (usize, usize) {
+        let led = self.tail.lock().led.clone();
+        led.map_or((1, 1), |led| led.in_sync())
+    }
+
+    /// Looks after the members of the open segment: opens the next one without those that fail, and with those that are
+    /// missing. `avoided` brokers are not missed. Does nothing where that leaves too few. Returns those that fail.
+    pub fn mend_ensemble(self: &Arc<Self>, avoided: &[BrokerId]) -> Vec<BrokerId> {
+        let state = self.state();
+        if self.spec.peers.is_none() || state.placement.len() < 2 || !self.spec.store.takes_edits() {
+            return Vec::new();
+        }
+        let (failed, is_due) = {
+            let tail = self.tail.lock();
+            match &tail.writable {
+                Writable::Yes(_) => {
+                    (tail.led.as_ref().map(|led| led.failed(tail.end)).unwrap_or_default(), false)
+                }
+                // It was tried before, in vain.
+                Writable::AfterEdit(_) => (Vec::new(), true),
+                Writable::Editing(_) | Writable::Never(_) => return Vec::new(),
+            }
+        };
+        let SegmentState::Open { ensemble } = &state.last().state else { return failed };
+        let away: Vec<BrokerId> = avoided.iter().chain(&failed).copied().collect();
+        let Some(mut next) = self.spec.ensemble(&state, &away) else { return failed };
+        next.retain(|member| !away.contains(&member.broker));
+        let is_better = is_due || !failed.is_empty() || next.len() > ensemble.len();
+        if !is_better
+            || next.len() < self.spec.copies_min(&state)
+            || self.rolling.swap(true, Ordering::AcqRel)
+        {
+            return failed;
+        }
+        tracing::info!(partition = %self.partition(), ?failed, members = next.len(), "the ensemble changes");
+        let log = self.clone();
+        tokio::spawn(async move {
+            log.reopen().await;
+            log.rolling.store(false, Ordering::Release);
+        });
+        failed
+    }
+
+    async fn reopen(self: &Arc<Self>) {
+        {
+            let mut tail = self.tail.lock();
+            if let Writable::Yes(segment) = &tail.writable {
+                tail.writable = Writable::AfterEdit(segment.clone());
+            }
+        }
+        if let Err(error) = self.edit_tail().await {
+            tracing::warn!(partition = %self.partition(), %error, "the next segment cannot be opened yet");
+        }
+    }
+
     fn roll_is_due(&self, tail: &Tail<S>, segment: &Held) -> bool {
         let settings = self.settings();
         let limit = settings.segment_bytes.clamp(1, SEGMENT_BYTES_MAX);
@@ -348,16 +430,18 @@ impl<S: Derived> Log<S> {
     /// Seals `segment` and opens the next; leaves `Writable` as what came of it.
     async fn open_next(self: Arc<Self>, segment: Held, snapshot: Bytes) -> Result<(), AppendError> {
         let edit = self.edits.lock().await;
-        let result = self.seal_and_open(&segment, snapshot).await;
+        let led = self.tail.lock().led.clone();
+        let result = self.seal_and_open(&segment, led.as_ref(), snapshot).await;
         drop(edit);
         let mut tail = self.tail.lock();
         if matches!(tail.writable, Writable::Never(_)) {
             return Err(AppendError::Closed);
         }
         match result {
-            Ok(next) => {
+            Ok((next, led)) => {
                 tail.epoch = self.view.load().state.leader_epoch;
                 tail.writable = Writable::Yes(next);
+                tail.led = led;
                 tail.opened_at_ms = None;
                 tail.jitter_draw = self.spec.env.random.next_u64();
                 Ok(())
@@ -369,10 +453,19 @@ impl<S: Derived> Log<S> {
         }
     }
 
-    async fn seal_and_open(self: &Arc<Self>, segment: &Held, snapshot: Bytes) -> Result<Held, AppendError> {
+    async fn seal_and_open(
+        self: &Arc<Self>,
+        segment: &Held,
+        led: Option<&Arc<Led>>,
+        snapshot: Bytes,
+    ) -> Result<Opened, AppendError> {
         let id = segment.name().id;
         let known = self.spec.store.partition(self.partition());
         let known = known.ok_or(AppendError::Chain(ChainStoreError::UnknownPartition))?;
+        if (known.leader, known.leader_epoch) != (self.spec.broker, self.leader_epoch()) {
+            // Whoever leads now asks all members first where the segment ends.
+            return Err(AppendError::Closed);
+        }
         // An edit whose answer was lost may have been made.
         let state = if known.last().id != id {
             known
@@ -381,17 +474,28 @@ impl<S: Derived> Log<S> {
             let sealing = segment.segment.clone();
             let sealed = self.spec.env.blocking(move || sealing.seal()).await?;
             self.sync(segment).await?;
+            let need = self.spec.copies_min(&known);
+            let (holders, failed) = match led {
+                None => (vec![segment.storage.id()], Vec::new()),
+                Some(led) => {
+                    let holders = led.settle(sealed.end).await;
+                    let (_, have) = led.in_sync();
+                    (holders.ok_or(AppendError::TooFewMembers { have, need })?, led.failed(sealed.end))
+                }
+            };
             let seal = Seal {
                 segment: id,
                 leader_epoch: known.leader_epoch,
                 end: sealed.end,
                 crc: sealed.crc,
                 bytes: sealed.bytes,
-                holders: vec![segment.storage.id()],
+                holders,
                 unclean: false,
             };
-            // The next segment stays where this one is: storages are chosen when a partition is made.
-            let ensemble = vec![self.spec.member_on(&segment.storage)];
+            let ensemble = self.next_ensemble(&known, segment, &failed);
+            if ensemble.len() < need {
+                return Err(AppendError::TooFewMembers { have: ensemble.len(), need });
+            }
             self.spec
                 .store
                 .seal_and_open(self.partition(), seal, ensemble)
@@ -401,24 +505,40 @@ impl<S: Derived> Log<S> {
         self.open_file(state, snapshot).await
     }
 
+    /// Members of the segment after `segment`. This broker's part stays in its log directory: directories are chosen when
+    /// a partition is made.
+    fn next_ensemble(&self, state: &PartitionState, segment: &Held, failed: &[BrokerId]) -> Vec<Member> {
+        let own = self.spec.member_on(&segment.storage);
+        let wanted = if state.placement.len() > 1 { self.spec.ensemble(state, failed) } else { None };
+        let mut members = wanted.unwrap_or_else(|| vec![own]);
+        members.retain(|member| member.broker != own.broker && !failed.contains(&member.broker));
+        members.insert(0, own);
+        members
+    }
+
     /// Makes the file of the segment that the chain says is open and shows the new chain to readers.
     async fn open_file(
         self: &Arc<Self>,
         state: Arc<PartitionState>,
         snapshot: Bytes,
-    ) -> Result<Held, AppendError> {
+    ) -> Result<Opened, AppendError> {
         let SegmentState::Open { ensemble } = &state.last().state else {
             return Err(AppendError::Closed);
         };
         let storage = self.spec.storage_of(ensemble.iter().map(|member| member.storage))?;
         let name = self.spec.segment_name(state.last());
-        let create = CreateSegment { leader_epoch: state.last().last_epoch(), snapshot };
+        let create = CreateSegment { leader_epoch: state.last().last_epoch(), snapshot: snapshot.clone() };
         let making = storage.clone();
         let segment = self.spec.env.blocking(move || making.create(name, create)).await?;
         let made = Held { segment, storage };
-        made.set_listener(self.commit.clone());
+        // What was sealed is committed, whoever holds it.
+        self.commit.advance(state.last().base);
+        let led = Led::begin(&self.spec, &state, &made, &self.commit, &snapshot);
+        if led.is_none() {
+            made.set_listener(self.commit.clone());
+        }
         self.show(state, Some(made.clone()));
-        Ok(made)
+        Ok((made, led))
     }
 
     /// Shows a newer chain to readers and removes the files of segments that left it.

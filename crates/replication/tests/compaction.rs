@@ -117,17 +117,7 @@ impl World {
         let state = PartitionState::create(BROKER, LeaderEpoch(0), vec![BROKER], 0, first);
         let chains =
             Arc::new(Chains { state: Mutex::new((state.clone(), 1)), before_replace: Mutex::default() });
-        let spec = LogSpec {
-            env: env.clone(),
-            partition: PARTITION,
-            topic: "table".into(),
-            broker: BROKER,
-            incarnation: INCARNATION,
-            storages: Arc::new(vec![storage.clone()]),
-            store: chains.clone(),
-            settings: Arc::new(settings),
-        };
-        let log = Log::open(spec, Arc::new(state), Alive::default()).unwrap();
+        let log = open(&env, &storage, &chains, settings);
         World { env, storage, chains, log, table: BTreeMap::new() }
     }
 
@@ -163,9 +153,28 @@ impl World {
     }
 
     /// Elects this broker anew, which begins an epoch with the next segment.
-    fn elect(&self) {
+    fn elect(&mut self) {
+        self.log.close();
         self.chains.state.lock().0.elect(BROKER);
+        let settings = TopicSettings::clone(&self.log.settings());
+        self.log = open(&self.env, &self.storage, &self.chains, settings);
     }
+}
+
+fn open(env: &Env, storage: &Arc<Storage>, chains: &Arc<Chains>, settings: TopicSettings) -> Arc<Log<Alive>> {
+    let spec = LogSpec {
+        env: env.clone(),
+        partition: PARTITION,
+        topic: "table".into(),
+        broker: BROKER,
+        incarnation: INCARNATION,
+        storages: Arc::new(vec![storage.clone()]),
+        store: chains.clone(),
+        settings: Arc::new(settings),
+        peers: None,
+    };
+    let state = chains.state.lock().0.clone();
+    Log::open(spec, Arc::new(state), Alive::default()).unwrap()
 }
 
 /// Offset, key and value of all records from the log start to the end, the end being reached.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use base::env::Env;
-use base::ids::{StorageId, Uuid};
+use base::ids::{SegmentId, StorageId, Uuid};
 
 use crate::error::StorageError;
 use crate::layout::Layout;
@@ -28,6 +28,25 @@ pub(crate) struct Life {
     /// A write or sync failed in it, or in one before it whose tails it did not all write anew. The page cache may
     /// then show what the disk does not hold and no sync writes any more.
     pub(crate) failed: bool,
+    /// What may be missing.
+    pub(crate) doubt: Doubt,
+}
+
+impl Life {
+    /// What may be missing in the life after this one, which began in `boot`.
+    pub(crate) fn doubt_in(&self, boot: &str) -> Doubt {
+        let power_went = !self.clean && !self.boot.is_empty() && self.boot != boot;
+        Doubt { power_lost: self.doubt.power_lost || power_went, ..self.doubt }
+    }
+}
+
+/// Whether what was written and not synced may be missing. It stays when lives end cleanly after that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// The power went, and nobody has said yet which segments there were.
+    pub(crate) power_lost: bool,
+    /// Of segments up to this one something may be missing.
+    pub(crate) up_to: Option<SegmentId>,
 }
 
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -129,19 +148,27 @@ pub(crate) fn read_life(env: &Env, layout: &Layout) -> Result<Life, StorageError
         // Written before the first segment: without segments there was no life yet.
         let unused = env.disk.read_dir(&layout.topics()).is_ok_and(|entries| entries.is_empty());
         let boot = if unused { "" } else { "unknown" };
-        return Ok(Life { boot: boot.to_owned(), clean: unused, failed: false });
+        return Ok(Life { boot: boot.to_owned(), clean: unused, failed: false, doubt: Doubt::default() });
     }
     let bytes = env.disk.read(&path, FILE_BYTES_MAX);
     let bytes = bytes.map_err(|error| StorageError::io("read", &path, error))?;
     let text = String::from_utf8_lossy(&bytes);
     let boot = value(&text, "boot.id").unwrap_or("unknown").to_owned();
     let is_true = |key| value(&text, key) == Some("true");
-    Ok(Life { boot, clean: is_true("clean"), failed: is_true("failed") })
+    let up_to = value(&text, "doubtful.to").and_then(|number| number.parse().ok()).map(SegmentId);
+    let doubt = Doubt { power_lost: is_true("power.lost"), up_to };
+    Ok(Life { boot, clean: is_true("clean"), failed: is_true("failed"), doubt })
 }
 
 /// Notes a life's beginning or end, durably.
 pub(crate) fn write_life(env: &Env, layout: &Layout, life: &Life) -> Result<(), StorageError> {
-    let text = format!("boot.id={}\nclean={}\nfailed={}\n", life.boot, life.clean, life.failed);
+    let mut text = format!("boot.id={}\nclean={}\nfailed={}\n", life.boot, life.clean, life.failed);
+    if life.doubt.power_lost {
+        text.push_str("power.lost=true\n");
+    }
+    if let Some(up_to) = life.doubt.up_to {
+        text.push_str(&format!("doubtful.to={up_to}\n"));
+    }
     let path = layout.life();
     env.disk.replace(&path, text.as_bytes()).map_err(|error| StorageError::io("write", &path, error))
 }

@@ -31,6 +31,7 @@ mod crc;
 mod error;
 mod format;
 mod handles;
+mod import;
 mod index;
 mod journal;
 mod keeper;
@@ -49,6 +50,7 @@ pub use compact::{
     group_segments, rewrite,
 };
 pub use error::{Corruption, StorageError};
+pub use import::Import;
 pub use keeper::Scan;
 pub use layout::SegmentName;
 pub use read::ReadSlice;

@@ -5,12 +5,14 @@
 //! `index`. A sync takes none of them. `end` and `bytes` are published after the write, `bytes` first,
 //! so that whoever sees an end finds the bytes below it.
 
+mod cut;
+
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use base::batch::{BatchHeader, HEADER_LEN};
+use base::batch::{BatchHeader, Batches, HEADER_LEN};
 use base::env::{File, OpenMode};
 use base::ids::{LeaderEpoch, Offset, TimestampMs};
 use bytes::Bytes;
@@ -23,7 +25,7 @@ use crate::error::StorageError;
 use crate::handles::{HandleKind, HandleOwner, Handles};
 use crate::index::{self, IndexBuilder, IndexCounts, IndexMarks, OffsetEntry, Tail, TimeEntry};
 use crate::layout::{SegmentFile, SegmentName};
-use crate::scan::{HeaderScan, ScanError, read_up_to};
+use crate::scan::{HeaderScan, ScanError};
 use crate::storage::Storage;
 
 /// Positions and relative offsets in the indexes are non-negative 32-bit numbers.
@@ -34,6 +36,9 @@ const HINTS: usize = 4;
 const VERIFY_CHUNK_BYTES: usize = 1 << 20;
 /// Housekeeping rounds after which a checkpoint is written although nobody synced what it covers.
 const UNSYNCED_ROUNDS: u8 = 2;
+
+/// The headers of one append.
+type Headers = SmallVec<[BatchHeader; 4]>;
 
 /// One batch to append.
 #[derive(Clone, Copy, Debug)]
@@ -241,7 +246,8 @@ impl Segment {
 
     /// Everything below survives power loss.
     pub fn durable_end(&self) -> Offset {
-        self.durable_end.load(Ordering::Acquire)
+        // A sync round that began before a cut counts what was there then.
+        self.durable_end.load(Ordering::Acquire).min(self.end())
     }
 
     /// Length of the log file, bytes.
@@ -285,7 +291,7 @@ impl Segment {
         self.durable_end.fetch_max(end, Ordering::AcqRel);
         let listener = self.listener.lock().clone();
         if let Some(listener) = listener {
-            listener.durable(end);
+            listener.durable(end.min(self.end()));
         }
     }
 
@@ -360,22 +366,54 @@ impl Segment {
     /// [`StorageError::NoSpace`], [`StorageError::Failed`], [`StorageError::Sealed`],
     /// [`StorageError::SegmentFull`], [`StorageError::OffsetGap`], [`StorageError::InvalidBatch`].
     pub fn append(&self, batches: &[Batch<'_>]) -> Result<(), StorageError> {
-        self.storage.check_writable()?;
-        let mut appender = self.appender.lock();
-        if self.is_sealed() {
-            return Err(StorageError::Sealed);
-        }
-        let start = self.bytes();
-        let mut headers: SmallVec<[BatchHeader; 4]> = SmallVec::with_capacity(batches.len());
+        let appender = self.open_appender()?;
+        let mut headers: Headers = SmallVec::with_capacity(batches.len());
         let mut buffers: SmallVec<[IoSlice<'_>; 8]> = SmallVec::with_capacity(2 * batches.len());
-        let (mut end, mut length) = (self.end.load(Ordering::Relaxed), start);
+        let mut end = self.end.load(Ordering::Relaxed);
         for batch in batches {
             let header = self.check(batch, end, appender.epoch)?;
             end = header.next_offset();
-            length += header.total_size() as u64;
             headers.push(header);
             buffers.extend([IoSlice::new(batch.header), IoSlice::new(batch.rest)]);
         }
+        self.write(appender, &headers, &buffers)
+    }
+
+    /// As [`Segment::append`], of whole batches that lie one behind the other.
+    ///
+    /// # Errors
+    /// As [`Segment::append`]; [`StorageError::InvalidBatch`] also where the bytes are no whole batches.
+    pub fn append_raw(&self, bytes: &[u8]) -> Result<(), StorageError> {
+        let appender = self.open_appender()?;
+        let mut headers = Headers::new();
+        let mut end = self.end.load(Ordering::Relaxed);
+        for batch in Batches::new(bytes) {
+            let batch = batch.map_err(|error| StorageError::InvalidBatch { reason: error.to_string() })?;
+            let whole = Batch { header: batch.header_bytes(), rest: batch.payload() };
+            let header = self.check(&whole, end, appender.epoch)?;
+            end = header.next_offset();
+            headers.push(header);
+        }
+        self.write(appender, &headers, &[IoSlice::new(bytes)])
+    }
+
+    /// What the next append needs.
+    fn open_appender(&self) -> Result<MutexGuard<'_, Appender>, StorageError> {
+        self.storage.check_writable()?;
+        let appender = self.appender.lock();
+        if self.is_sealed() { Err(StorageError::Sealed) } else { Ok(appender) }
+    }
+
+    /// Writes the batches of these headers, which were checked.
+    fn write(
+        &self,
+        mut appender: MutexGuard<'_, Appender>,
+        headers: &[BatchHeader],
+        buffers: &[IoSlice<'_>],
+    ) -> Result<(), StorageError> {
+        let start = self.bytes();
+        let length = start + headers.iter().map(|header| header.total_size() as u64).sum::<u64>();
+        let end = headers.last().map_or(self.end(), BatchHeader::next_offset);
         if length > INDEXABLE_MAX || end.abs_diff(self.name.base) > INDEXABLE_MAX {
             return Err(StorageError::SegmentFull);
         }
@@ -384,15 +422,15 @@ impl Segment {
             appender.made = true;
         }
         let file = self.log()?;
-        if let Err(error) = file.write_all_at(&buffers, start) {
+        if let Err(error) = file.write_all_at(buffers, start) {
             return Err(self.append_failed(&*file, start, error));
         }
-        for batch in batches {
-            appender.crc = crc::extend(crc::extend(appender.crc, batch.header), batch.rest);
+        for buffer in buffers {
+            appender.crc = crc::extend(appender.crc, buffer);
         }
         let mut index = self.index.lock();
         let mut position = start;
-        for header in &headers {
+        for header in headers {
             appender.builder.add(header, position, &mut index.tail);
             position += header.total_size() as u64;
         }
@@ -812,19 +850,7 @@ impl Segment {
         if length == 0 && expected == crc::EMPTY {
             return Ok(());
         }
-        let log = self.log()?;
-        let mut buffer = vec![0; VERIFY_CHUNK_BYTES.min(length as usize)];
-        let (mut position, mut crc) = (0, crc::EMPTY);
-        while position < length {
-            let want = (length - position).min(VERIFY_CHUNK_BYTES as u64) as usize;
-            let count = read_up_to(&*log, &mut buffer[..want], position)
-                .map_err(|error| self.io_error("read", SegmentFile::Log, error))?;
-            if count == 0 {
-                return Err(self.corrupt(position, "the file ends early"));
-            }
-            crc = crc::extend(crc, &buffer[..count]);
-            position += count as u64;
-        }
+        let crc = self.crc_below(length)?;
         if crc != expected {
             return Err(self.corrupt(0, format!("the file has CRC {crc:#010x}, {expected:#010x} is due")));
         }

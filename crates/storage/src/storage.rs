@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use base::batch::BatchHeader;
 use base::env::{Env, File, OpenMode};
-use base::ids::{LeaderEpoch, Offset, StorageId, TopicPartition, Uuid};
+use base::ids::{LeaderEpoch, Offset, SegmentId, StorageId, TopicPartition, Uuid};
 use base::metrics::{Metrics, NodeMetrics};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint};
 use crate::crc;
 use crate::error::StorageError;
-use crate::format::{self, Life};
+use crate::format::{self, Doubt, Life};
 use crate::handles::HandlePool;
 use crate::index::{IndexBuilder, IndexCounts, Tail};
 use crate::journal::{self, SyncJournal};
@@ -120,6 +120,7 @@ pub struct Storage {
     pub(crate) journal: SyncJournal,
     id: StorageId,
     former_life: Life,
+    doubt: Mutex<Doubt>,
     /// What the cache shows behind the last durable checkpoint may not be on the disk, synced or not: a sync failed
     /// since the machine was booted.
     cache_lies: bool,
@@ -175,6 +176,7 @@ impl Storage {
         }
         let boot = env.disk.boot_id();
         let former_life = format::read_life(&env, &layout)?;
+        let doubt = former_life.doubt_in(&boot);
         // Within one boot the page cache shows what the journal holds, unless a sync failed.
         if !former_life.clean && (former_life.failed || former_life.boot != boot) {
             let ranges = journal::apply(&env, &layout)?;
@@ -186,11 +188,8 @@ impl Storage {
             // What is there now is what recovery will find and vouch for.
             env.disk.sync_all(&dir).map_err(|error| {
                 // The kernel tells of a failed write-back once; the next start must know of it all the same.
-                let _ = format::write_life(
-                    &env,
-                    &layout,
-                    &Life { boot: boot.clone(), clean: false, failed: true },
-                );
+                let life = Life { boot: boot.clone(), clean: false, failed: true, doubt };
+                let _ = format::write_life(&env, &layout, &life);
                 io("sync")(&dir, error)
             })?;
         }
@@ -199,7 +198,8 @@ impl Storage {
         let writer = journal::reset(&env, &layout, half_bytes)?;
         // After a reboot there is no cache that could show what is not on the disk.
         let cache_lies = former_life.failed && former_life.boot == boot;
-        format::write_life(&env, &layout, &Life { boot: boot.clone(), clean: false, failed: cache_lies })?;
+        let life = Life { boot: boot.clone(), clean: false, failed: cache_lies, doubt };
+        format::write_life(&env, &layout, &life)?;
         let handles_max = options.open_files_max.min(env.disk.open_files_max() / HANDLES_SHARE);
         let storage = Arc::new(Storage {
             handles: HandlePool::new(handles_max),
@@ -208,6 +208,7 @@ impl Storage {
             id,
             boot,
             former_life,
+            doubt: Mutex::new(doubt),
             cache_lies,
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -282,6 +283,32 @@ impl Storage {
         self.former_life.boot.is_empty() || self.former_life.boot == self.boot
     }
 
+    /// Notes for this life and all after it that of segments up to `newest`, the newest of all now, what was written and
+    /// not synced may be missing, if the power went before this life, or before an earlier one that did not note it.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`]; the doubt counts in this life all the same, and the next one can note it.
+    pub fn note_doubt(&self, newest: SegmentId) -> Result<(), StorageError> {
+        let doubt = {
+            let mut doubt = self.doubt.lock();
+            if !doubt.power_lost {
+                return Ok(());
+            }
+            *doubt = Doubt { power_lost: false, up_to: doubt.up_to.max(Some(newest)) };
+            *doubt
+        };
+        self.check_open()?;
+        let life = Life { boot: self.boot.clone(), clean: false, failed: self.cache_lies, doubt };
+        format::write_life(&self.env, &self.layout, &life).map_err(|error| self.fail_with(&error))
+    }
+
+    /// The newest segment of which something may be missing that was written and not synced, although the storage is
+    /// well; `None` for none. See [`Storage::note_doubt`].
+    pub fn doubtful_to(&self) -> Option<SegmentId> {
+        self.doubt.lock().up_to
+    }
+
     /// Whether there is room for what could be done without.
     pub(crate) fn is_roomy(&self) -> bool {
         self.fullness.load(Ordering::Acquire) == Fullness::Roomy as u8
@@ -343,7 +370,7 @@ impl Storage {
 
     /// Tells the next life of the failure before this one goes on. That may fail, too: the disk is not well.
     fn note_failed_life(&self) {
-        let life = Life { boot: self.boot.clone(), clean: false, failed: true };
+        let life = Life { boot: self.boot.clone(), clean: false, failed: true, doubt: *self.doubt.lock() };
         if let Err(error) = format::write_life(&self.env, &self.layout, &life) {
             tracing::error!(%error, "the failure of the storage could not be noted");
         }
@@ -504,6 +531,14 @@ impl Storage {
     pub fn has_base_state(&self, segment: &Segment) -> bool {
         let first = self.read_checkpoint(&segment.name, SegmentFile::BaseCheckpoint);
         segment.base() == 0 || first.is_some_and(|checkpoint| checkpoint.snapshot.is_some())
+    }
+
+    /// What was kept of the state at a segment's base; `None` where it is not known. Blocks.
+    pub fn base_snapshot(&self, segment: &Segment) -> Option<Bytes> {
+        let first = self.read_checkpoint(&segment.name, SegmentFile::BaseCheckpoint);
+        let kept = first.and_then(|checkpoint| checkpoint.snapshot);
+        // Below the first offset there is nothing.
+        kept.or_else(|| (segment.base() == 0).then(Bytes::new))
     }
 
     /// Replays a whole segment: the snapshot at its base, then each of its batches. Blocks.
@@ -674,7 +709,7 @@ impl Storage {
     }
 
     /// The start of a segment about which nothing else is known.
-    fn bare_start(&self, name: &SegmentName) -> Checkpoint {
+    pub(crate) fn bare_start(&self, name: &SegmentName) -> Checkpoint {
         let builder = IndexBuilder::new(name.base, self.options.index_interval_bytes);
         Checkpoint {
             id: name.id,
@@ -706,7 +741,7 @@ impl Storage {
         self.check_open()?;
         let root = self.layout.root();
         self.env.disk.sync_all(root).map_err(|error| self.fail("sync", root, &error))?;
-        let life = Life { boot: self.boot.clone(), clean: true, failed: false };
+        let life = Life { boot: self.boot.clone(), clean: true, failed: false, doubt: *self.doubt.lock() };
         format::write_life(&self.env, &self.layout, &life).map_err(|error| self.fail_with(&error))
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::describe::BROKER_SYNONYMS;
-use super::listeners::{ListenerTexts, client_listeners};
+use super::listeners::{Listeners, read_listeners};
 use super::suggest::broker_hint;
 use super::table::{broker_key, broker_keys};
 use super::{
@@ -25,6 +25,7 @@ pub struct BrokerConfig {
     pub(super) for_this: Layer,
     effective: HashMap<&'static str, Value>,
     listeners: Vec<Listener>,
+    pub(super) controller_listener: Option<Listener>,
 }
 
 /// What to do with keys nobody knows.
@@ -157,6 +158,7 @@ impl BrokerConfig {
             for_this: Layer::new(),
             effective: HashMap::new(),
             listeners: Vec::new(),
+            controller_listener: None,
         };
         config.settle();
         for (key, message) in config.contradictions() {
@@ -165,7 +167,12 @@ impl BrokerConfig {
                 message: format!("`{key}`: {message}"),
             });
         }
-        if errors.is_empty() { Ok(Loaded { config, notes }) } else { Err(errors) }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        notes.extend(config.notes_of_quorum(&origins));
+        notes.sort_by_key(|note| note.origin);
+        Ok(Loaded { config, notes })
     }
 
     /// The same broker with values that were set while it runs: for all brokers and for this one.
@@ -230,7 +237,7 @@ impl BrokerConfig {
         self.effective.get(name)
     }
 
-    /// The listeners for clients, in the order they are written.
+    /// The listeners for clients, in the order they are written; none where the node is no broker.
     pub fn client_listeners(&self) -> &[Listener] {
         &self.listeners
     }
@@ -285,16 +292,8 @@ impl BrokerConfig {
         let effective = broker_keys().iter();
         self.effective =
             effective.map(|row| (row.name, value_of(row).unwrap_or(row.default_value()))).collect();
-        self.listeners = client_listeners(&self.listener_texts()).unwrap_or_default();
-    }
-
-    fn listener_texts(&self) -> ListenerTexts<'_> {
-        ListenerTexts {
-            listeners: self.get(keys::LISTENERS),
-            advertised: self.get(keys::ADVERTISED_LISTENERS),
-            protocols: self.get(keys::LISTENER_SECURITY_PROTOCOL_MAP),
-            controllers: self.get(keys::CONTROLLER_LISTENER_NAMES),
-        }
+        let Listeners { clients, controllers } = read_listeners(&self.listener_texts()).unwrap_or_default();
+        (self.listeners, self.controller_listener) = (clients, controllers);
     }
 
     /// Valid values that do not go together: the key to blame and why.
@@ -388,7 +387,8 @@ impl BrokerConfig {
         check(!dirs.is_empty(), "log.dirs", "at least one directory is needed");
         let twice = dirs.iter().enumerate().any(|(index, dir)| dirs[..index].contains(dir));
         check(!twice, "log.dirs", "a directory is named twice");
-        found.extend(client_listeners(&self.listener_texts()).err());
+        found.extend(read_listeners(&self.listener_texts()).err());
+        found.extend(self.contradictions_of_quorum());
         found
     }
 }

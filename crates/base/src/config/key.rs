@@ -552,7 +552,7 @@ impl<T: ConfigType> Key<T> {
     }
 
     /// The row.
-    pub fn row(self) -> &'static ConfigKey {
+    pub const fn row(self) -> &'static ConfigKey {
         self.row
     }
 

@@ -1,6 +1,8 @@
-//! Listeners: where the node listens and what clients are told to dial.
+//! Listeners: where the node listens, for whom, and what clients are told to dial.
 
 use std::fmt;
+
+use super::Roles;
 
 /// `host:port`; an empty host listens on every interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// A listener for clients.
+/// A listener for clients, or for other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Name, in capitals.
@@ -46,17 +48,37 @@ pub struct Listener {
     pub advertised: Option<HostPort>,
 }
 
-/// What the listener keys say, as text.
+/// What the listener keys say, as text, and what the node is.
 pub(super) struct ListenerTexts<'a> {
     pub(super) listeners: &'a [String],
+    /// Whether somebody has set them, as opposed to the default.
+    pub(super) listeners_are_set: bool,
     pub(super) advertised: Option<&'a [String]>,
     pub(super) protocols: &'a str,
+    pub(super) protocols_are_set: bool,
     pub(super) controllers: &'a [String],
+    pub(super) roles: Roles,
+    pub(super) has_other_voters: bool,
 }
 
-/// The listeners for clients, or the key that is wrong and why.
-pub(super) fn client_listeners(texts: &ListenerTexts<'_>) -> Result<Vec<Listener>, (&'static str, String)> {
-    let of_controller = |name: &str| texts.controllers.iter().any(|other| other.eq_ignore_ascii_case(name));
+impl ListenerTexts<'_> {
+    fn is_of_controllers(&self, name: &str) -> bool {
+        self.controllers.iter().any(|other| other.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Listeners by whom they are for.
+#[derive(Default)]
+pub(super) struct Listeners {
+    /// In the order they are written.
+    pub(super) clients: Vec<Listener>,
+    pub(super) controllers: Option<Listener>,
+}
+
+/// The listeners, or the key that is wrong and why.
+pub(super) fn read_listeners(texts: &ListenerTexts<'_>) -> Result<Listeners, (&'static str, String)> {
+    let Roles { broker, controller } = texts.roles;
+    let of_controller = |name: &str| texts.is_of_controllers(name);
     let binds = named_addresses(texts.listeners).map_err(|reason| ("listeners", reason))?;
     let told = match texts.advertised {
         Some(items) => named_addresses(items).map_err(|reason| ("advertised.listeners", reason))?,
@@ -72,21 +94,86 @@ pub(super) fn client_listeners(texts: &ListenerTexts<'_>) -> Result<Vec<Listener
             return Err(("advertised.listeners", reason));
         }
     }
-    let mut listeners = Vec::new();
-    for (name, bind) in binds {
-        if of_controller(&name) {
-            continue;
-        }
-        check_protocol(&name, texts.protocols)?;
-        let advertised = told.iter().find(|(other, _)| *other == name).map(|(_, address)| address.clone());
+    let (of_controllers, of_clients): (Vec<_>, Vec<_>) =
+        binds.into_iter().partition(|(name, _)| of_controller(name));
+    let advertised_as = |name: &str| {
+        let advertised = told.iter().find(|(other, _)| other == name).map(|(_, address)| address.clone());
         // An advertised listener without a host means the host that the client used.
-        let advertised = advertised.filter(|address| !address.host.is_empty());
-        listeners.push(Listener { name, bind, advertised });
+        advertised.filter(|address| !address.host.is_empty())
+    };
+    let listener = |(name, bind): (String, HostPort)| {
+        let advertised = advertised_as(&name);
+        Listener { name, bind, advertised }
+    };
+    check_roles(texts, &of_clients, &of_controllers)?;
+    let mut clients = Vec::new();
+    for (name, bind) in of_clients.into_iter().filter(|_| broker) {
+        check_protocol(&name, texts)?;
+        clients.push(listener((name, bind)));
     }
-    if listeners.is_empty() {
-        return Err(("listeners", "none of them is for clients: all are controller listeners".to_owned()));
+    if broker && !controller {
+        // Through it the node speaks with its controllers.
+        texts.controllers.first().map_or(Ok(()), |name| check_protocol(name, texts))?;
     }
-    Ok(listeners)
+    let names = texts.controllers.iter();
+    let first = names
+        .clone()
+        .find_map(|name| of_controllers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).cloned());
+    if controller && texts.has_other_voters {
+        for name in names {
+            check_controller(name, &of_controllers, texts)?;
+        }
+    }
+    Ok(Listeners { clients, controllers: first.map(listener) })
+}
+
+/// Whether the listeners are those of a node of such roles.
+fn check_roles(
+    texts: &ListenerTexts<'_>,
+    of_clients: &[(String, HostPort)],
+    of_controllers: &[(String, HostPort)],
+) -> Result<(), (&'static str, String)> {
+    let Roles { broker, controller } = texts.roles;
+    let fail = |reason: String| Err(("listeners", reason));
+    match (of_clients, of_controllers) {
+        // Told of elsewhere.
+        _ if !broker && !controller => Ok(()),
+        ([], _) if broker => fail(
+            "none of them is for clients: all are controller listeners; add one, as in PLAINTEXT://:9092"
+                .to_owned(),
+        ),
+        (_, [(name, _), ..]) if !controller => fail(format!(
+            "`{name}` is a listener of controllers, and this node is only a broker: take it out, or add controller to \
+             `process.roles`"
+        )),
+        ([(name, _), ..], _) if !broker && texts.listeners_are_set => fail(format!(
+            "`{name}` is a listener for clients, and this node is only a controller: take it out, or add broker to \
+             `process.roles`, or {name} to `controller.listener.names`"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether other controllers can reach this one at the listener of a name.
+fn check_controller(
+    name: &str,
+    of_controllers: &[(String, HostPort)],
+    texts: &ListenerTexts<'_>,
+) -> Result<(), (&'static str, String)> {
+    let bind = of_controllers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+    let Some((name, bind)) = bind else {
+        let reason = format!(
+            "`{name}` of `controller.listener.names` is not there, and other controllers need it: add {name}://:9093, \
+             with the port that `controller.quorum.voters` tells them"
+        );
+        return Err(("listeners", reason));
+    };
+    if bind.port == 0 {
+        let reason =
+            format!("`{name}` needs the port that `controller.quorum.voters` tells other controllers, not 0");
+        return Err(("listeners", reason));
+    }
+    check_protocol(name, texts)
 }
 
 fn named_addresses(items: &[String]) -> Result<Vec<(String, HostPort)>, String> {
@@ -109,9 +196,13 @@ fn named_addresses(items: &[String]) -> Result<Vec<(String, HostPort)>, String> 
     Ok(all)
 }
 
-fn check_protocol(name: &str, protocols: &str) -> Result<(), (&'static str, String)> {
+fn check_protocol(name: &str, texts: &ListenerTexts<'_>) -> Result<(), (&'static str, String)> {
     const MAP: &str = "listener.security.protocol.map";
-    let mut entries = protocols.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    if !texts.protocols_are_set && texts.is_of_controllers(name) {
+        // As in Kafka: PLAINTEXT without a word.
+        return Ok(());
+    }
+    let mut entries = texts.protocols.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     let protocol = entries.find_map(|entry| {
         let (listener, protocol) = entry.split_once(':')?;
         listener.trim().eq_ignore_ascii_case(name).then_some(protocol.trim())
@@ -143,11 +234,15 @@ mod tests {
         let controllers = list("CONTROLLER");
         let texts = ListenerTexts {
             listeners: &listeners,
+            listeners_are_set: true,
             advertised: advertised.as_deref(),
             protocols: PROTOCOLS,
+            protocols_are_set: true,
             controllers: &controllers,
+            roles: Roles { broker: true, controller: true },
+            has_other_voters: false,
         };
-        client_listeners(&texts)
+        read_listeners(&texts).map(|listeners| listeners.clients)
     }
 
     #[test]

@@ -19,11 +19,14 @@ mod key;
 mod listeners;
 mod markdown;
 mod properties;
+mod quorum;
 mod settings;
 mod suggest;
 mod table;
 mod topic;
 
+#[cfg(test)]
+mod quorum_tests;
 #[cfg(test)]
 mod tests;
 
@@ -35,12 +38,14 @@ pub use key::{
 pub use listeners::{HostPort, Listener};
 pub use markdown::{broker_table_markdown, topic_table_markdown};
 pub use properties::{Assignment, Origin, PropertiesError, parse_properties};
+pub use quorum::Roles;
 pub use settings::{Durability, TopicSettings};
 pub use table::{broker_key, broker_keys, topic_key, topic_keys};
 pub use topic::{ListChange, change_list, check_topic_value, check_topic_values};
 
 /// Typed keys of broker values, for [`BrokerConfig::get`].
 pub mod keys {
+    pub use super::table::cluster::*;
     pub use super::table::groups::*;
     pub use super::table::log::*;
     pub use super::table::network::*;

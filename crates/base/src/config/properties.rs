@@ -5,8 +5,8 @@
 //! character stands for itself. Blanks before key and value do not count, those after a value do (the
 //! reader of a value drops them).
 
-/// Where an assignment was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where an assignment was made, in the order in which assignments are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// In a file, on this line, from 1.
     Line(u32),

@@ -3,7 +3,7 @@
 use base::chain::{PartitionState, SegmentState};
 use base::config::HostPort;
 use base::error::ErrorCode;
-use base::ids::{PartitionId, TopicPartition};
+use base::ids::{BrokerId, PartitionId, TopicPartition};
 use metadata::{Image, Topic};
 
 use super::RequestContext;
@@ -18,14 +18,32 @@ pub(super) fn is_internal_name(name: &str) -> bool {
 }
 
 /// A broker and where the asking client reaches it.
+#[derive(Clone)]
 pub(super) struct BrokerView {
     pub(super) id: i32,
     pub(super) address: HostPort,
     pub(super) rack: Option<String>,
+    /// It does not answer the controller, and so perhaps nobody.
+    pub(super) fenced: bool,
 }
 
-/// The brokers that the client can reach through the listener it uses.
+/// The broker that looks after changes of the cluster, -1 for none. Any takes them; as Kafka we name one that serves
+/// clients.
+pub(super) fn controller(context: &RequestContext<'_>, brokers: &[BrokerView]) -> i32 {
+    let is_there = |id: i32| brokers.iter().any(|broker| broker.id == id && !broker.fenced);
+    let active = context.broker.metadata.controller().map(|controller| controller.0);
+    active.filter(|id| is_there(*id)).unwrap_or(context.broker.id.0)
+}
+
+/// The brokers that live and that the client can reach through the listener it uses.
 pub(super) fn brokers(context: &RequestContext<'_>, image: &Image) -> Vec<BrokerView> {
+    let mut brokers = all_brokers(context, image);
+    brokers.retain(|broker| !broker.fenced);
+    brokers
+}
+
+/// As [`brokers`], those that are fenced too.
+pub(super) fn all_brokers(context: &RequestContext<'_>, image: &Image) -> Vec<BrokerView> {
     let listener = &context.connection.listener.name;
     let view = |broker: &std::sync::Arc<metadata::Broker>| {
         let registration = &broker.registration;
@@ -35,7 +53,8 @@ pub(super) fn brokers(context: &RequestContext<'_>, image: &Image) -> Vec<Broker
             let endpoint = registration.listeners.iter().find(|endpoint| endpoint.name == *listener)?;
             HostPort { host: endpoint.host.clone(), port: endpoint.port }
         };
-        Some(BrokerView { id: registration.broker.0, address, rack: registration.rack.clone() })
+        let rack = registration.rack.clone();
+        Some(BrokerView { id: registration.broker.0, address, rack, fenced: broker.fenced })
     };
     image.brokers().filter_map(view).collect()
 }
@@ -51,25 +70,37 @@ pub(super) struct PartitionView {
     pub(super) offline: Vec<i32>,
 }
 
+/// Whether a broker is registered and not fenced.
+pub(super) fn is_alive(image: &Image, broker: BrokerId) -> bool {
+    image.broker(broker).is_some_and(|broker| !broker.fenced)
+}
+
 /// The partitions of a topic, in order.
-pub(super) fn partitions(context: &RequestContext<'_>, topic: &Topic) -> impl Iterator<Item = PartitionView> {
+pub(super) fn partitions(
+    context: &RequestContext<'_>,
+    image: &Image,
+    topic: &Topic,
+) -> impl Iterator<Item = PartitionView> {
     topic.partitions.iter().enumerate().map(|(index, state)| {
         let index = i32::try_from(index).unwrap_or(i32::MAX);
-        partition(context, topic, index, state)
+        partition(context, image, topic, index, state)
     })
 }
 
 fn partition(
     context: &RequestContext<'_>,
+    image: &Image,
     topic: &Topic,
     index: i32,
     state: &PartitionState,
 ) -> PartitionView {
+    let lives = |id: i32| is_alive(image, BrokerId(id));
     let replicas: Vec<i32> = state.placement.iter().map(|broker| broker.0).collect();
-    let in_sync = match &state.last().state {
+    let in_sync: Vec<i32> = match &state.last().state {
         SegmentState::Open { ensemble } => ensemble.iter().map(|member| member.broker.0).collect(),
         SegmentState::Sealed { .. } => replicas.clone(),
     };
+    let offline = replicas.iter().copied().filter(|id| !lives(*id)).collect();
     let view = PartitionView {
         error: ErrorCode::None,
         index,
@@ -77,8 +108,11 @@ fn partition(
         leader_epoch: state.leader_epoch.0,
         replicas,
         in_sync,
-        offline: Vec::new(),
+        offline,
     };
+    if !lives(state.leader.0) {
+        return PartitionView { error: ErrorCode::LeaderNotAvailable, leader: -1, ..view };
+    }
     if state.leader != context.broker.id {
         return view;
     }

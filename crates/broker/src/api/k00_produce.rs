@@ -173,6 +173,9 @@ fn begin(
         return Err(ErrorCode::InvalidTopicException.into());
     }
     let settings = partition.log.settings();
+    if request.acks == -1 && partition.has_too_few_copies() {
+        return Err(ErrorCode::NotEnoughReplicas.into());
+    }
     let records = records.map(|records| context.frame.slice_ref(records));
     let prepared = partition::produced(records, context.api_version, &settings, now_ms)?;
     if prepared.is_transactional() {

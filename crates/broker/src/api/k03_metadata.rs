@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use base::config::keys;
 use base::error::ErrorCode;
 use base::ids::Uuid;
-use metadata::Topic;
+use metadata::{Image, Topic};
 use wire::message::metadata_request::MetadataRequestTopic;
 use wire::message::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -49,10 +49,11 @@ pub(crate) async fn handle(
     };
     // The image may have moved on since, which is as if the request had come later.
     let image = context.broker.image();
+    let brokers = cluster::brokers(context, &image);
     Ok(MetadataResponse {
-        brokers: cluster::brokers(context, &image).into_iter().map(broker).collect(),
+        controller_id: cluster::controller(context, &brokers),
+        brokers: brokers.into_iter().map(broker).collect(),
         cluster_id: Some(Cow::Owned(image.cluster_id.to_string())),
-        controller_id: context.broker.id.0,
         topics,
         cluster_authorized_operations: authorized::on_cluster(request.include_cluster_authorized_operations),
         ..MetadataResponse::default()
@@ -81,7 +82,7 @@ async fn all(context: &RequestContext<'_>, operations: i32) -> Vec<MetadataRespo
     let mut turns = Turns::default();
     let mut topics = Vec::new();
     for topic in image.topics() {
-        topics.push(known(context, topic, operations));
+        topics.push(known(context, &image, topic, operations));
         turns.done(topic.partitions.len()).await;
     }
     topics
@@ -99,7 +100,7 @@ async fn by_id(
     let mut topics = Vec::new();
     for id in ids {
         let topic = match image.topic_by_id(id) {
-            Some(topic) => known(context, topic, operations),
+            Some(topic) => known(context, &image, topic, operations),
             None => failed(None, id, ErrorCode::UnknownTopicId, authorized::NOT_ASKED),
         };
         turns.done(1 + topic.partitions.len()).await;
@@ -125,7 +126,7 @@ async fn by_name(
     let mut topics = Vec::with_capacity(names.len());
     for name in names {
         let topic = match (image.topic(name), codes.get(name)) {
-            (Some(topic), _) => known(context, topic, operations),
+            (Some(topic), _) => known(context, &image, topic, operations),
             (None, code) => {
                 let code = code.copied().unwrap_or(ErrorCode::UnknownTopicOrPartition);
                 failed(Some(name.to_owned()), Uuid::ZERO, code, operations)
@@ -193,13 +194,18 @@ fn automatic(name: &str) -> TopicSpec {
     }
 }
 
-fn known(context: &RequestContext<'_>, topic: &Topic, operations: i32) -> MetadataResponseTopic<'static> {
+fn known(
+    context: &RequestContext<'_>,
+    image: &Image,
+    topic: &Topic,
+    operations: i32,
+) -> MetadataResponseTopic<'static> {
     MetadataResponseTopic {
         error_code: ErrorCode::None.code(),
         name: Some(Cow::Owned(topic.name.to_string())),
         topic_id: topic.id,
         is_internal: topic.internal,
-        partitions: cluster::partitions(context, topic).map(partition).collect(),
+        partitions: cluster::partitions(context, image, topic).map(partition).collect(),
         topic_authorized_operations: operations,
     }
 }

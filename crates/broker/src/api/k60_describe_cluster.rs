@@ -34,10 +34,14 @@ pub(crate) async fn handle(
         }
     }
     let image = context.broker.image();
+    let brokers = match request.include_fenced_brokers {
+        true => cluster::all_brokers(context, &image),
+        false => cluster::brokers(context, &image),
+    };
     Ok(DescribeClusterResponse {
         cluster_id: Cow::Owned(image.cluster_id.to_string()),
-        controller_id: context.broker.id.0,
-        brokers: cluster::brokers(context, &image).into_iter().map(shown).collect(),
+        controller_id: cluster::controller(context, &brokers),
+        brokers: brokers.into_iter().map(shown).collect(),
         cluster_authorized_operations: authorized::on_cluster(request.include_cluster_authorized_operations),
         ..DescribeClusterResponse::default()
     })
@@ -49,6 +53,6 @@ fn shown(broker: BrokerView) -> DescribeClusterBroker<'static> {
         host: Cow::Owned(broker.address.host),
         port: i32::from(broker.address.port),
         rack: broker.rack.map(Cow::Owned),
-        is_fenced: false,
+        is_fenced: broker.fenced,
     }
 }

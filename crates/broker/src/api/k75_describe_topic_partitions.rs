@@ -92,7 +92,7 @@ impl Page {
             return true;
         };
         let partitions: Vec<_> =
-            cluster::partitions(context, topic).skip(from).take(self.room).map(shown).collect();
+            cluster::partitions(context, &image, topic).skip(from).take(self.room).map(shown).collect();
         let until = from.saturating_add(partitions.len());
         self.room -= partitions.len();
         self.topics.push(DescribeTopicPartitionsResponseTopic {

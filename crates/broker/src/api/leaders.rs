@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::ids::PartitionId;
 use metadata::Image;
 
-use super::cluster::BrokerView;
+use super::cluster::{BrokerView, is_alive};
 use crate::session::TopicKey;
 
 /// A partition's leader and its epoch, -1 and -1 where there is none.
@@ -39,6 +39,9 @@ impl Leaders {
         };
         let state = topic.and_then(|topic| topic.partition(PartitionId(partition)));
         let Some(state) = state else { return Leader { id: -1, epoch: -1 } };
+        if !is_alive(&self.image, state.leader) {
+            return Leader { id: -1, epoch: state.leader_epoch.0 };
+        }
         self.named.insert(state.leader.0);
         Leader { id: state.leader.0, epoch: state.leader_epoch.0 }
     }
@@ -69,7 +72,7 @@ mod tests {
     }
 
     fn view(id: i32) -> BrokerView {
-        BrokerView { id, address: HostPort { host: format!("b{id}"), port: 9092 }, rack: None }
+        BrokerView { id, address: HostPort { host: format!("b{id}"), port: 9092 }, rack: None, fenced: false }
     }
 
     /// Brokers 1 and 2; one topic whose partitions 0 and 1 the second one leads.

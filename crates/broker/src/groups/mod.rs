@@ -19,23 +19,25 @@ mod shard;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::config::{BrokerConfig, keys};
 use base::env::{BoxFuture, Env};
 use base::error::ErrorCode;
-use base::ids::{PartitionId, TopicId, TopicPartition};
+use base::ids::{BrokerId, LeaderEpoch, PartitionId, TopicId, TopicPartition};
 use base::metrics::{GroupOffset, GroupSample};
 use bytes::Bytes;
 use coordinator::{Answer, GroupConfig, GroupMemory, GroupShard, Request, partition_for};
 use futures::StreamExt;
+use metadata::Image;
 use parking_lot::RwLock;
 
 use crate::broker::Broker;
 use crate::memory::MemoryShares;
 use crate::partition::{self, AppendFailure, Partition, append_code};
-use crate::topics::{DEFAULT, TopicSpec};
+use crate::topics::TopicSpec;
 use crate::turns::Turns;
 
 use clock::SteadyClock;
@@ -70,12 +72,23 @@ struct Shards {
     /// Partitions of the topic, 0 while there is none.
     count: i32,
     topic: TopicId,
+    /// Those of them that this broker leads.
     slots: BTreeMap<i32, Slot>,
 }
 
-enum Slot {
-    Loading,
-    Active(Arc<Shard>),
+struct Slot {
+    /// The epoch in which the broker leads the partition.
+    epoch: LeaderEpoch,
+    /// `None` while it is being filled.
+    shard: Option<Arc<Shard>>,
+}
+
+impl Slot {
+    fn resign(self) {
+        if let Some(shard) = self.shard {
+            shard.resign();
+        }
+    }
 }
 
 impl Groups {
@@ -97,8 +110,7 @@ impl Groups {
     pub(crate) async fn load(&self, broker: &Arc<Broker>) {
         let broker = broker.clone();
         let loading = tokio::spawn(async move {
-            let _opening = broker.groups.opening.lock().await;
-            broker.groups.open(&broker).await;
+            broker.groups.sync(&broker).await;
         });
         tokio::select! {
             _ = loading => {}
@@ -117,7 +129,7 @@ impl Groups {
         // One creates and opens, the others wait: the topic is in the image before its logs are open.
         let _opening = self.opening.lock().await;
         if broker.image().topic(OFFSETS_TOPIC).is_none() {
-            let created = broker.create_topics(vec![offsets_topic(&broker.config())], false).await;
+            let created = broker.create_topics(vec![offsets_topic(broker)], false).await;
             for refused in created.into_iter().filter_map(Result::err) {
                 if refused.code != ErrorCode::TopicAlreadyExists {
                     tracing::error!(reason = %refused, "{OFFSETS_TOPIC} cannot be created");
@@ -129,35 +141,60 @@ impl Groups {
         Ok(())
     }
 
-    /// Opens the shards of the topic and fills them. The caller holds `opening`.
+    /// Brings the shards in step with who leads the topic's partitions, and waits until they answer.
+    pub(crate) async fn sync(&self, broker: &Arc<Broker>) {
+        let _opening = self.opening.lock().await;
+        self.open(broker).await;
+    }
+
+    /// Opens shards of partitions that this broker leads from now on and fills them; ends those of others. The caller
+    /// holds `opening`.
     async fn open(&self, broker: &Arc<Broker>) {
         let image = broker.image();
         let Some(topic) = image.topic(OFFSETS_TOPIC) else { return };
         let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        let leads = |number: i32| {
+            let partition = PartitionId(number);
+            let state = topic.partition(partition).filter(|state| state.leader == broker.id)?;
+            // One that is being taken over comes when that is done.
+            let id = TopicPartition { topic_id: topic.id, partition };
+            (!broker.partitions.is_opening(id)).then_some((number, state.leader_epoch))
+        };
+        let led: BTreeMap<i32, LeaderEpoch> = (0..count).filter_map(leads).collect();
+        let mut loads = Vec::new();
         {
             let mut shards = self.shards.write();
-            if shards.topic == topic.id {
-                return;
+            if shards.topic != topic.id {
+                std::mem::take(&mut *shards).slots.into_values().for_each(Slot::resign);
+                shards.topic = topic.id;
             }
-            let slots = (0..count).map(|partition| (partition, Slot::Loading)).collect();
-            *shards = Shards { count, topic: topic.id, slots };
+            shards.count = count;
+            let over = |number: &i32, slot: &mut Slot| led.get(number) != Some(&slot.epoch);
+            shards.slots.extract_if(.., over).for_each(|(_, slot)| slot.resign());
+            for (number, epoch) in &led {
+                if let Entry::Vacant(vacant) = shards.slots.entry(*number) {
+                    vacant.insert(Slot { epoch: *epoch, shard: None });
+                    loads.push(self.open_shard(broker, topic.id, *number, *epoch));
+                }
+            }
         }
-        let id = topic.id;
-        let loads = (0..count).map(|partition| self.open_shard(broker, id, partition));
         futures::stream::iter(loads).buffer_unordered(LOADING_AT_ONCE).collect::<()>().await;
     }
 
-    async fn open_shard(&self, broker: &Arc<Broker>, topic: TopicId, number: i32) {
+    async fn open_shard(&self, broker: &Arc<Broker>, topic: TopicId, number: i32, epoch: LeaderEpoch) {
         let opened = self.filled_shard(broker, topic, number).await;
         let mut shards = self.shards.write();
-        if shards.topic != topic {
-            return;
-        }
+        // The topic may have been deleted meanwhile.
+        let is_ours =
+            shards.topic == topic && shards.slots.get(&number).is_some_and(|slot| slot.epoch == epoch);
         match opened {
-            Ok(shard) => drop(shards.slots.insert(number, Slot::Active(shard))),
+            Ok(shard) if is_ours => drop(shards.slots.insert(number, Slot { epoch, shard: Some(shard) })),
+            Ok(shard) => shard.resign(),
             Err(reason) => {
                 tracing::error!(partition = number, reason, "the groups of a partition cannot be loaded");
-                shards.slots.remove(&number);
+                if is_ours {
+                    shards.slots.remove(&number);
+                }
             }
         }
     }
@@ -183,6 +220,13 @@ impl Groups {
         Ok(Shard::start(spec, machine))
     }
 
+    /// Who coordinates a group: the leader of its partition. `None` while there is no such topic.
+    pub(crate) fn coordinator(image: &Image, group: &str) -> Option<BrokerId> {
+        let topic = image.topic(OFFSETS_TOPIC)?;
+        let number = partition_for(group, i32::try_from(topic.partitions.len()).ok()?)?;
+        topic.partition(PartitionId(number)).map(|state| state.leader)
+    }
+
     /// The shard of a group.
     ///
     /// # Errors
@@ -190,11 +234,8 @@ impl Groups {
     fn shard(&self, group: &str) -> Result<Arc<Shard>, ErrorCode> {
         let shards = self.shards.read();
         let number = partition_for(group, shards.count).ok_or(ErrorCode::NotCoordinator)?;
-        match shards.slots.get(&number) {
-            Some(Slot::Active(shard)) => Ok(shard.clone()),
-            Some(Slot::Loading) => Err(ErrorCode::CoordinatorLoadInProgress),
-            None => Err(ErrorCode::NotCoordinator),
-        }
+        let slot = shards.slots.get(&number).ok_or(ErrorCode::NotCoordinator)?;
+        slot.shard.clone().ok_or(ErrorCode::CoordinatorLoadInProgress)
     }
 
     /// Asks the shard of a group. It has seen the request when the future was polled once.
@@ -234,10 +275,7 @@ impl Groups {
     pub(crate) async fn ask_all(&self, request: impl Fn() -> Request) -> Vec<Result<Answer, ErrorCode>> {
         let shards: Vec<_> = {
             let shards = self.shards.read();
-            let active = |slot: &Slot| match slot {
-                Slot::Active(shard) => Ok(shard.clone()),
-                Slot::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
-            };
+            let active = |slot: &Slot| slot.shard.clone().ok_or(ErrorCode::CoordinatorLoadInProgress);
             shards.slots.values().map(active).collect()
         };
         let mut answers = Vec::with_capacity(shards.len());
@@ -251,13 +289,12 @@ impl Groups {
     }
 
     /// Drops the offsets of a topic that was deleted. If it is the topic of the groups itself, all groups are gone.
-    pub(crate) async fn topic_deleted(&self, _broker: &Arc<Broker>, name: &str, id: TopicId) {
+    pub(crate) fn topic_deleted(&self, name: &str, id: TopicId) {
         if name == OFFSETS_TOPIC {
-            let ended = std::mem::take(&mut *self.shards.write());
-            for slot in ended.slots.into_values() {
-                if let Slot::Active(shard) = slot {
-                    shard.resign();
-                }
+            let mut shards = self.shards.write();
+            // Another of this name may be there already.
+            if shards.topic == id {
+                std::mem::take(&mut *shards).slots.into_values().for_each(Slot::resign);
             }
             return;
         }
@@ -289,12 +326,7 @@ impl Groups {
     }
 
     fn active(&self) -> Vec<Arc<Shard>> {
-        let shards = self.shards.read();
-        let active = |slot: &Slot| match slot {
-            Slot::Active(shard) => Some(shard.clone()),
-            Slot::Loading => None,
-        };
-        shards.slots.values().filter_map(active).collect()
+        self.shards.read().slots.values().filter_map(|slot| slot.shard.clone()).collect()
     }
 }
 
@@ -316,7 +348,8 @@ fn group_config(config: &BrokerConfig, memory: &MemoryShares) -> GroupConfig {
 }
 
 /// The topic as Kafka makes it.
-fn offsets_topic(config: &BrokerConfig) -> TopicSpec {
+fn offsets_topic(broker: &Broker) -> TopicSpec {
+    let config = broker.config();
     let segment_bytes = config.get(keys::OFFSETS_TOPIC_SEGMENT_BYTES).to_string();
     let configs = [
         ("cleanup.policy", "compact"),
@@ -328,8 +361,7 @@ fn offsets_topic(config: &BrokerConfig) -> TopicSpec {
     TopicSpec {
         name: OFFSETS_TOPIC.to_owned(),
         partitions: config.get(keys::OFFSETS_TOPIC_NUM_PARTITIONS),
-        // `offsets.topic.replication.factor` asks for more copies than one node can hold.
-        replication_factor: DEFAULT,
+        replication_factor: broker.default_copies(config.get(keys::OFFSETS_TOPIC_REPLICATION_FACTOR).into()),
         assignments: None,
         configs: configs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
         internal: true,

@@ -19,6 +19,7 @@ use super::activity::{Activity, AwaitedFrame, Standing, Verdict};
 use super::input::{BadSize, Input};
 use super::limits::{FAREWELL, OUTPUT_BYTES, READ_BYTES};
 use super::output::Output;
+use super::prefixed::Prefixed;
 use super::server::Shared;
 use super::stranger::Stranger;
 use super::window::Window;
@@ -129,6 +130,10 @@ impl<S: Service> Connection<S> {
         })
         .await;
         let Some(end) = end else { return Parting::Move(Box::new(self)) };
+        if let End::Stranger(Stranger::Peer) = end {
+            Box::pin(self.serve_peer()).await;
+            return Parting::End(End::Finished);
+        }
         if let End::Stranger(stranger) = &end {
             // Apart from the connection's own future, which would be large all its life for what few ever need.
             Box::pin(self.say_farewell(*stranger)).await;
@@ -270,6 +275,15 @@ impl<S: Service> Connection<S> {
             input_ended_at: old.input_ended_at,
         };
         self.activity.note(self.standing).map_or(Ok(()), |verdict| Err(End::Condemned(verdict)))
+    }
+
+    /// Leaves the connection to whoever speaks with other brokers, until the broker drains.
+    async fn serve_peer(mut self) {
+        let stream = Box::new(Prefixed::new(self.input.take_all(), self.stream));
+        tokio::select! {
+            () = self.service.serve_peer(&self.info, stream) => {}
+            () = self.shared.drain.draining() => {}
+        }
     }
 
     /// Tells a peer that does not speak Kafka so, in its own words, and lets it read them: closing at once

@@ -57,6 +57,11 @@ impl Input {
         self.buffer.len()
     }
 
+    /// Takes all bytes that are there, as they came.
+    pub(super) fn take_all(&mut self) -> Bytes {
+        self.buffer.split().freeze()
+    }
+
     /// Frames handed out so far.
     pub(super) fn frames(&self) -> u64 {
         self.frames

@@ -28,6 +28,7 @@ mod lifecycle;
 mod limits;
 mod notices;
 mod output;
+mod prefixed;
 mod server;
 mod stranger;
 mod window;
@@ -43,7 +44,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use base::config::HostPort;
-use base::env::{BoxFuture, Run};
+use base::env::{BoxFuture, Run, Stream};
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 
@@ -62,6 +63,10 @@ pub trait Service: Send + Sync + 'static {
     /// before it first waits is done in the order of the requests of the connection. It is dropped when the
     /// connection ends before it is ready.
     fn start(&self, connection: &Arc<ConnectionInfo>, frame: Bytes) -> BoxFuture<'static, Outcome>;
+
+    /// Serves a connection that began as those of other brokers do, to its end. Nothing of it was taken.
+    fn serve_peer(&self, connection: &Arc<ConnectionInfo>, stream: Box<dyn Stream>)
+    -> BoxFuture<'static, ()>;
 }
 
 /// When a request may start.

@@ -1,7 +1,10 @@
 //! Peers that speak another protocol, told by their first bytes.
 //!
 //! Read as a frame's size the first four bytes of HTTP, TLS and the like are larger than any frame that is
-//! taken, so this is asked only when a connection would be closed anyway.
+//! taken, so this is asked only when a connection would be closed anyway. Other brokers of the cluster are among them:
+//! they speak with each other on the ports of clients, as Kafka's do.
+
+use replication::stream::MAGIC;
 
 use super::notices::Kind;
 
@@ -14,6 +17,8 @@ pub(super) enum Stranger {
     Tls,
     /// An SSH client.
     Ssh,
+    /// Another broker, which pushes copies of what it leads.
+    Peer,
 }
 
 /// First four bytes of HTTP requests, HTTP/2 with prior knowledge among them.
@@ -34,6 +39,7 @@ impl Stranger {
             // Record type handshake, major version 3.
             [0x16, 0x03, 0..=4, _] => Some(Stranger::Tls),
             b"SSH-" => Some(Stranger::Ssh),
+            start if MAGIC.starts_with(start) => Some(Stranger::Peer),
             _ => None,
         }
     }
@@ -43,6 +49,7 @@ impl Stranger {
         match self {
             Stranger::Http => http_answer(http_address),
             Stranger::Tls => TLS_ALERT.to_vec(),
+            Stranger::Peer => Vec::new(),
             Stranger::Ssh => b"This is a Kafka port, it does not speak SSH.\r\n".to_vec(),
         }
     }
@@ -58,6 +65,7 @@ impl Stranger {
                  or dial a listener that has TLS"
             }
             Stranger::Ssh => "SSH client on a Kafka listener",
+            Stranger::Peer => "another broker",
         }
     }
 
@@ -65,7 +73,7 @@ impl Stranger {
         match self {
             Stranger::Http => Kind::Http,
             Stranger::Tls => Kind::Tls,
-            Stranger::Ssh => Kind::OtherProtocol,
+            Stranger::Ssh | Stranger::Peer => Kind::OtherProtocol,
         }
     }
 }

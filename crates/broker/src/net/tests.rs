@@ -53,6 +53,16 @@ fn answer(frame: &[u8]) -> Outcome {
 }
 
 impl Service for TestService {
+    fn serve_peer(&self, _: &Arc<ConnectionInfo>, mut stream: Box<dyn Stream>) -> BoxFuture<'static, ()> {
+        // Says what it hears.
+        Box::pin(async move {
+            let mut heard = [0; 16];
+            while let Ok(count @ 1..) = stream.read(&mut heard).await {
+                stream.write_all(&heard[..count]).await.expect("the peer reads");
+            }
+        })
+    }
+
     fn pace(&self, frame: &[u8]) -> Pace {
         if frame.first() == Some(&b'p') { Pace::Pipelined } else { Pace::Alone }
     }

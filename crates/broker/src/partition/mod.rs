@@ -64,6 +64,7 @@ pub(crate) fn append_code(error: &AppendError) -> ErrorCode {
         AppendError::Storage(_) | AppendError::Commit(CommitError::Storage(_)) => {
             ErrorCode::KafkaStorageError
         }
+        AppendError::TooFewMembers { .. } => ErrorCode::NotEnoughReplicas,
         // Retriable: the next attempt edits the chain again, or finds the topic gone.
         AppendError::Chain(_) | AppendError::Closed | AppendError::Commit(CommitError::Closed) => {
             ErrorCode::NotLeaderOrFollower
@@ -117,6 +118,16 @@ impl Partition {
             newer if newer > current => Err(ErrorCode::UnknownLeaderEpoch),
             _ => Ok(()),
         }
+    }
+
+    /// Whether fewer members of the open segment answer than must hold a record (`min.insync.replicas`).
+    pub(crate) fn has_too_few_copies(&self) -> bool {
+        let wanted = usize::try_from(self.log.settings().min_insync_replicas).unwrap_or(1);
+        if wanted < 2 {
+            return false;
+        }
+        let (_, in_sync) = self.log.in_sync();
+        in_sync < wanted.min(self.log.state().placement.len())
     }
 
     /// Queues a batch; it is in the queue, in order, when this returns. The answer comes once it is in

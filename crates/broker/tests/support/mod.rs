@@ -25,20 +25,33 @@ pub(crate) struct Life {
 
 impl Life {
     /// Starts a broker on what the disk of `env` holds.
+    #[allow(dead_code, reason = "not every proof has one broker")]
     pub(crate) async fn start(env: &Env, settings: &[&str]) -> Life {
-        let assignments: Vec<_> =
-            settings.iter().map(|text| Assignment::from_argument(text).expect("key=value")).collect();
-        let config = BrokerConfig::load(&assignments, UnknownKeys::Refuse).expect("good settings").config;
         let metadata = RaftStore::open(env.clone(), PathBuf::from("/metadata"), BrokerId(1)).await.unwrap();
         let metadata: Arc<dyn MetadataStore> = Arc::new(metadata);
         metadata.propose(Command::Bootstrap { cluster_id: env.random_uuid() }).await.unwrap();
+        Life::begin(env, settings, metadata, "/log").await
+    }
+
+    /// Starts one of several brokers, which listens on port 9090 and its number, and has a directory of its own.
+    #[allow(dead_code, reason = "not every proof has several brokers")]
+    pub(crate) async fn member(env: &Env, metadata: &Arc<dyn MetadataStore>, node: i32) -> Life {
+        let listeners = format!("listeners=PLAINTEXT://127.0.0.1:{}", 9_090 + node);
+        let settings = [&format!("node.id={node}"), listeners.as_str()];
+        Life::begin(env, &settings, metadata.clone(), &format!("/log-{node}")).await
+    }
+
+    async fn begin(env: &Env, settings: &[&str], metadata: Arc<dyn MetadataStore>, dir: &str) -> Life {
+        let assignments: Vec<_> =
+            settings.iter().map(|text| Assignment::from_argument(text).expect("key=value")).collect();
+        let config = BrokerConfig::load(&assignments, UnknownKeys::Refuse).expect("good settings").config;
         let metrics = Metrics::default();
         let options = StorageOptions {
             metrics: metrics.node().clone(),
             sync_journal_bytes: 1 << 20,
             ..StorageOptions::default()
         };
-        let storage = Storage::open(env.clone(), PathBuf::from("/log"), options).unwrap();
+        let storage = Storage::open(env.clone(), PathBuf::from(dir), options).unwrap();
         let housekeeping = tokio::spawn(storage.clone().run());
         let parts = BrokerParts {
             env: env.clone(),
@@ -49,6 +62,14 @@ impl Life {
         };
         let broker = Broker::start(parts).await.unwrap();
         Life { broker, metrics, metadata, storage, housekeeping }
+    }
+
+    /// Ends it in order, and leaves the metadata to others.
+    #[allow(dead_code, reason = "not every proof has several brokers")]
+    pub(crate) async fn leave(self, env: &Env) {
+        self.broker.shutdown().await;
+        env.blocking(move || self.storage.shutdown_clean()).await.unwrap();
+        self.housekeeping.abort();
     }
 
     /// Ends it in order.

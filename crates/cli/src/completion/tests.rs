@@ -38,6 +38,7 @@ fn configs_of_topics_are_offered_with_what_they_take() {
 fn keys_of_brokers_are_offered_those_with_effect_first() {
     assert_eq!(offered("vltava serve --set num.part"), ["num.partitions="]);
     assert_eq!(offered("vltava serve --set=num.part"), ["--set=num.partitions="]);
+    assert_eq!(offered("vltava dev cluster --set num.part"), ["num.partitions="]);
     let durability = offered("vltava serve --set vltava.durability=");
     assert_eq!(durability, ["vltava.durability=fsync", "vltava.durability=page-cache"]);
     let of_log = offered("vltava serve --set log.");
@@ -57,4 +58,5 @@ fn words_with_few_values_are_offered() {
     assert_eq!(offered("vltava cat -X isol"), ["isolation.level="]);
     assert_eq!(offered("vltava --log w"), ["warn"]);
     assert_eq!(offered("vltava topic cr"), ["create"]);
+    assert_eq!(offered("vltava dev cl"), ["cluster"]);
 }

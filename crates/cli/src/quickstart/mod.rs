@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: QuickstartArguments) -> Outcome {
     let node = start_node(&env, arguments.data.clone()).await?;
     let work = async {
         let client = Client::connect(&env, ClientConfig::new([bootstrap(&node)?])).await?;
-        let durability = node.broker.config().durability();
+        let durability = node.config().durability();
         round_trip(&client, source, arguments.topic.as_deref(), durability).await
     };
     let result = tokio::select! {
@@ -90,7 +90,7 @@ async fn start_node(env: &Env, data: Option<String>) -> Outcome<Node> {
 }
 
 fn bootstrap(node: &Node) -> Outcome<String> {
-    let addresses = node.broker.addresses();
+    let addresses = node.addresses();
     let first = addresses.first().ok_or_else(|| Failure::new("the broker listens nowhere"))?;
     Ok(first.1.to_string())
 }

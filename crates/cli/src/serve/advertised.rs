@@ -1,10 +1,22 @@
-//! Whether clients on other machines are told an address that leads them to themselves.
+//! Whether clients on other machines are told an address that leads them to themselves, and controllers one where
+//! nobody listens.
 
 use base::config::{BrokerConfig, HostPort, Listener};
 
-/// A sentence for each listener that takes connections from elsewhere and tells clients to dial loopback.
+/// A sentence for each listener that takes connections from elsewhere and tells clients to dial loopback, and one when
+/// other controllers are told to dial a port where this one does not listen.
 pub(super) fn warnings(config: &BrokerConfig) -> Vec<String> {
-    config.client_listeners().iter().filter_map(warning).collect()
+    config.client_listeners().iter().filter_map(warning).chain(controllers_warning(config)).collect()
+}
+
+fn controllers_warning(config: &BrokerConfig) -> Option<String> {
+    let Listener { name, bind, .. } = config.controller_listener().filter(|_| config.has_other_voters())?;
+    let voters = config.voters();
+    let told = voters.get(&config.node()).filter(|told| told.port != bind.port)?;
+    Some(format!(
+        "listener {name} listens on {bind}, but controller.quorum.voters tells the other controllers to dial {told}: \
+         unless something forwards that port, they do not reach this node"
+    ))
 }
 
 fn warning(listener: &Listener) -> Option<String> {
@@ -57,6 +69,20 @@ mod tests {
             let [warning] = &warnings[..] else { panic!("{listeners}: {warnings:?}") };
             assert!(warning.contains("--set advertised.listeners=PLAINTEXT://HOST:9092"), "{warning}");
         }
+    }
+
+    #[test]
+    fn controllers_are_to_dial_the_port_where_one_listens() {
+        let warnings_for = |port: u16| {
+            let text = format!(
+                "log.dirs=/d\nlisteners=PLAINTEXT://:9092,CONTROLLER://:{port}\n\
+                 controller.quorum.voters=1@a:9093,2@b:9093\n"
+            );
+            let assignments = base::config::parse_properties(&text).expect("properties");
+            warnings(&BrokerConfig::load(&assignments, UnknownKeys::Refuse).expect("valid").config)
+        };
+        assert!(warnings_for(9093).is_empty());
+        assert!(warnings_for(9094)[0].contains("dial a:9093"));
     }
 
     #[test]

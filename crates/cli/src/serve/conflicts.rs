@@ -10,6 +10,7 @@ use base::config::{BrokerConfig, HostPort};
 use base::env::Env;
 use storage::Storage;
 
+use super::metadata;
 use crate::failure::{Failure, Outcome};
 
 /// The key that names where HTTP is served.
@@ -26,6 +27,8 @@ struct Wanted {
     /// The listener's name, for addresses of `listeners`.
     listener: Option<String>,
     address: HostPort,
+    /// Other nodes know it, so that another one cannot be chosen here alone.
+    is_of_controllers: bool,
     taken: bool,
 }
 
@@ -69,10 +72,14 @@ async fn held_directory(env: &Env, config: &BrokerConfig) -> Option<(String, Str
 
 /// All addresses; two that are the same would be told to be another process's.
 fn wanted(config: &BrokerConfig) -> Outcome<Vec<Wanted>> {
-    let listeners = config.client_listeners().iter().map(|listener| Wanted {
+    let of_controllers = config.controller_listener().filter(|_| metadata::listens_for_controllers(config));
+    let clients = config.client_listeners().iter().map(|listener| (listener, false));
+    let listeners = clients.chain(of_controllers.map(|listener| (listener, true)));
+    let listeners = listeners.map(|(listener, is_of_controllers)| Wanted {
         key: "listeners",
         listener: Some(listener.name.clone()),
         address: listener.bind.clone(),
+        is_of_controllers,
         taken: false,
     });
     let mut wanted: Vec<_> = listeners.collect();
@@ -81,7 +88,13 @@ fn wanted(config: &BrokerConfig) -> Outcome<Vec<Wanted>> {
             return Err(Failure::new(format!("listeners and {HTTP_KEY} both name {address}"))
                 .help("give each its own port"));
         }
-        wanted.push(Wanted { key: HTTP_KEY, listener: None, address, taken: false });
+        wanted.push(Wanted {
+            key: HTTP_KEY,
+            listener: None,
+            address,
+            is_of_controllers: false,
+            taken: false,
+        });
     }
     Ok(wanted)
 }
@@ -117,6 +130,10 @@ async fn is_taken(env: &Env, address: &HostPort) -> bool {
 
 /// The options that name free ports where some are taken.
 async fn ways_out(env: &Env, wanted: &[Wanted]) -> String {
+    if let Some(one) = wanted.iter().find(|one| one.taken && one.is_of_controllers) {
+        let port = one.address.port;
+        return format!("change {port} in `listeners` and in `controller.quorum.voters` of every node");
+    }
     let mut options = Vec::new();
     let mut listeners = Vec::new();
     for one in wanted {

@@ -20,7 +20,7 @@ const PREFIX: &str = "vltava-ephemeral-";
 const LOCK: &str = "owner.lock";
 
 /// The directory; removed when dropped.
-pub(super) struct Ephemeral {
+pub(crate) struct Ephemeral {
     env: Env,
     path: PathBuf,
     in_memory: bool,
@@ -30,7 +30,7 @@ pub(super) struct Ephemeral {
 impl Ephemeral {
     /// Makes a directory, in memory if that is wanted and possible, and clears away those of dead
     /// processes.
-    pub(super) fn make(env: &Env, in_memory: bool) -> Outcome<Ephemeral> {
+    pub(crate) fn make(env: &Env, in_memory: bool) -> Outcome<Ephemeral> {
         let memory = Path::new(MEMORY_FILES);
         let roomy = || env.disk.space(memory).is_ok_and(|space| space.available >= MEMORY_BYTES_MIN);
         let in_memory = in_memory && roomy();
@@ -51,12 +51,12 @@ impl Ephemeral {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether it takes memory and no disk.
-    pub(super) fn in_memory(&self) -> bool {
+    pub(crate) fn in_memory(&self) -> bool {
         self.in_memory
     }
 }

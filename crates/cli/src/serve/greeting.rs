@@ -1,22 +1,35 @@
-//! What a node says once it serves: six lines that tell a newcomer all there is to know.
+//! What a node says once it serves: a few lines that tell a newcomer all there is to know.
 
 use std::net::SocketAddr;
 
 use base::config::Durability;
 
-use super::Node;
+use super::{Node, metadata};
 
-/// Exactly six lines: data, bootstrap address, console, durability, and the next two commands.
-pub(crate) fn lines(node: &Node) -> [String; 6] {
-    let bootstrap = bootstrap(node);
+/// Six lines: data, bootstrap address, console, durability, and the next two commands. One more for a node that has
+/// others; less for one that serves no clients.
+pub(crate) fn lines(node: &Node) -> Vec<String> {
+    let config = node.config();
     let console = match node.console_address() {
         Some(address) => format!("http://{}/", reachable(address)),
         None => "none (vltava.http.listener is empty)".to_owned(),
     };
+    let mut lines =
+        vec![format!("Vltava {} serves   data: {}", env!("CARGO_PKG_VERSION"), node.place_text())];
+    if metadata::waits_for_others(&config) || !config.roles().broker {
+        lines.push(format!("  node                {}, {}", config.node(), config.roles()));
+    }
+    if metadata::waits_for_others(&config) {
+        lines.push(format!("  controllers         {}", metadata::controllers_text(&config)));
+    }
+    if !config.roles().broker {
+        lines.push(format!("  console             {console}"));
+        return lines;
+    }
+    let bootstrap = bootstrap(node);
     // The default address needs no words.
     let option = if bootstrap == "127.0.0.1:9092" { String::new() } else { format!(" -b {bootstrap}") };
-    [
-        format!("Vltava {} serves   data: {}", env!("CARGO_PKG_VERSION"), node.place_text()),
+    lines.extend([
         format!("  bootstrap servers   {bootstrap}{}", elsewhere(node)),
         format!("  console             {console}"),
         format!("  durability          {}", durability(node)),
@@ -24,23 +37,24 @@ pub(crate) fn lines(node: &Node) -> [String; 6] {
         format!(
             "  and                 echo world | vltava cat -P{option} -t hello && vltava cat -C{option} -t hello -e"
         ),
-    ]
+    ]);
+    lines
 }
 
 fn durability(node: &Node) -> &'static str {
     if node.is_temporary() {
         return "none: everything is gone at the end";
     }
-    match node.broker.config().durability() {
+    match node.config().durability() {
         Durability::Fsync => "fsync: what is acknowledged survives a power cut",
         Durability::PageCache => "page-cache: what is acknowledged survives the process, not a power cut",
     }
 }
 
 fn bootstrap(node: &Node) -> String {
-    let advertised = node.broker.config();
+    let advertised = node.config();
     let advertised = advertised.client_listeners().first().and_then(|listener| listener.advertised.clone());
-    match (advertised, node.broker.addresses().first()) {
+    match (advertised, node.addresses().first()) {
         (Some(advertised), _) => advertised.to_string(),
         (None, Some((_, address))) => reachable(*address).to_string(),
         (None, None) => "none".to_owned(),
@@ -49,9 +63,9 @@ fn bootstrap(node: &Node) -> String {
 
 /// What other machines are to dial, where the node listens to them and no configuration says it.
 fn elsewhere(node: &Node) -> String {
-    let config = node.broker.config();
+    let config = node.config();
     let is_told = config.client_listeners().first().is_some_and(|listener| listener.advertised.is_some());
-    match node.broker.addresses().first() {
+    match node.addresses().first() {
         Some((_, address)) if address.ip().is_unspecified() && !is_told => {
             format!(" here; from other machines this one's name with port {}", address.port())
         }

@@ -1,10 +1,11 @@
-//! `vltava serve`: a broker with its storages, its metadata and its console in one process.
+//! `vltava serve`: a node with its storages, its metadata and its console in one process.
 
 mod advertised;
 mod conflicts;
 mod console;
 mod ephemeral;
 mod greeting;
+mod metadata;
 mod node;
 mod place;
 
@@ -13,12 +14,13 @@ use base::env::Env;
 use clap::Args;
 use client::io_text;
 
+pub(crate) use ephemeral::Ephemeral;
 pub(crate) use node::Node;
 pub(crate) use place::{Place, Wanted};
 
 use crate::completion;
 use crate::failure::{Failure, Outcome};
-use crate::signals::EndSignals;
+use crate::signals::{EndSignals, end_with_parent};
 
 /// Longest configuration file, bytes.
 const CONFIG_BYTES_MAX: usize = 1024 * 1024;
@@ -42,12 +44,16 @@ pub(crate) struct ServeArguments {
     /// Start although there are keys that nobody knows
     #[arg(long)]
     allow_unknown: bool,
+    /// End, as at SIGTERM, when the process of this number is gone, which has started this one
+    #[arg(long, hide = true, value_name = "PROCESS")]
+    end_with: Option<u32>,
 }
 
 /// Runs the command until the user or the system ends it.
 pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
     let env = Env::os();
     let mut signals = EndSignals::listen()?;
+    arguments.end_with.map_or(Ok(()), end_with_parent)?;
     let wanted = if arguments.memory { Wanted::Memory } else { Wanted::Directory(arguments.data.clone()) };
     let place = Place::choose(&env, wanted)?;
     let config = load_config(&env, &arguments, &place)?;

@@ -4,21 +4,27 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use ::metadata::MetadataStore;
 use base::config::{BrokerConfig, HostPort, keys};
 use base::env::Env;
-use base::ids::BrokerId;
 use base::metrics::Metrics;
-use broker::{Broker, BrokerParts, StartError};
-use metadata::{MemoryStore, MetadataStore, RaftStore};
+use broker::{Broker, BrokerParts, StartError, spawn_controller};
 use storage::{Storage, StorageError, StorageOptions};
+use tokio::sync::watch;
 
-use super::console::Shown;
-use super::{Place, conflicts};
+use super::console::{Serving, Shown};
+use super::{Place, conflicts, metadata};
 use crate::failure::{Failure, Outcome};
+
+/// What the console says until something else is waited for.
+const OPENING: &str = "logs are being opened";
 
 /// A running node. [`Node::shutdown`] ends it so that the next start has nothing to recover.
 pub(crate) struct Node {
-    pub(crate) broker: Arc<Broker>,
+    /// `None` for a node that is only a controller.
+    broker: Option<Arc<Broker>>,
+    /// As it was at the start.
+    config: Arc<BrokerConfig>,
     env: Env,
     metadata: Arc<dyn MetadataStore>,
     storages: Vec<Arc<Storage>>,
@@ -36,10 +42,13 @@ impl Node {
         let metrics = Metrics::default();
         let place_text = place.text(&config);
         let serving = Arc::new(OnceLock::new());
+        let stage = watch::Sender::new(OPENING.to_owned());
         let shown = Shown {
             env: env.clone(),
             began: env.clock.now(),
-            broker: serving.clone(),
+            config: config.clone(),
+            serving: serving.clone(),
+            stage: stage.subscribe(),
             metrics: metrics.clone(),
             data: place_text.clone(),
         };
@@ -47,28 +56,46 @@ impl Node {
             Some(address) => Some(start_console(env, &address, shown).await?),
             None => None,
         };
-        let storages = open_storages(env, &config, &metrics).await?;
-        let metadata = open_metadata(env, &config, &place).await?;
-        let parts = BrokerParts {
+        let (storages, metadata) = open(env, &config, &place, &metrics, &stage).await?;
+        if metadata::listens_for_controllers(&config) {
+            // Alone there is nobody to be watched: who could tell that this node is gone is gone with it.
+            spawn_controller(env.clone(), &metadata, config.broker_session_timeout());
+        }
+        let mut node = Node {
+            broker: None,
+            config: config.clone(),
             env: env.clone(),
-            config,
             metadata: metadata.clone(),
             storages: storages.clone(),
-            metrics,
+            console,
+            place_text,
+            place,
         };
-        match Broker::start(parts).await {
-            Ok(broker) => {
-                // The cell was made here and is empty.
-                let _ = serving.set(broker.clone());
-                let env = env.clone();
-                Ok(Node { broker, env, metadata, storages, console, place_text, place })
-            }
-            Err(error) => {
-                // What was opened is closed in order, so that the next start need not recover.
-                let _ = close(env, &storages, &*metadata).await;
-                Err(start_failure(error))
+        if config.roles().broker {
+            let parts =
+                BrokerParts { env: env.clone(), config, metadata: metadata.clone(), storages, metrics };
+            match Broker::start(parts).await {
+                Ok(broker) => node.broker = Some(broker),
+                Err(error) => {
+                    // What was opened is closed in order, so that the next start need not recover.
+                    let _ = node.shutdown().await;
+                    return Err(start_failure(error));
+                }
             }
         }
+        // The cell was made here and is empty.
+        let _ = serving.set(Serving { broker: node.broker.clone(), metadata });
+        Ok(node)
+    }
+
+    /// The configuration now.
+    pub(crate) fn config(&self) -> Arc<BrokerConfig> {
+        self.broker.as_ref().map_or_else(|| self.config.clone(), |broker| broker.config())
+    }
+
+    /// Name and address of every listener for clients.
+    pub(crate) fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.broker.as_ref().map(|broker| broker.addresses()).unwrap_or_default()
     }
 
     /// Where HTTP is served, if it is.
@@ -91,8 +118,43 @@ impl Node {
         if let Some(console) = self.console.take() {
             console.stop().await;
         }
-        self.broker.shutdown().await;
+        if let Some(broker) = &self.broker {
+            broker.shutdown().await;
+        }
         close(&self.env, &self.storages, &*self.metadata).await
+    }
+}
+
+/// Opens the log directories, if the node is a broker, and the metadata.
+async fn open(
+    env: &Env,
+    config: &BrokerConfig,
+    place: &Place,
+    metrics: &Metrics,
+    stage: &watch::Sender<String>,
+) -> Outcome<(Vec<Arc<Storage>>, Arc<dyn MetadataStore>)> {
+    let tell = |what: &str| drop(stage.send_replace(what.to_owned()));
+    if !metadata::waits_for_others(config) {
+        let storages = match config.roles().broker {
+            true => open_storages(env, config, metrics).await?,
+            false => Vec::new(),
+        };
+        return Ok((storages, metadata::open(env, config, place).await?));
+    }
+    // While others are waited for, nothing is open that an end in the midst would leave to be recovered; and the
+    // controllers agree while logs are recovered.
+    tell(&metadata::awaited(config));
+    let metadata = metadata::open(env, config, place).await?;
+    tell(OPENING);
+    if !config.roles().broker {
+        return Ok((Vec::new(), metadata));
+    }
+    match open_storages(env, config, metrics).await {
+        Ok(storages) => Ok((storages, metadata)),
+        Err(failure) => {
+            metadata.shutdown().await;
+            Err(failure)
+        }
     }
 }
 
@@ -154,15 +216,6 @@ fn storage_failure(error: &StorageError) -> Failure {
     }
 }
 
-async fn open_metadata(env: &Env, config: &BrokerConfig, place: &Place) -> Outcome<Arc<dyn MetadataStore>> {
-    let Some(dir) = place.metadata_dir(env, config) else {
-        return Ok(Arc::new(MemoryStore::default()));
-    };
-    let opened = RaftStore::open(env.clone(), dir, BrokerId(config.get(keys::NODE_ID))).await;
-    let store = opened.map_err(|error| Failure::new(error.to_string()))?;
-    Ok(Arc::new(store))
-}
-
 fn start_failure(error: StartError) -> Failure {
     let failure = Failure::new(error.to_string());
     match &error {
@@ -183,10 +236,14 @@ async fn start_console(env: &Env, listener: &HostPort, shown: Shown) -> Outcome<
         Failure::new(format!("vltava.http.listener cannot listen on {listener}: {error}"))
             .help("say --set vltava.http.listener=127.0.0.1:9744, or leave it empty to serve no HTTP")
     };
+    let address = resolve(env, listener).await.map_err(failed)?;
+    console::Server::start(env, address, Arc::new(shown)).await.map_err(failed)
+}
+
+/// The address to listen on; no host means every interface.
+pub(super) async fn resolve(env: &Env, listener: &HostPort) -> std::io::Result<SocketAddr> {
     let host = if listener.host.is_empty() { "0.0.0.0" } else { &listener.host };
     let full = HostPort { host: host.to_owned(), port: listener.port }.to_string();
-    let addresses = env.network.resolve(&full).await.map_err(failed)?;
-    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
-    let address = addresses.into_iter().next().ok_or_else(none)?;
-    console::Server::start(env, address, Arc::new(shown)).await.map_err(failed)
+    let addresses = env.network.resolve(&full).await?;
+    addresses.into_iter().next().ok_or_else(|| std::io::ErrorKind::AddrNotAvailable.into())
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use base::config::{Assignment, BrokerConfig, Origin};
+use base::config::{Assignment, BrokerConfig, Origin, keys};
 use base::env::Env;
 
 use super::ephemeral::Ephemeral;
@@ -17,7 +17,7 @@ const METADATA_DIRECTORY: &str = "metadata";
 /// The file by which a directory of metadata is known to be in use.
 const METADATA_FORMAT: &str = "format";
 /// The file by which a log directory of Apache Kafka is known.
-const KAFKA_PROPERTIES: &str = "meta.properties";
+pub(super) const KAFKA_PROPERTIES: &str = "meta.properties";
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,10 +75,12 @@ impl Place {
     }
 
     /// Adds what follows from the place to the user's assignments. `--data` counts more than a file's
-    /// `log.dirs`, and `--set log.dirs=…` more than `--data`, which then takes the metadata alone.
+    /// `log.dirs` and `metadata.log.dir`; `--set log.dirs=…` more than `--data`, which then takes the metadata alone.
     pub(crate) fn complete(&self, mut assignments: Vec<Assignment>) -> Outcome<Vec<Assignment>> {
         let names_dirs = |it: &Assignment| matches!(it.key.as_str(), "log.dirs" | "log.dir");
-        let in_file = |it: &Assignment| names_dirs(it) && matches!(it.origin, Origin::Line(_));
+        let names_metadata = |it: &Assignment| it.key == keys::METADATA_LOG_DIR.name();
+        let in_file =
+            |it: &Assignment| (names_dirs(it) || names_metadata(it)) && matches!(it.origin, Origin::Line(_));
         if matches!(self.kind, Kind::Named | Kind::Temporary(_)) {
             for overruled in assignments.extract_if(.., |it| in_file(it)) {
                 let Assignment { key, origin, .. } = overruled;
@@ -90,13 +92,14 @@ impl Place {
         let assign =
             |key: &str, value: String| Assignment { key: key.to_owned(), value, origin: Origin::CommandLine };
         let mut all = Vec::new();
-        match (assignments.iter().any(names_dirs), self.is_temporary()) {
-            (true, true) => {
-                return Err(Failure::new("log.dirs is set, but nothing is to be kept")
-                    .help("leave out --memory, or log.dirs"));
-            }
-            (true, false) => {}
-            (false, _) => {
+        let kept = assignments.iter().find(|it| names_dirs(it) || names_metadata(it));
+        if let (true, Some(Assignment { key, .. })) = (self.is_temporary(), kept) {
+            let failure = Failure::new(format!("{key} is set, but nothing is to be kept"));
+            return Err(failure.help(format!("leave out --memory, or {key}")));
+        }
+        match assignments.iter().any(names_dirs) {
+            true => {}
+            false => {
                 let dir = self.data.join(LOG_DIRECTORY).display().to_string();
                 if dir.contains(',') {
                     return Err(Failure::new(format!("the path {dir} has a comma, which separates paths")));
@@ -119,19 +122,31 @@ impl Place {
     /// The directory of the metadata; `None` keeps it in memory.
     pub(crate) fn metadata_dir(&self, env: &Env, config: &BrokerConfig) -> Option<PathBuf> {
         let own_log_dir = self.data.join(LOG_DIRECTORY);
-        let mut beside_records = config.log_dirs().iter().map(|dir| Path::new(dir).join(METADATA_DIRECTORY));
-        match &self.kind {
-            Kind::Temporary(_) => None,
-            Kind::Named => Some(self.data.join(METADATA_DIRECTORY)),
-            Kind::Usual if config.log_dirs().first().map(Path::new) == Some(&own_log_dir) => {
-                Some(self.data.join(METADATA_DIRECTORY))
-            }
-            // Beside the records, wherever those are; where it is already, should their order change.
-            Kind::Usual => {
-                let in_use = |dir: &PathBuf| env.disk.exists(&dir.join(METADATA_FORMAT));
-                beside_records.clone().find(in_use).or_else(|| beside_records.next())
-            }
+        let own = self.data.join(METADATA_DIRECTORY);
+        let below = |dir: &str| Path::new(dir).join(METADATA_DIRECTORY);
+        let named = config.get(keys::METADATA_LOG_DIR).filter(|dir| !dir.is_empty()).map(below);
+        let usual = match &self.kind {
+            Kind::Temporary(_) => return None,
+            Kind::Named => vec![own],
+            Kind::Usual if config.log_dirs().first().map(Path::new) == Some(&own_log_dir) => vec![own],
+            // Beside the records, wherever those are.
+            Kind::Usual => config.log_dirs().iter().map(|dir| below(dir)).collect(),
+        };
+        // Where it is already, should the order of the directories have changed.
+        let in_use = |dir: &&PathBuf| env.disk.exists(&dir.join(METADATA_FORMAT));
+        let mut all = named.iter().chain(&usual);
+        let found = all.clone().find(in_use).or_else(|| all.next()).cloned();
+        if let (Some(named), Some(found)) = (&named, &found)
+            && named != found
+        {
+            tracing::info!(directory = %found.display(), "the metadata stays where it is; metadata.log.dir is for new ones");
         }
+        found
+    }
+
+    /// Where metadata lies for as long as the place is there, when it cannot be in memory.
+    pub(crate) fn temporary_metadata_dir(&self) -> PathBuf {
+        self.data.join(METADATA_DIRECTORY)
     }
 
     /// What to tell about the place, with the configuration that was made for it.
@@ -207,6 +222,28 @@ mod tests {
         let place = Place::choose(&env, Wanted::Directory(None)).expect("chosen");
         let config = config(&place, &[("log.dirs", &format!("{},{}", dir("a"), dir("b")))]);
         assert_eq!(place.metadata_dir(&env, &config), Some(home.data.join("b/metadata")));
+    }
+
+    #[test]
+    fn the_metadata_has_a_directory_of_its_own_where_one_is_named() {
+        let env = Env::os();
+        let home = Place::choose(&env, Wanted::Temporary).expect("chosen");
+        let dir = |name: &str| home.data.join(name).display().to_string();
+        let place = Place::choose(&env, Wanted::Directory(None)).expect("chosen");
+        let config = config(&place, &[("log.dirs", &dir("a")), ("metadata.log.dir", &dir("m"))]);
+        assert_eq!(place.metadata_dir(&env, &config), Some(home.data.join("m/metadata")));
+        // What was begun beside the records goes on there.
+        env.disk.create_dir_all(&home.data.join("a/metadata")).expect("a directory");
+        env.disk.replace(&home.data.join("a/metadata/format"), b"x").expect("a file");
+        assert_eq!(place.metadata_dir(&env, &config), Some(home.data.join("a/metadata")));
+        let in_file = || {
+            let (key, value) = ("metadata.log.dir".to_owned(), dir("m"));
+            vec![Assignment { key, value, origin: Origin::Line(7) }]
+        };
+        let named = Place::choose(&env, Wanted::Directory(Some("/d".to_owned()))).expect("chosen");
+        let all = named.complete(in_file()).expect("valid");
+        let loaded = BrokerConfig::load(&all, UnknownKeys::Refuse).expect("valid").config;
+        assert_eq!(named.metadata_dir(&env, &loaded), Some("/d/metadata".into()));
     }
 
     #[test]

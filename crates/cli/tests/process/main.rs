@@ -13,6 +13,7 @@ mod bench;
 mod beside;
 mod bystander;
 mod churn;
+mod cluster;
 mod compaction;
 mod completion;
 mod hostile;

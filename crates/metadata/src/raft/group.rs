@@ -1,4 +1,4 @@
-//! The other voters: whom a node that does not lead gives its commands to.
+//! The way of a command to whoever leads.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::ids::BrokerId;
-use openraft::error::{ClientWriteError, ForwardToLeader, RaftError};
-use openraft::{BasicNode, Raft};
+use openraft::Raft;
+use openraft::error::{ClientWriteError, RaftError};
 
 use super::TypeConfig;
 use super::entry::Batch;
@@ -17,13 +17,15 @@ use super::results::Results;
 use crate::command::CommandResult;
 
 /// How long a command waits for somebody to lead.
-const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// What is said when that was in vain.
-const NO_MAJORITY: &str = "a majority of the controllers does not answer; the command may be applied later. Start them, or mend their network";
+pub(super) const NO_MAJORITY: &str = "a majority of the controllers does not answer; the command may be applied later. Start them, or mend their network";
+/// What is said when nobody led for so long.
+pub(super) const NO_LEADER: &str = "no controller leads: a majority of them must run and reach each other";
 /// How long it waits for the leader's answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before it is asked again who leads.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// The voters of a metadata log (`controller.quorum.voters`), this node among them.
 #[derive(Clone, Debug)]
@@ -34,21 +36,21 @@ pub struct Quorum {
     pub voters: BTreeMap<BrokerId, String>,
 }
 
+/// How an attempt to have commands applied ended.
+pub(super) enum Attempt {
+    Done(Vec<CommandResult>),
+    /// Nothing was sent, or it was refused because somebody else leads: this one, if that is known.
+    Again(Option<u64>),
+    /// They may be applied or not.
+    Unknown(String),
+}
+
 /// See the module's head.
 pub(super) struct Group {
     pub(super) speaker: Speaker,
     pub(super) results: Arc<Results>,
     /// The way to who led last.
-    leader: tokio::sync::Mutex<Option<(u64, Peer)>>,
-}
-
-/// How an attempt to have commands applied ended.
-enum Attempt {
-    Done(Vec<CommandResult>),
-    /// Nothing was sent, or it was refused because another one leads.
-    Again,
-    /// They may be applied or not.
-    Unknown(String),
+    leader: tokio::sync::Mutex<Option<Peer>>,
 }
 
 impl Group {
@@ -70,48 +72,54 @@ impl Group {
         loop {
             // A leader whom no majority follows waits for one for ever.
             let written = tokio::select! {
+                biased;
                 written = raft.client_write(batch.clone()) => written,
                 () = clock.sleep(ANSWER_PATIENCE) => return Err(NO_MAJORITY.to_owned()),
             };
             let attempt = match written {
                 Ok(response) => Attempt::Done(response.data),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                    self.forward(to, batch.clone()).await
+                    match to.leader_id.and_then(|id| Some((id, self.address(id, to.leader_node?.addr)))) {
+                        Some((id, address)) => self.forward(id, &address, batch.clone()).await,
+                        None => Attempt::Again(None),
+                    }
                 }
                 Err(error) => Attempt::Unknown(error.to_string()),
             };
             match attempt {
                 Attempt::Done(results) => return Ok(results),
                 Attempt::Unknown(why) => return Err(why),
-                Attempt::Again if clock.now() >= deadline => {
-                    return Err(
-                        "no controller leads: a majority of them must run and reach each other".to_owned()
-                    );
+                Attempt::Again(_) if clock.now() >= deadline => {
+                    return Err(NO_LEADER.to_owned());
                 }
-                Attempt::Again => clock.sleep(ASK_AGAIN_AFTER).await,
+                Attempt::Again(_) => clock.sleep(ASK_AGAIN_AFTER).await,
             }
         }
     }
 
-    async fn forward(&self, to: ForwardToLeader<u64, BasicNode>, batch: Batch) -> Attempt {
-        let (Some(id), Some(node)) = (to.leader_id, to.leader_node) else { return Attempt::Again };
+    /// Where a voter is reached today; the log knows where it was when the log began.
+    fn address(&self, id: u64, logged: String) -> String {
+        self.speaker.voters.get(&id).cloned().unwrap_or(logged)
+    }
+
+    /// Gives commands to the voter that is said to lead.
+    pub(super) async fn forward(&self, id: u64, address: &str, batch: Batch) -> Attempt {
         let mut known = self.leader.lock().await;
         let peer = match known.take() {
-            Some((of, peer)) if of == id => peer,
-            _ => Peer::new(self.speaker.clone(), id, node.addr),
+            Some(peer) if peer.is(id, address) => peer,
+            _ => Peer::new(self.speaker.clone(), id, address.to_owned()),
         };
-        let (_, peer) = known.insert((id, peer));
-        match peer.ask(&PeerRequest::Propose(batch), ANSWER_PATIENCE).await {
+        match known.insert(peer).ask(&PeerRequest::Propose(batch), ANSWER_PATIENCE).await {
             Ok(PeerResponse::Proposed(index)) => match self.results_of(index).await {
                 Some(results) => Attempt::Done(results),
                 None => Attempt::Unknown("what the command came to is not known any more".to_owned()),
             },
-            Ok(PeerResponse::NotLeader(_)) => Attempt::Again,
+            Ok(PeerResponse::NotLeader(leader)) => Attempt::Again(leader),
             Ok(PeerResponse::Failed(why)) => Attempt::Unknown(why),
             Ok(other) => Attempt::Unknown(format!("the answer is of another kind: {other:?}")),
             Err(AskError::NotSent(error)) => {
                 tracing::debug!(node = id, %error, "the leading controller cannot be reached");
-                Attempt::Again
+                Attempt::Again(None)
             }
             Err(AskError::Unanswered(error)) => {
                 Attempt::Unknown(format!("the leading controller did not answer: {error}"))
@@ -122,6 +130,7 @@ impl Group {
     /// What the entry came to here; `None` when that is not known in time.
     async fn results_of(&self, index: u64) -> Option<Vec<CommandResult>> {
         tokio::select! {
+            biased;
             results = self.results.of(index) => results,
             () = self.speaker.env.clock.sleep(ANSWER_PATIENCE) => None,
         }

@@ -85,6 +85,7 @@ impl FileError {
 pub(super) enum Kind {
     Vote = 1,
     Snapshot = 2,
+    Identity = 3,
 }
 
 /// Where a store is in its life.

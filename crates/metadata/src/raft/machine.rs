@@ -14,7 +14,8 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::TypeConfig;
-use super::entry::{Meta, decode_snapshot, encode_snapshot, snapshot_id};
+use super::entry::{Batch, Meta, decode_snapshot, encode_snapshot, snapshot_id};
+use super::feed::{Feed, Shown};
 use super::home::{self, FileError, Home, Kind, Phase};
 use super::results::Results;
 use crate::command::CommandResult;
@@ -22,7 +23,9 @@ use crate::control;
 use crate::image::Image;
 use crate::record::{RecordError, decode_command, decode_image, encode_image};
 
-/// Longest snapshot file.
+/// Longest encoded image that is taken in from another node, bytes.
+pub(super) const IMAGE_BYTES_MAX: u64 = 1 << 30;
+/// Longest snapshot file, bytes.
 const SNAPSHOT_BYTES_MAX: usize = 1 << 32;
 const SNAPSHOT: &str = "snapshot";
 
@@ -36,8 +39,15 @@ pub(super) struct Machine {
     applied: Option<LogId<u64>>,
     membership: Stored,
     published: watch::Sender<Arc<Image>>,
-    /// Kept where there are other voters.
-    results: Option<Arc<Results>>,
+    /// Kept where there are other nodes.
+    shared: Option<Shared>,
+}
+
+/// What a machine tells others than those who look at images.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) results: Arc<Results>,
+    pub(super) feed: Arc<Feed>,
 }
 
 impl Machine {
@@ -49,7 +59,7 @@ impl Machine {
             applied: None,
             membership: Stored::default(),
             published: watch::Sender::new(Arc::default()),
-            results: None,
+            shared: None,
         };
         if let Some((meta, image)) = read_snapshot(home)? {
             machine.take_over(&meta, image);
@@ -57,12 +67,19 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Keeps what entries come to from now on.
-    pub(super) fn keep_results(&mut self) -> Arc<Results> {
+    /// Keeps entries and what they come to from now on.
+    pub(super) fn share(&mut self) -> Shared {
         let results = Arc::<Results>::default();
         results.publish(self.applied.map(|id| id.index));
-        self.results = Some(results.clone());
-        results
+        let shown = self.shown(self.published.borrow().clone());
+        let feed = Arc::new(Feed::new(self.home.limits.feed_entries, shown));
+        let shared = Shared { results, feed };
+        self.shared = Some(shared.clone());
+        shared
+    }
+
+    fn shown(&self, image: Arc<Image>) -> Shown {
+        Shown { next: self.applied.map_or(0, |id| id.index + 1), image }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Image>> {
@@ -89,10 +106,22 @@ impl Machine {
 
     /// Shows the image to all who look at it.
     fn publish(&self) {
-        self.published.send_replace(Arc::new(self.image.clone()));
-        if let Some(results) = &self.results {
+        let image = Arc::new(self.image.clone());
+        self.published.send_replace(image.clone());
+        if let Some(Shared { results, feed }) = &self.shared {
             results.publish(self.applied.map(|id| id.index));
+            feed.publish(self.shown(image));
         }
+    }
+
+    /// Stops the store: an entry means nothing to this version.
+    fn unreadable(&self, index: u64, error: RecordError) -> Failure {
+        self.home.fail(format!(
+            "entry {index} of the log in {} cannot be applied: {error}; it is damaged or of a later version: start the \
+             version that wrote it, or restore the directory from a copy",
+            self.home.dir.display(),
+        ));
+        fault(ErrorVerb::Read, error)
     }
 
     fn builder(&self) -> Builder {
@@ -103,11 +132,11 @@ impl Machine {
         };
         Builder { home: self.home.clone(), image: self.image.clone(), meta }
     }
+}
 
-    fn apply_batch(&mut self, commands: &[Vec<u8>]) -> Result<Vec<CommandResult>, RecordError> {
-        let apply = |command: &Vec<u8>| Ok(control::apply(&mut self.image, decode_command(command)?));
-        commands.iter().map(apply).collect()
-    }
+/// Applies the commands of an entry.
+pub(super) fn apply_batch(image: &mut Image, batch: &Batch) -> Result<Vec<CommandResult>, RecordError> {
+    batch.0.iter().map(|command| Ok(control::apply(image, decode_command(command)?))).collect()
 }
 
 fn read_snapshot(home: &Home) -> Result<Option<(Meta, Image)>, FileError> {
@@ -138,24 +167,22 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut results = Vec::new();
         for entry in entries {
             self.applied = Some(entry.log_id);
+            let mut commands = Batch(Arc::default());
             let result = match entry.payload {
                 EntryPayload::Blank => Vec::new(),
-                EntryPayload::Normal(batch) => self.apply_batch(&batch.0).map_err(|error| {
-                    let at = entry.log_id.index;
-                    self.home.fail(format!(
-                        "entry {at} of the log in {} cannot be applied: {error}; it is damaged or of a later version: \
-                         start the version that wrote it, or restore the directory from a copy",
-                        self.home.dir.display(),
-                    ));
-                    fault(ErrorVerb::Read, error)
-                })?,
+                EntryPayload::Normal(batch) => {
+                    commands = batch;
+                    apply_batch(&mut self.image, &commands)
+                        .map_err(|error| self.unreadable(entry.log_id.index, error))?
+                }
                 EntryPayload::Membership(membership) => {
                     self.membership = Stored::new(Some(entry.log_id), membership);
                     Vec::new()
                 }
             };
-            if let Some(kept) = &self.results {
-                kept.add(entry.log_id.index, result.clone());
+            if let Some(Shared { results, feed }) = &self.shared {
+                results.add(entry.log_id.index, result.clone());
+                feed.add(entry.log_id.index, commands);
             }
             results.push(result);
         }

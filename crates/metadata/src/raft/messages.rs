@@ -1,10 +1,13 @@
-//! What voters say to each other, as bytes: one request, one response.
+//! What nodes say to voters, and voters to each other, as bytes: one request, one response; or, for who follows, a feed
+//! of responses without end.
 //!
 //! Protocol buffers with tagged fields, like the entries inside. Field numbers are part of what nodes of different
 //! versions understand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::ids::{BrokerId, Incarnation};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     VoteRequest, VoteResponse,
@@ -27,6 +30,15 @@ pub(super) enum PeerRequest {
     Snapshot(InstallSnapshotRequest<TypeConfig>),
     /// Commands for the leader, encoded, to be one entry.
     Propose(Batch),
+    /// A life of a broker goes on.
+    Heartbeat {
+        broker: BrokerId,
+        incarnation: Incarnation,
+    },
+    /// Everything from this entry on, as it is applied; nothing else is asked on the connection afterwards.
+    Follow {
+        next: u64,
+    },
 }
 
 /// What it hears.
@@ -41,11 +53,26 @@ pub(super) enum PeerResponse {
     NotLeader(Option<u64>),
     /// It could not be done.
     Failed(String),
+    /// The heartbeat was noted.
+    Heard,
+    /// Where each voter is reached, `host:port`.
+    Voters(BTreeMap<u64, String>),
+    /// An image comes, of so many bytes in parts, which shows every entry before `next`.
+    Image {
+        next: u64,
+        bytes: u64,
+    },
+    /// A part of the image.
+    Part(Vec<u8>),
+    /// Entries that were applied: index and encoded commands, in order and without gaps.
+    Entries(Vec<(u64, Batch)>),
+    /// Nothing new; who leads, if somebody does.
+    Alive(Option<u64>),
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct RequestRecord {
-    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6")]
     kind: Option<RequestKind>,
 }
 
@@ -59,6 +86,18 @@ enum RequestKind {
     Snapshot(SnapshotPartRecord),
     #[prost(message, tag = "4")]
     Propose(BatchRecord),
+    #[prost(message, tag = "5")]
+    Heartbeat(HeartbeatRecord),
+    #[prost(uint64, tag = "6")]
+    Follow(u64),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HeartbeatRecord {
+    #[prost(int32, tag = "1")]
+    broker: i32,
+    #[prost(int64, tag = "2")]
+    incarnation: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -99,7 +138,7 @@ struct SnapshotPartRecord {
 
 #[derive(Clone, PartialEq, Message)]
 struct ResponseRecord {
-    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     kind: Option<ResponseKind>,
 }
 
@@ -123,6 +162,54 @@ enum ResponseKind {
     NotLeader(LeaderRecord),
     #[prost(string, tag = "9")]
     Failed(String),
+    #[prost(bool, tag = "10")]
+    Heard(bool),
+    #[prost(message, tag = "11")]
+    Voters(VotersRecord),
+    #[prost(message, tag = "12")]
+    Image(ImageHeadRecord),
+    #[prost(bytes, tag = "13")]
+    Part(Vec<u8>),
+    #[prost(message, tag = "14")]
+    Entries(AppliedEntriesRecord),
+    #[prost(message, tag = "15")]
+    Alive(LeaderRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct VotersRecord {
+    #[prost(btree_map = "uint64, string", tag = "1")]
+    addresses: BTreeMap<u64, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ImageHeadRecord {
+    #[prost(uint64, tag = "1")]
+    next: u64,
+    #[prost(uint64, tag = "2")]
+    bytes: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AppliedEntriesRecord {
+    #[prost(message, repeated, tag = "1")]
+    entries: Vec<AppliedEntryRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AppliedEntryRecord {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    commands: Vec<Vec<u8>>,
+}
+
+fn write_applied((index, batch): &(u64, Batch)) -> AppliedEntryRecord {
+    AppliedEntryRecord { index: *index, commands: batch.0.to_vec() }
+}
+
+fn read_applied(record: AppliedEntryRecord) -> (u64, Batch) {
+    (record.index, Batch(Arc::new(record.commands)))
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -181,6 +268,10 @@ impl PeerRequest {
                 done: request.done,
             }),
             PeerRequest::Propose(batch) => RequestKind::Propose(BatchRecord { commands: batch.0.to_vec() }),
+            PeerRequest::Heartbeat { broker, incarnation } => {
+                RequestKind::Heartbeat(HeartbeatRecord { broker: broker.0, incarnation: incarnation.0 })
+            }
+            PeerRequest::Follow { next } => RequestKind::Follow(*next),
         };
         RequestRecord { kind: Some(kind) }.encode_to_vec()
     }
@@ -210,6 +301,11 @@ impl PeerRequest {
                 })
             }
             RequestKind::Propose(record) => PeerRequest::Propose(Batch(Arc::new(record.commands))),
+            RequestKind::Heartbeat(record) => PeerRequest::Heartbeat {
+                broker: BrokerId(record.broker),
+                incarnation: Incarnation(record.incarnation),
+            },
+            RequestKind::Follow(next) => PeerRequest::Follow { next },
         })
     }
 }
@@ -235,6 +331,18 @@ impl PeerResponse {
             PeerResponse::Proposed(index) => ResponseKind::Proposed(*index),
             PeerResponse::NotLeader(leader) => ResponseKind::NotLeader(LeaderRecord { leader: *leader }),
             PeerResponse::Failed(why) => ResponseKind::Failed(why.clone()),
+            PeerResponse::Heard => ResponseKind::Heard(true),
+            PeerResponse::Voters(addresses) => {
+                ResponseKind::Voters(VotersRecord { addresses: addresses.clone() })
+            }
+            PeerResponse::Image { next, bytes } => {
+                ResponseKind::Image(ImageHeadRecord { next: *next, bytes: *bytes })
+            }
+            PeerResponse::Part(bytes) => ResponseKind::Part(bytes.clone()),
+            PeerResponse::Entries(entries) => ResponseKind::Entries(AppliedEntriesRecord {
+                entries: entries.iter().map(write_applied).collect(),
+            }),
+            PeerResponse::Alive(leader) => ResponseKind::Alive(LeaderRecord { leader: *leader }),
         };
         ResponseRecord { kind: Some(kind) }.encode_to_vec()
     }
@@ -261,6 +369,14 @@ impl PeerResponse {
             ResponseKind::Proposed(index) => PeerResponse::Proposed(index),
             ResponseKind::NotLeader(record) => PeerResponse::NotLeader(record.leader),
             ResponseKind::Failed(why) => PeerResponse::Failed(why),
+            ResponseKind::Heard(_) => PeerResponse::Heard,
+            ResponseKind::Voters(record) => PeerResponse::Voters(record.addresses),
+            ResponseKind::Image(ImageHeadRecord { next, bytes }) => PeerResponse::Image { next, bytes },
+            ResponseKind::Part(bytes) => PeerResponse::Part(bytes),
+            ResponseKind::Entries(record) => {
+                PeerResponse::Entries(record.entries.into_iter().map(read_applied).collect())
+            }
+            ResponseKind::Alive(record) => PeerResponse::Alive(record.leader),
         })
     }
 }
@@ -295,6 +411,9 @@ mod tests {
                 done: true,
             }),
             PeerRequest::Propose(batch),
+            PeerRequest::Heartbeat { broker: BrokerId(7), incarnation: Incarnation(i64::MAX) },
+            PeerRequest::Follow { next: 0 },
+            PeerRequest::Follow { next: u64::MAX },
         ]
     }
 
@@ -313,6 +432,16 @@ mod tests {
             PeerResponse::NotLeader(Some(0)),
             PeerResponse::NotLeader(None),
             PeerResponse::Failed("why".to_owned()),
+            PeerResponse::Heard,
+            PeerResponse::Voters(BTreeMap::from([(1, "a:1".to_owned()), (u64::MAX, String::new())])),
+            PeerResponse::Image { next: 0, bytes: u64::MAX },
+            PeerResponse::Part(vec![1; 9]),
+            PeerResponse::Entries(vec![
+                (0, Batch(Arc::default())),
+                (1, Batch(Arc::new(vec![vec![3; 4], Vec::new()]))),
+            ]),
+            PeerResponse::Alive(None),
+            PeerResponse::Alive(Some(2)),
         ]
     }
 

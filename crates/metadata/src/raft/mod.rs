@@ -11,10 +11,16 @@
 //! Invariants: an answered command survives power loss; a full disk delays, any other failed write or sync
 //! stops the store for good, because nobody knows what the disk holds then.
 
+mod answer;
+mod beats;
 mod entry;
+mod feed;
+mod follower;
 mod group;
 mod home;
+mod identity;
 mod journal;
+mod lead;
 mod log_store;
 mod machine;
 mod messages;
@@ -30,20 +36,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::env::{BoxFuture, Env};
-use base::ids::BrokerId;
+use base::ids::{BrokerId, Incarnation};
 use openraft::{BasicNode, Raft, SnapshotPolicy};
 use tokio::sync::watch;
 
 use crate::command::{Command, CommandResult};
 use crate::image::Image;
-use crate::record::encode_command;
-use crate::store::{MetadataStore, ProposeError, check_length};
+use crate::sessions::{NO_CONNECTION, Sessions};
+use crate::store::{MetadataStore, ProposeError};
+use answer::Host;
+use beats::Beats;
+use entry::Batch;
+pub use follower::FollowerStore;
 use group::Group;
 pub use group::Quorum;
 use home::{Home, Phase};
+use lead::Lead;
+use log_store::LogStore;
 pub use open::MetadataOpenError;
 use peers::Speaker;
-use queue::Queue;
+use queue::{Queue, Sink};
 
 openraft::declare_raft_types!(
     /// The types of our Raft group.
@@ -62,13 +74,20 @@ pub(crate) struct Limits {
     pub(crate) snapshot_entries: u64,
     /// Bytes of log between two snapshots: bounds the log on disk and in memory.
     pub(crate) snapshot_log_bytes: usize,
+    /// Applied entries kept for nodes that follow, each as large as it is.
+    pub(crate) feed_entries: usize,
     /// A log file that has this many bytes is followed by another.
     pub(crate) file_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { snapshot_entries: 2_000, snapshot_log_bytes: 16 << 20, file_bytes: 8 << 20 }
+        Limits {
+            snapshot_entries: 2_000,
+            snapshot_log_bytes: 16 << 20,
+            file_bytes: 8 << 20,
+            feed_entries: 10_000,
+        }
     }
 }
 
@@ -89,9 +108,45 @@ const OPENING_PATIENCE: Duration = Duration::from_secs(60);
 /// See the module's head.
 pub struct RaftStore {
     queue: Queue,
+    parts: Arc<Parts>,
     images: watch::Receiver<Arc<Image>>,
-    /// Tells the tasks that serve other voters.
+    lead: Arc<Lead>,
+    /// To the other voters.
+    beats: Arc<Beats>,
+    /// Tells the tasks that serve others.
     ended: watch::Sender<bool>,
+}
+
+/// What writes the log.
+struct Parts {
+    raft: Raft<TypeConfig>,
+    log: LogStore,
+    home: Arc<Home>,
+    /// The other voters, if there are any.
+    group: Option<Group>,
+}
+
+impl Sink for Parts {
+    fn has_ended(&self) -> bool {
+        self.home.phase() == Phase::Ending
+    }
+
+    fn write(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<CommandResult>, String>> {
+        Box::pin(async move {
+            let written = match &self.group {
+                Some(group) => group.write(&self.raft, batch).await,
+                None => {
+                    let written = self.raft.client_write(batch).await;
+                    written.map(|response| response.data).map_err(|error| error.to_string())
+                }
+            };
+            if self.log.bytes() >= self.home.limits.snapshot_log_bytes {
+                // Ignored while one is built; fails only when the store has stopped, which the next write tells.
+                let _ = self.raft.trigger().snapshot().await;
+            }
+            written.map_err(|error| self.home.failure().map_or(error, |failure| failure.text))
+        })
+    }
 }
 
 impl RaftStore {
@@ -119,7 +174,7 @@ impl RaftStore {
 
     /// Who leads, as far as this node knows.
     pub fn leader(&self) -> Option<BrokerId> {
-        let leader = self.queue.raft.metrics().borrow().current_leader?;
+        let leader = self.parts.raft.metrics().borrow().current_leader?;
         i32::try_from(leader).ok().map(BrokerId)
     }
 
@@ -131,33 +186,41 @@ impl RaftStore {
         limits: Limits,
         quorum: Option<Quorum>,
     ) -> Result<RaftStore, MetadataOpenError> {
-        let id = u64::try_from(node.0);
-        let id = id.map_err(|_| MetadataOpenError::Raft(format!("node.id {node} is negative")))?;
-        let opening = env.clone();
+        let id = raft_id(node)?;
+        let voters = voters_of(id, quorum.as_ref())?;
+        let opening = (env.clone(), voters.keys().copied().collect());
         let (home, log, mut machine) =
-            env.blocking(move || open::open_parts(&opening, &dir, node, limits)).await?;
+            env.blocking(move || open::open_parts(&opening.0, &dir, node, &opening.1, limits)).await?;
         let images = machine.subscribe();
         let last = log.last_index();
-        let config = raft_config(limits, quorum.is_some())?;
-        let voters = quorum.iter().flat_map(|quorum| quorum.voters.keys());
-        let voters = Arc::new(voters.filter_map(|voter| u64::try_from(voter.0).ok()).collect());
-        let speaker = Speaker { env: env.clone(), node: id, images: images.clone(), voters };
-        let group = quorum.as_ref().map(|_| Arc::new(Group::new(speaker.clone(), machine.keep_results())));
+        let config = raft_config(limits, quorum.is_some(), &env)?;
+        let speaker =
+            Speaker { env: env.clone(), node: id, images: images.clone(), voters: Arc::new(voters.clone()) };
+        let shared = quorum.as_ref().map(|_| machine.share());
+        let group = shared.as_ref().map(|shared| Group::new(speaker.clone(), shared.results.clone()));
         let raft = Raft::new(id, config, speaker.clone(), log.clone(), machine).await;
         let raft = raft.map_err(|error| open::of_raft(&home, &error))?;
+        let ended = watch::Sender::new(false);
+        let parts = Arc::new(Parts { raft: raft.clone(), log, home: home.clone(), group });
         let store = RaftStore {
-            queue: Queue::new(raft.clone(), log, home.clone(), group),
+            queue: Queue::new(parts.clone()),
+            parts,
             images,
-            ended: watch::Sender::new(false),
+            lead: Arc::new(Lead::new(env.clock.clone(), id, quorum.is_some())),
+            beats: Beats::new(speaker.clone(), ended.subscribe()),
+            ended,
         };
-        match &quorum {
-            None => lead(&raft, &home, id, last).await?,
-            Some(quorum) => {
+        store.beats.set_voters(voters);
+        match (&quorum, shared) {
+            (Some(quorum), Some(shared)) => {
                 let listener = env.network.listen(quorum.listen).await;
                 let listener = listener.map_err(|error| MetadataOpenError::Listen(quorum.listen, error))?;
-                tokio::spawn(peers::serve(speaker, listener, raft.clone(), store.ended.subscribe()));
+                tokio::spawn(store.lead.clone().watch(raft.clone(), store.ended.subscribe()));
+                let host = Host::new(speaker, raft, store.lead.clone(), shared.feed);
+                tokio::spawn(Arc::new(host).serve(listener, store.ended.subscribe()));
                 store.wait_for_leader(quorum).await?;
             }
+            _ => elect(&raft, &home, id, last).await?,
         }
         while store.image().cluster_id.is_zero() {
             let command = Command::Bootstrap { cluster_id: env.random_uuid() };
@@ -176,14 +239,12 @@ impl RaftStore {
 
     /// Waits until one of several voters leads.
     async fn wait_for_leader(&self, quorum: &Quorum) -> Result<(), MetadataOpenError> {
-        let Queue { raft, home, .. } = &self.queue;
+        let Parts { raft, home, .. } = &*self.parts;
         let fail = |error: &dyn std::fmt::Display| open::of_raft(home, error);
         if !raft.is_initialized().await.map_err(|error| fail(&error))? {
-            let member = |(id, address): (&BrokerId, &String)| {
-                u64::try_from(id.0).map(|id| (id, BasicNode { addr: address.clone() }))
-            };
-            let members: Result<BTreeMap<u64, BasicNode>, _> = quorum.voters.iter().map(member).collect();
-            let members = members.map_err(|_| fail(&"the id of a voter is negative"))?;
+            let members = self.beats.voters();
+            let members = members.into_iter().map(|(id, addr)| (id, BasicNode { addr }));
+            let members: BTreeMap<u64, BasicNode> = members.collect();
             // All do so with the same members; who is late finds that it was done.
             if let Err(error) = raft.initialize(members).await {
                 tracing::debug!(%error, "the metadata log was begun by another controller");
@@ -205,15 +266,32 @@ impl RaftStore {
     }
 }
 
-fn raft_config(limits: Limits, has_peers: bool) -> Result<Arc<openraft::Config>, MetadataOpenError> {
+fn raft_id(node: BrokerId) -> Result<u64, MetadataOpenError> {
+    u64::try_from(node.0).map_err(|_| MetadataOpenError::Raft(format!("node.id {node} is negative")))
+}
+
+/// The voters and where they are; `id` alone without others.
+fn voters_of(id: u64, quorum: Option<&Quorum>) -> Result<BTreeMap<u64, String>, MetadataOpenError> {
+    let Some(quorum) = quorum else { return Ok(BTreeMap::from([(id, String::new())])) };
+    quorum.voters.iter().map(|(voter, address)| Ok((raft_id(*voter)?, address.clone()))).collect()
+}
+
+fn raft_config(
+    limits: Limits,
+    has_peers: bool,
+    env: &Env,
+) -> Result<Arc<openraft::Config>, MetadataOpenError> {
+    // openraft draws the time-out once, from this range; drawn here, a simulated run follows from its seed.
+    let drawn = if has_peers { env.random.next_u64() % ELECTION_TIMEOUT_MIN_MS } else { 0 };
+    let election_timeout_min = ELECTION_TIMEOUT_MIN_MS + drawn;
     let config = openraft::Config {
         cluster_name: "vltava".to_owned(),
         enable_tick: has_peers,
         enable_heartbeat: has_peers,
         enable_elect: has_peers,
         heartbeat_interval: HEARTBEAT_INTERVAL_MS,
-        election_timeout_min: ELECTION_TIMEOUT_MIN_MS,
-        election_timeout_max: 2 * ELECTION_TIMEOUT_MIN_MS,
+        election_timeout_min,
+        election_timeout_max: election_timeout_min + 1,
         install_snapshot_timeout: INSTALL_SNAPSHOT_TIMEOUT_MS,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_entries),
         // Where nobody follows the log, what a snapshot covers is not needed.
@@ -224,7 +302,7 @@ fn raft_config(limits: Limits, has_peers: bool) -> Result<Arc<openraft::Config>,
 }
 
 /// Makes the single voter lead and waits until it has applied its log, up to `last` at least.
-async fn lead(
+async fn elect(
     raft: &Raft<TypeConfig>,
     home: &Home,
     id: u64,
@@ -253,12 +331,7 @@ impl MetadataStore for RaftStore {
     }
 
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<CommandResult, ProposeError>> {
-        let encoded = encode_command(&command);
-        let receiver = check_length(&encoded).and_then(|()| self.queue.push(encoded));
-        Box::pin(async move {
-            let gone = |_| Err(ProposeError::Unavailable("it was shut down".to_owned()));
-            receiver?.await.unwrap_or_else(gone)
-        })
+        self.queue.propose(&command)
     }
 
     fn subscribe(&self) -> watch::Receiver<Arc<Image>> {
@@ -266,11 +339,29 @@ impl MetadataStore for RaftStore {
     }
 
     fn problem(&self) -> Option<String> {
-        self.queue.home.problem()
+        self.parts.home.problem().or_else(|| self.lead.problem())
+    }
+
+    fn controller(&self) -> Option<BrokerId> {
+        let leader = self.lead.leader(&self.parts.raft)?;
+        i32::try_from(leader).ok().map(BrokerId)
+    }
+
+    fn heartbeat(
+        &self,
+        broker: BrokerId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<(), ProposeError>> {
+        self.lead.table.lock().note(broker, incarnation, NO_CONNECTION, self.lead.now());
+        Box::pin(self.beats.beat(broker, incarnation))
+    }
+
+    fn sessions(&self) -> Option<Sessions> {
+        self.lead.table.lock().sessions(self.lead.now())
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
-        let Queue { raft, log, home, .. } = &self.queue;
+        let Parts { raft, log, home, .. } = &*self.parts;
         Box::pin(async move {
             home.enter(Phase::Ending);
             self.ended.send_replace(true);
@@ -291,7 +382,7 @@ impl MetadataStore for RaftStore {
 
 impl Drop for RaftStore {
     fn drop(&mut self) {
-        self.queue.home.enter(Phase::Ending);
+        self.parts.home.enter(Phase::Ending);
         self.ended.send_replace(true);
     }
 }

@@ -1,6 +1,7 @@
 //! Opening a metadata directory: made when it is new, locked, of our format; or an error that says what
 //! happened, why, and how to mend it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use base::ids::BrokerId;
 
 use super::Limits;
 use super::home::{FORMAT, FileError, Home};
+use super::identity;
 use super::log_store::LogStore;
 use super::machine::Machine;
 
@@ -57,10 +59,23 @@ pub enum MetadataOpenError {
     OtherNode {
         /// The directory.
         dir: PathBuf,
-        /// Whose it is, ids with commas.
+        /// Whose it is.
         found: String,
         /// Who asked.
         node: BrokerId,
+    },
+    /// The log is that of other voters.
+    #[error(
+        "the metadata in {dir} is that of the controllers {found}, not {asked}; name those in \
+         controller.quorum.voters again (their addresses may change), or point to an empty directory"
+    )]
+    OtherVoters {
+        /// The directory.
+        dir: PathBuf,
+        /// Voters of the log, ids with commas.
+        found: String,
+        /// Voters that were asked for, ids with commas.
+        asked: String,
     },
     /// There is no room to open it.
     #[error("the disk of the metadata directory {dir} is full: {what}. Free some MiB there and start again")]
@@ -88,25 +103,21 @@ pub enum MetadataOpenError {
     Raft(String),
 }
 
-/// Opens what the directory holds.
+/// Opens what the directory holds, for a node that is one of `voters`.
 pub(super) fn open_parts(
     env: &Env,
     dir: &Path,
     node: BrokerId,
+    voters: &BTreeSet<u64>,
     limits: Limits,
 ) -> Result<(Arc<Home>, LogStore, Machine), MetadataOpenError> {
     let home = Arc::new(open_home(env, dir, limits)?);
     let fail = |error| of_file(dir, error);
     let machine = Machine::open(&home).map_err(fail)?;
     let log = LogStore::open(&home, machine.applied()).map_err(fail)?;
-    let voters = log.last_voters().or_else(|| machine.voters());
-    match voters {
-        Some(voters) if !voters.iter().any(|id| i64::try_from(*id) == Ok(node.0.into())) => {
-            let found = voters.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-            Err(MetadataOpenError::OtherNode { dir: dir.to_owned(), found, node })
-        }
-        _ => Ok((home, log, machine)),
-    }
+    let logged = log.last_voters().or_else(|| machine.voters());
+    identity::check(&home, node, voters, logged.map(BTreeSet::from_iter))?;
+    Ok((home, log, machine))
 }
 
 fn open_home(env: &Env, dir: &Path, limits: Limits) -> Result<Home, MetadataOpenError> {
@@ -161,7 +172,7 @@ fn of_io(dir: &Path, source: io::Error) -> MetadataOpenError {
     }
 }
 
-fn of_file(dir: &Path, error: FileError) -> MetadataOpenError {
+pub(super) fn of_file(dir: &Path, error: FileError) -> MetadataOpenError {
     match error {
         FileError::Io { action, path, source } => {
             let message = format!("cannot {action} {}: {source}", path.display());

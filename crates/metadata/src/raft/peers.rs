@@ -1,4 +1,4 @@
-//! Voters talk over TCP: connections of their own, one request at a time on each.
+//! How nodes reach voters over TCP: connections of their own, one request at a time on each.
 //!
 //! ```text
 //! dialler                                   answerer
@@ -7,30 +7,27 @@
 //!   size, request ─►  ◄─ size, response       again and again
 //! ```
 //!
-//! Invariants: no frame larger than [`FRAME_BYTES_MAX`] is read or written; after a time-out the connection is closed,
-//! so that a late response is never taken for that to another request; who does not call itself a voter of this cluster
-//! gets nothing. Nobody proves who he is yet.
+//! Invariants: no frame larger than [`FRAME_BYTES_MAX`] is read or written; after a time-out nothing more is asked on the
+//! connection, so that a late response is never taken for that to another request. Nobody proves who he is yet.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use base::env::{Env, Listener, Stream};
+use base::env::{Env, Stream};
 use base::ids::Uuid;
-use openraft::error::{
-    ClientWriteError, InstallSnapshotError, NetworkError, RPCError, RaftError, Unreachable,
-};
+use openraft::BasicNode;
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::{BasicNode, Raft};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::TypeConfig;
 use super::entry::encode_entry;
@@ -41,19 +38,20 @@ use crate::store::COMMAND_BYTES_MAX;
 const MAGIC: &[u8; 8] = b"VltavaCq";
 /// Number of this way of talking; another one is refused.
 const FORMAT: u32 = 1;
-const HELLO_BYTES: usize = 8 + 4 + 16 + 8 + 8;
+/// In a hello: whichever voter listens there.
+pub(super) const WHOEVER: u64 = u64::MAX;
+pub(super) const HELLO_BYTES: usize = 8 + 4 + 16 + 8 + 8;
 /// Largest frame, bytes: an entry of one largest command, and what stands around it.
 const FRAME_BYTES_MAX: usize = COMMAND_BYTES_MAX + (1 << 20);
 /// Entries are sent in frames of about this size, bytes, if one alone is not larger.
 const APPEND_BYTES: usize = 4 << 20;
-/// Longest reason for a refusal, bytes.
-const REASON_BYTES_MAX: usize = 1_000;
-/// Connections of others at a time: several for each voter of the largest group.
-const CONNECTIONS_MAX: usize = 64;
 /// Time for connecting and saying hello.
-const HELLO_TIME: Duration = Duration::from_secs(3);
+pub(super) const HELLO_TIME: Duration = Duration::from_secs(3);
+/// A connection on which nothing was asked for so long is closed by the answerer: the dialler may be gone without a word.
+/// The dialler makes a new one well before.
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(120);
 /// Pause between attempts to reach a peer that is not there.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Who speaks, and for which cluster.
 #[derive(Clone)]
@@ -61,8 +59,18 @@ pub(super) struct Speaker {
     pub(super) env: Env,
     pub(super) node: u64,
     pub(super) images: watch::Receiver<Arc<Image>>,
-    /// All voters, this node among them.
-    pub(super) voters: Arc<BTreeSet<u64>>,
+    /// Where each voter is reached, as this node is configured; nothing for one that is no voter.
+    pub(super) voters: Arc<BTreeMap<u64, String>>,
+}
+
+/// Who said hello.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    pub(super) node: u64,
+    /// He calls himself a voter.
+    pub(super) votes: bool,
+    /// Of which cluster; zero when he does not know yet.
+    cluster: Uuid,
 }
 
 impl Speaker {
@@ -70,8 +78,8 @@ impl Speaker {
         self.images.borrow().cluster_id
     }
 
-    /// Whether a hello is meant for this node; else why not.
-    fn judge(&self, hello: &[u8; HELLO_BYTES]) -> Result<(), String> {
+    /// Who says hello, if it is meant for this node; else why not.
+    pub(super) fn judge(&self, hello: &[u8; HELLO_BYTES]) -> Result<Caller, String> {
         let number = |at: usize| u64::from_be_bytes(hello[at..at + 8].try_into().expect("eight bytes"));
         let format = u32::from_be_bytes(hello[8..12].try_into().expect("four bytes"));
         if &hello[..8] != MAGIC {
@@ -81,23 +89,55 @@ impl Speaker {
             return Err(format!("controllers of this version speak format {FORMAT}, not {format}"));
         }
         let cluster = Uuid(hello[12..28].try_into().expect("sixteen bytes"));
-        let ours = self.cluster();
-        if !cluster.is_zero() && !ours.is_zero() && cluster != ours {
-            return Err(format!("this is cluster {ours}, not {cluster}"));
-        }
+        self.check_cluster(cluster)?;
         let (node, from, to) = (self.node, number(28), number(36));
-        if !self.voters.contains(&from) {
-            return Err(format!("node {from} is no voter; compare controller.quorum.voters of both"));
-        }
-        if to != node {
+        if to != node && to != WHOEVER {
             return Err(format!("this is node {node}, not {to}; compare controller.quorum.voters of both"));
         }
-        Ok(())
+        Ok(Caller { node: from, votes: self.voters.contains_key(&from), cluster })
+    }
+
+    fn check_cluster(&self, theirs: Uuid) -> Result<(), String> {
+        let ours = self.cluster();
+        match theirs.is_zero() || ours.is_zero() || theirs == ours {
+            true => Ok(()),
+            false => Err(format!("this is cluster {ours}, not {theirs}")),
+        }
+    }
+
+    /// Whether a caller may ask at all now; else why not. When he said hello, this node may not have known its cluster.
+    pub(super) fn admit(&self, caller: Caller) -> Result<(), String> {
+        match caller.votes || !self.cluster().is_zero() {
+            true => self.check_cluster(caller.cluster),
+            false => Err("the cluster has no id yet".to_owned()),
+        }
     }
 
     fn hello(&self, to: u64) -> Vec<u8> {
         let numbers = [self.node.to_be_bytes(), to.to_be_bytes()].concat();
         [&MAGIC[..], &FORMAT.to_be_bytes(), &self.cluster().0, &numbers].concat()
+    }
+
+    /// Connects to a voter and says hello.
+    ///
+    /// # Errors
+    /// It cannot be reached in time, or says why it does not talk to this node.
+    pub(super) async fn dial(&self, address: &str, to: u64) -> io::Result<Box<dyn Stream>> {
+        let say_hello = async {
+            let mut stream = self.env.network.connect(address).await?;
+            stream.write_all(&self.hello(to)).await?;
+            stream.flush().await?;
+            let reason = read_frame(&mut *stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            match reason.is_empty() {
+                true => Ok(stream),
+                false => Err(io::Error::other(String::from_utf8_lossy(&reason).into_owned())),
+            }
+        };
+        tokio::select! {
+            biased;
+            result = say_hello => result,
+            () = self.env.clock.sleep(HELLO_TIME) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -105,7 +145,9 @@ impl RaftNetworkFactory<TypeConfig> for Speaker {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer { speaker: self.clone(), node: target, address: node.addr.clone(), stream: None }
+        // The log knows the addresses of the day it began; the configured ones are those of today.
+        let address = self.voters.get(&target).unwrap_or(&node.addr).clone();
+        Peer::new(self.clone(), target, address)
     }
 }
 
@@ -119,18 +161,33 @@ pub(super) enum AskError {
     Unanswered(io::Error),
 }
 
-/// Another voter, as this one reaches it.
+/// A voter, as this node reaches it.
 pub(super) struct Peer {
     speaker: Speaker,
     node: u64,
     address: String,
     /// In a lock only because streams are not `Sync`.
     stream: Option<Mutex<Box<dyn Stream>>>,
+    /// When it was used last.
+    used_at: Duration,
+    /// A connection that did not answer in time. It is closed once another one works: the voter would take its end for
+    /// that of this node.
+    stale: Option<Mutex<Box<dyn Stream>>>,
 }
 
 impl Peer {
     pub(super) fn new(speaker: Speaker, node: u64, address: String) -> Peer {
-        Peer { speaker, node, address, stream: None }
+        Peer { speaker, node, address, stream: None, used_at: Duration::ZERO, stale: None }
+    }
+
+    /// Whether there is a connection that worked last.
+    pub(super) fn is_connected(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether it is that voter at that address.
+    pub(super) fn is(&self, node: u64, address: &str) -> bool {
+        self.node == node && self.address == address
     }
 
     /// Asks and waits for the response, at most so long.
@@ -142,46 +199,47 @@ impl Peer {
         request: &PeerRequest,
         patience: Duration,
     ) -> Result<PeerResponse, AskError> {
-        let stream = self.stream.take().map(Mutex::into_inner);
         let clock = self.speaker.env.clock.clone();
+        let deadline = clock.now() + patience;
+        if clock.now().saturating_sub(self.used_at) > IDLE_MAX / 2 {
+            self.stream = None;
+        }
+        let mut stream = match self.stream.take().map(Mutex::into_inner) {
+            Some(stream) => stream,
+            None => tokio::select! {
+                biased;
+                dialled = self.speaker.dial(&self.address, self.node) => dialled.map_err(AskError::NotSent)?,
+                () = clock.sleep_until(deadline) => return Err(AskError::NotSent(io::ErrorKind::TimedOut.into())),
+            },
+        };
         let is_sent = AtomicBool::new(false);
         let exchange = async {
-            let mut stream = match stream {
-                Some(stream) => stream,
-                None => self.connect().await?,
-            };
             write_frame(&mut *stream, &request.encode()).await?;
             is_sent.store(true, Ordering::Relaxed);
             let frame = read_frame(&mut *stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-            let response = PeerResponse::decode(&frame).map_err(io::Error::other)?;
-            io::Result::Ok((stream, response))
+            PeerResponse::decode(&frame).map_err(io::Error::other)
         };
         let result = tokio::select! {
-            result = exchange => result,
-            () = clock.sleep(patience) => Err(io::ErrorKind::TimedOut.into()),
+            biased;
+            result = exchange => Some(result),
+            () = clock.sleep_until(deadline) => None,
         };
-        let is_sent = is_sent.into_inner();
-        let failed = |error| if is_sent { AskError::Unanswered(error) } else { AskError::NotSent(error) };
-        let (stream, response) = result.map_err(failed)?;
-        self.stream = Some(Mutex::new(stream));
-        Ok(response)
-    }
-
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        let env = &self.speaker.env;
-        let say_hello = async {
-            let mut stream = env.network.connect(&self.address).await?;
-            stream.write_all(&self.speaker.hello(self.node)).await?;
-            stream.flush().await?;
-            let reason = read_frame(&mut *stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-            match reason.is_empty() {
-                true => Ok(stream),
-                false => Err(io::Error::other(String::from_utf8_lossy(&reason).into_owned())),
+        let failed = |error| match is_sent.load(Ordering::Relaxed) {
+            true => AskError::Unanswered(error),
+            false => AskError::NotSent(error),
+        };
+        match result {
+            Some(Ok(response)) => {
+                self.stream = Some(Mutex::new(stream));
+                self.used_at = clock.now();
+                self.stale = None;
+                Ok(response)
             }
-        };
-        tokio::select! {
-            result = say_hello => result,
-            () = env.clock.sleep(HELLO_TIME) => Err(io::ErrorKind::TimedOut.into()),
+            Some(Err(error)) => Err(failed(error)),
+            None => {
+                self.stale = Some(Mutex::new(stream));
+                Err(failed(io::ErrorKind::TimedOut.into()))
+            }
         }
     }
 
@@ -259,92 +317,11 @@ impl RaftNetwork<TypeConfig> for Peer {
     }
 }
 
-/// Answers the other voters until `ended` says so.
-pub(super) async fn serve(
-    speaker: Speaker,
-    mut listener: Box<dyn Listener>,
-    raft: Raft<TypeConfig>,
-    mut ended: watch::Receiver<bool>,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = ended.wait_for(|ended| *ended) => return,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a controller's connection cannot be accepted");
-                speaker.env.clock.sleep(RETRY_AFTER).await;
-                continue;
-            }
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%from, "too many connections of controllers; one was closed");
-            continue;
-        };
-        let (speaker, raft, mut ended) = (speaker.clone(), raft.clone(), ended.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            tokio::select! {
-                result = answer_all(&speaker, stream, &raft) => {
-                    if let Err(error) = result {
-                        tracing::debug!(%from, %error, "the connection of a controller ended");
-                    }
-                }
-                _ = ended.wait_for(|ended| *ended) => {}
-            }
-        });
-    }
-}
-
-async fn answer_all(
-    speaker: &Speaker,
-    mut stream: Box<dyn Stream>,
-    raft: &Raft<TypeConfig>,
-) -> io::Result<()> {
-    let mut hello = [0; HELLO_BYTES];
-    tokio::select! {
-        read = stream.read_exact(&mut hello) => drop(read?),
-        () = speaker.env.clock.sleep(HELLO_TIME) => return Err(io::ErrorKind::TimedOut.into()),
-    }
-    let verdict = speaker.judge(&hello);
-    let reason = verdict.clone().err().unwrap_or_default();
-    write_frame(&mut *stream, &reason.as_bytes()[..reason.len().min(REASON_BYTES_MAX)]).await?;
-    if let Err(reason) = verdict {
-        return Err(io::Error::other(reason));
-    }
-    while let Some(frame) = read_frame(&mut *stream).await? {
-        let request = PeerRequest::decode(&frame).map_err(io::Error::other)?;
-        write_frame(&mut *stream, &answer(raft, request).await.encode()).await?;
-    }
-    Ok(())
-}
-
-async fn answer(raft: &Raft<TypeConfig>, request: PeerRequest) -> PeerResponse {
-    let failed = |error: &dyn std::fmt::Display| PeerResponse::Failed(error.to_string());
-    match request {
-        PeerRequest::Append(request) => {
-            raft.append_entries(request).await.map_or_else(|error| failed(&error), PeerResponse::Append)
-        }
-        PeerRequest::Vote(request) => {
-            raft.vote(request).await.map_or_else(|error| failed(&error), PeerResponse::Vote)
-        }
-        PeerRequest::Snapshot(request) => {
-            raft.install_snapshot(request).await.map_or_else(|error| failed(&error), PeerResponse::Snapshot)
-        }
-        PeerRequest::Propose(batch) => match raft.client_write(batch).await {
-            Ok(response) => PeerResponse::Proposed(response.log_id.index),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                PeerResponse::NotLeader(to.leader_id)
-            }
-            Err(error) => failed(&error),
-        },
-    }
-}
-
-async fn write_frame(stream: &mut dyn Stream, bytes: &[u8]) -> io::Result<()> {
+/// Sends a frame.
+///
+/// # Errors
+/// The connection fails, or the frame is too long.
+pub(super) async fn write_frame(stream: &mut dyn Stream, bytes: &[u8]) -> io::Result<()> {
     let size = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= FRAME_BYTES_MAX);
     let size = size.ok_or_else(|| io::Error::other("the frame is too long"))?;
     stream.write_all(&size.to_be_bytes()).await?;
@@ -353,17 +330,39 @@ async fn write_frame(stream: &mut dyn Stream, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The next frame; `None` when the peer is done.
-async fn read_frame(stream: &mut dyn Stream) -> io::Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// The connection fails, or the frame is too long.
+pub(super) async fn read_frame(stream: &mut dyn Stream) -> io::Result<Option<Vec<u8>>> {
+    match read_frame_size(stream).await? {
+        Some(size) => read_rest(stream, size).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The size of the next frame, bytes; `None` when the peer is done.
+///
+/// # Errors
+/// The connection fails, or the frame is too long.
+pub(super) async fn read_frame_size(stream: &mut dyn Stream) -> io::Result<Option<usize>> {
     let size = match stream.read_u32().await {
         Ok(size) => size as usize,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     };
-    if size > FRAME_BYTES_MAX {
-        return Err(io::Error::other(format!("a frame of {size} bytes is longer than any may be")));
+    match size <= FRAME_BYTES_MAX {
+        true => Ok(Some(size)),
+        false => Err(io::Error::other(format!("a frame of {size} bytes is longer than any may be"))),
     }
+}
+
+/// The frame after its size.
+///
+/// # Errors
+/// The connection fails, or ends before the frame does.
+pub(super) async fn read_rest(stream: &mut dyn Stream, size: usize) -> io::Result<Vec<u8>> {
     // Grows as bytes come: a peer cannot make us hold what it does not send.
     let mut frame = Vec::with_capacity(size.min(1 << 16));
     let read = stream.take(size as u64).read_to_end(&mut frame).await?;
-    if read < size { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(Some(frame)) }
+    if read < size { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(frame) }
 }

@@ -7,17 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use openraft::Raft;
+use base::env::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::TypeConfig;
 use super::entry::Batch;
-use super::group::Group;
-use super::home::{Home, Phase};
-use super::log_store::LogStore;
-use crate::command::CommandResult;
-use crate::store::{COMMAND_BYTES_MAX, ProposeError};
+use crate::command::{Command, CommandResult};
+use crate::record::encode_command;
+use crate::store::{COMMAND_BYTES_MAX, ProposeError, check_length};
 
 /// Commands that ride in one entry at most.
 const COMMANDS_PER_ENTRY_MAX: usize = 20_000;
@@ -26,14 +23,19 @@ const WAITING_BYTES_MAX: usize = 4 * COMMAND_BYTES_MAX;
 
 type Answer = oneshot::Sender<Result<CommandResult, ProposeError>>;
 
+/// Where entries go.
+pub(super) trait Sink: Send + Sync {
+    /// Whether it takes no more.
+    fn has_ended(&self) -> bool;
+
+    /// Has commands applied as one entry; one result for each, or why nobody can say that they were.
+    fn write(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<CommandResult>, String>>;
+}
+
 /// See the module's head. Clones share it.
 #[derive(Clone)]
 pub(super) struct Queue {
-    pub(super) raft: Raft<TypeConfig>,
-    pub(super) log: LogStore,
-    pub(super) home: Arc<Home>,
-    /// The other voters, if there are any.
-    pub(super) group: Option<Arc<Group>>,
+    sink: Arc<dyn Sink>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -46,13 +48,21 @@ struct Waiting {
 }
 
 impl Queue {
-    pub(super) fn new(
-        raft: Raft<TypeConfig>,
-        log: LogStore,
-        home: Arc<Home>,
-        group: Option<Arc<Group>>,
-    ) -> Queue {
-        Queue { raft, log, home, group, waiting: Arc::default() }
+    pub(super) fn new(sink: Arc<dyn Sink>) -> Queue {
+        Queue { sink, waiting: Arc::default() }
+    }
+
+    /// Takes a command in, as [`crate::MetadataStore::propose`] promises.
+    pub(super) fn propose(
+        &self,
+        command: &Command,
+    ) -> BoxFuture<'static, Result<CommandResult, ProposeError>> {
+        let encoded = encode_command(command);
+        let receiver = check_length(&encoded).and_then(|()| self.push(encoded));
+        Box::pin(async move {
+            let gone = |_| Err(ProposeError::Unavailable("it was shut down".to_owned()));
+            receiver?.await.unwrap_or_else(gone)
+        })
     }
 
     /// Takes an encoded command in; its result comes through the receiver.
@@ -60,7 +70,7 @@ impl Queue {
         &self,
         command: Vec<u8>,
     ) -> Result<oneshot::Receiver<Result<CommandResult, ProposeError>>, ProposeError> {
-        if self.home.phase() == Phase::Ending {
+        if self.sink.has_ended() {
             return Err(ProposeError::Unavailable("it was shut down".to_owned()));
         }
         let (answer, receiver) = oneshot::channel();
@@ -86,35 +96,18 @@ impl Queue {
             if answers.is_empty() {
                 return;
             }
-            match self.write(Batch(Arc::new(commands))).await {
+            match self.sink.write(Batch(Arc::new(commands))).await {
                 Ok(results) => {
                     for (answer, result) in answers.into_iter().zip(results) {
                         // Who asked may have gone away; then nobody wants the answer.
                         let _ = answer.send(Ok(result));
                     }
                 }
-                Err(error) => {
-                    let why = self.home.failure().map_or(error, |failure| failure.text);
+                Err(why) => {
                     for answer in answers {
                         let _ = answer.send(Err(ProposeError::Unavailable(why.clone())));
                     }
                 }
-            }
-            if self.log.bytes() >= self.home.limits.snapshot_log_bytes {
-                // Ignored while one is built; fails only when the store has stopped, which the next write tells.
-                let _ = self.raft.trigger().snapshot().await;
-            }
-        }
-    }
-}
-
-impl Queue {
-    async fn write(&self, batch: Batch) -> Result<Vec<CommandResult>, String> {
-        match &self.group {
-            Some(group) => group.write(&self.raft, batch).await,
-            None => {
-                let written = self.raft.client_write(batch).await;
-                written.map(|response| response.data).map_err(|error| error.to_string())
             }
         }
     }

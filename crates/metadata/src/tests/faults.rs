@@ -17,7 +17,8 @@ use crate::raft::{Limits, MetadataOpenError, RaftStore};
 use crate::store::{MetadataStore, ProposeError};
 
 const DIR: &str = "/data/metadata";
-const SMALL: Limits = Limits { snapshot_entries: 10, snapshot_log_bytes: 4_000, file_bytes: 1_000 };
+const SMALL: Limits =
+    Limits { snapshot_entries: 10, snapshot_log_bytes: 4_000, file_bytes: 1_000, feed_entries: 10 };
 
 async fn open(sim: &Sim, limits: Limits) -> Result<RaftStore, MetadataOpenError> {
     RaftStore::open_with(sim.env.clone(), PathBuf::from(DIR), BrokerId(1), limits, None).await
@@ -83,6 +84,7 @@ async fn survive(seed: u64) -> u64 {
         snapshot_entries: 2 + random.below(20),
         snapshot_log_bytes: 500 + random.below(4_000) as usize,
         file_bytes: 200 + random.below(3_000) as usize,
+        ..Limits::default()
     };
     let mut witness = Witness::default();
     for _ in 0..4 {

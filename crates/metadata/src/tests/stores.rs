@@ -11,12 +11,13 @@ use base::ids::{
 };
 
 use super::commands::{member, placements, registration, storages, topic};
+use super::group::Group;
 use super::simulated;
 use crate::command::{
     ChainEdit, Command, CommandResult, EditError, NewTopic, Placement, Refusal, Resource, StorageHealth,
 };
 use crate::memory::MemoryStore;
-use crate::raft::RaftStore;
+use crate::raft::{Limits, RaftStore};
 use crate::store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};
 use crate::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_PARTITIONS_MAX};
 
@@ -32,6 +33,14 @@ async fn on_each<F: Future<Output = ()>>(suite: impl Fn(Arc<dyn MetadataStore>) 
     // What ended lets go of its directory, though its handle lives on.
     let again = RaftStore::open(sim.env.clone(), PathBuf::from("/data/metadata"), BrokerId(1)).await.unwrap();
     assert_eq!(*again.image(), *store.image());
+    again.shutdown().await;
+    let group = Group::start(1, Limits::default()).await;
+    suite(Arc::new(group.follower(9, &[1]).await)).await;
+    let mut group = Group::start(3, Limits::default()).await;
+    // The others name the cluster too, which counts.
+    group.agree().await;
+    let other = group.leader() as usize % 3;
+    suite(Arc::new(group.stores[other].take().expect("it runs"))).await;
 }
 
 async fn items(store: &dyn MetadataStore, command: Command) -> Vec<Result<(), ErrorCode>> {

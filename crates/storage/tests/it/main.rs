@@ -2,7 +2,9 @@
 
 mod common;
 mod compaction;
+mod cutting;
 mod damage;
+mod doubt;
 mod full_disk;
 mod journal;
 mod kafka_dump;

@@ -1,27 +1,29 @@
-//! What several nodes need: the controller quorum and replication. One node serves alone yet.
+//! What several nodes need: the controller quorum and replication.
 
-use super::reasons::{METADATA_LOG, MOVE_DIRS, ONE_NODE, QUORUM};
-use crate::config::key::{boolean, int, list, long, string};
+use super::reasons::{
+    CONTROLLER_EVENTS, FETCHERS, LEADERS, METADATA_LOG, MOVE_DIRS, QUORUM, SELECTOR, THROTTLE, VOTERS,
+};
+use crate::config::key::{Key, List, boolean, int, list, long, string};
 
 config_keys! { pub(in crate::config) ROWS;
     [] long("controller.performance.always.log.threshold.ms").default("2000").min(0).internal()
         .doc("Time from which on a slow controller event is always logged, ms.")
-        .no_effect(QUORUM);
+        .no_effect(CONTROLLER_EVENTS);
     [] long("controller.performance.sample.period.ms").default("60000").min(100).internal()
         .doc("Time between two reports on slow controller events, ms.")
-        .no_effect(QUORUM);
+        .no_effect(CONTROLLER_EVENTS);
     [] int("controller.quorum.append.linger.ms").default("25").min(0)
         .doc("How long, ms, metadata changes are gathered before they are written.")
         .no_effect(QUORUM);
     [] boolean("controller.quorum.auto.join.enable").default("false").low()
         .doc("Let a new controller join the quorum by itself.")
-        .no_effect(QUORUM);
-    [] list("controller.quorum.bootstrap.servers").default("").high()
-        .doc("Controllers to ask for the members of the quorum.")
-        .no_effect(QUORUM);
-    [] list("controller.quorum.voters").default("").high()
-        .doc("Members of the controller quorum, as id@host:port.")
-        .no_effect(QUORUM);
+        .no_effect(VOTERS);
+    [CONTROLLER_QUORUM_BOOTSTRAP_SERVERS: List] list("controller.quorum.bootstrap.servers").default("").high()
+        .doc("Controllers that a node which is only a broker asks, as host:port; where it is not set, those of \
+              controller.quorum.voters. Controllers need the voters.");
+    [CONTROLLER_QUORUM_VOTERS: List] list("controller.quorum.voters").default("").high()
+        .doc("Controllers of the cluster, as id@host:port, the same on every node and for good: 3 or 5, of which a \
+              majority must run. Without it a controller is the only one.");
     [] int("controller.quorum.election.backoff.max.ms").default("1000").min(0).high()
         .doc("Longest wait between two elections of a controller, ms.")
         .no_effect(QUORUM);
@@ -78,55 +80,55 @@ config_keys! { pub(in crate::config) ROWS;
         .no_effect(METADATA_LOG);
     [] boolean("auto.leader.rebalance.enable").default("true").high()
         .doc("Move leaders back to the first copy of their partition.")
-        .no_effect(ONE_NODE);
+        .no_effect(LEADERS);
     [] long("leader.imbalance.check.interval.seconds").default("300").min(1).high()
         .doc("Time between two searches for leaders to move back, seconds.")
-        .no_effect(ONE_NODE);
+        .no_effect(LEADERS);
     [] int("num.replica.fetchers").default("1").min(1).high().cluster_wide()
         .doc("Threads that copy from each other node.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] int("replica.fetch.backoff.ms").default("1000").min(0)
         .doc("Wait after a failed copy, ms.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] int("replica.fetch.max.bytes").default("1048576").min(0)
         .doc("Bytes a follower asks for per partition.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] int("replica.fetch.min.bytes").default("1").high()
         .doc("Bytes a follower waits for.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] int("replica.fetch.response.max.bytes").default("10485760").min(0)
         .doc("Bytes a follower asks for over all partitions.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] int("replica.fetch.wait.max.ms").default("500").high()
         .doc("Longest wait of a follower's fetch, ms.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] long("replica.high.watermark.checkpoint.interval.ms").default("5000").high()
         .doc("Time between two writes of the high watermarks, ms.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] long("replica.lag.time.max.ms").default("30000").high()
         .doc("How long, ms, a follower may lag before it counts as out of sync.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] string("replica.selector.class")
         .doc("Class that chooses the copy a consumer reads from.")
-        .no_effect(ONE_NODE);
+        .no_effect(SELECTOR);
     [] int("replica.socket.receive.buffer.bytes").default("65536").high()
         .doc("Receive buffer of a follower's socket, bytes.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] int("replica.socket.timeout.ms").default("30000").high()
         .doc("How long, ms, a follower waits for an answer.")
-        .no_effect(ONE_NODE);
+        .no_effect(FETCHERS);
     [] int("replication.quota.window.num").default("11").min(1).low()
         .doc("Samples over which replication quotas are measured.")
-        .no_effect(ONE_NODE);
+        .no_effect(THROTTLE);
     [] int("replication.quota.window.size.seconds").default("1").min(1).low()
         .doc("Length of a sample of replication quotas, seconds.")
-        .no_effect(ONE_NODE);
+        .no_effect(THROTTLE);
     [] long("leader.replication.throttled.rate").default("9223372036854775807").min(0).cluster_wide()
         .doc("Bytes per second a leader may send for throttled copies.")
-        .no_effect(ONE_NODE);
+        .no_effect(THROTTLE);
     [] long("follower.replication.throttled.rate").default("9223372036854775807").min(0).cluster_wide()
         .doc("Bytes per second a follower may receive for throttled copies.")
-        .no_effect(ONE_NODE);
+        .no_effect(THROTTLE);
     [] long("replica.alter.log.dirs.io.max.bytes.per.second").default("9223372036854775807").min(0)
         .cluster_wide()
         .doc("Bytes per second for moving partitions between directories.")

@@ -1,6 +1,6 @@
 //! Consumer groups and their offsets.
 
-use super::reasons::{COORDINATOR_BATCH, KIP848, LOAD_BUFFER, ONE_COPY, ONLY_CLASSIC, STREAMS, THREADS};
+use super::reasons::{COORDINATOR_BATCH, KIP848, LOAD_BUFFER, ONLY_CLASSIC, STREAMS, THREADS};
 use crate::config::key::{Key, int, list, long, short, string};
 
 config_keys! { pub(in crate::config) ROWS;
@@ -40,8 +40,7 @@ config_keys! { pub(in crate::config) ROWS;
               exists.");
     [OFFSETS_TOPIC_REPLICATION_FACTOR: i16] short("offsets.topic.replication.factor").default("3").min(1)
         .high()
-        .doc("Copies of the topic that holds groups and offsets; never more than there are nodes.")
-        .no_effect(ONE_COPY);
+        .doc("Copies of the topic that holds groups and offsets; never more than there are nodes.");
     [OFFSETS_TOPIC_SEGMENT_BYTES: i32] int("offsets.topic.segment.bytes").default("104857600").min(1).high()
         .doc("Segment size of the topic that holds groups and offsets, bytes.");
     [OFFSETS_TOPIC_COMPRESSION_CODEC: i32] int("offsets.topic.compression.codec").default("0").high()

@@ -1,7 +1,7 @@
 //! Logs: what a topic gets that sets nothing itself, and how the node keeps its logs.
 
 use super::reasons::{
-    CHECKPOINT, CLEANER_BUFFER, FLUSH, INDEX_SIZE, LZ4_LEVEL, ONE_COPY, PREALLOCATE, PRODUCER_SWEEP, REMOVAL,
+    CHECKPOINT, CLEANER_BUFFER, FLUSH, INDEX_SIZE, LZ4_LEVEL, PREALLOCATE, PRODUCER_SWEEP, REMOVAL,
     TASK_DELAY, UNCLEAN,
 };
 use crate::config::key::{Key, List, Text, boolean, double, int, list, long, string};
@@ -10,8 +10,7 @@ config_keys! { pub(in crate::config) ROWS;
     [NUM_PARTITIONS: i32] int("num.partitions").default("1").min(1)
         .doc("Partitions of a topic that is created without a number of them.");
     [DEFAULT_REPLICATION_FACTOR: i32] int("default.replication.factor").default("1")
-        .doc("Copies of a topic that is created without a number of them.")
-        .no_effect(ONE_COPY);
+        .doc("Copies of a topic that is created without a number of them; never more than there are nodes.");
     [AUTO_CREATE_TOPICS_ENABLE: bool] boolean("auto.create.topics.enable").default("true").high()
         .doc("Create a topic when a client that allows it asks for one that does not exist.");
     [DELETE_TOPIC_ENABLE: bool] boolean("delete.topic.enable").default("true").high()

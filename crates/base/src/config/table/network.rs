@@ -1,7 +1,7 @@
 //! Listeners, connections, requests.
 
 use super::reasons::{
-    BACKLOG, CONNECTION_RATE, EARLY, ONE_NODE, PURGATORY, QUEUE, QUOTA_CALLBACK, QUOTAS, SOCKET_BUFFERS,
+    BACKLOG, CONNECTION_RATE, EARLY, NODE_TIMES, PURGATORY, QUEUE, QUOTA_CALLBACK, QUOTAS, SOCKET_BUFFERS,
 };
 use crate::config::key::{Key, List, Text, class, int, list, long, string};
 
@@ -17,19 +17,19 @@ config_keys! { pub(in crate::config) ROWS;
         .per_broker()
         .doc("Security protocol of each listener name, as name:protocol, separated by commas. Only \
               PLAINTEXT is served yet; a listener with another one is refused at start.");
-    [] string("inter.broker.listener.name")
-        .doc("Listener that brokers use among themselves.")
-        .no_effect(ONE_NODE);
-    [] string("security.inter.broker.protocol").default("PLAINTEXT")
+    [INTER_BROKER_LISTENER_NAME: Option<Text>] string("inter.broker.listener.name")
+        .doc("Listener that brokers use among themselves; where it is not set, the one that has the name of \
+              security.inter.broker.protocol.");
+    [SECURITY_INTER_BROKER_PROTOCOL: Text] string("security.inter.broker.protocol").default("PLAINTEXT")
         .one_of(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
-        .doc("Security protocol that brokers use among themselves.")
-        .no_effect(ONE_NODE);
+        .doc("Names the listener that brokers use among themselves; only one of it and \
+              inter.broker.listener.name may be set.");
     [] list("early.start.listeners").high()
         .doc("Listeners that accept connections before the node is ready.")
         .no_effect(EARLY);
     [CONTROLLER_LISTENER_NAMES: List] list("controller.listener.names").default("CONTROLLER").high()
-        .doc("Listener names kept for controllers. Nothing listens on them here; clients are not told \
-              of them.");
+        .doc("Names of the listeners for controllers, of which the first is used; clients are not told of them. A \
+              controller without other voters does not listen there, unless it is no broker.");
     [SOCKET_REQUEST_MAX_BYTES: i32] int("socket.request.max.bytes").default("104857600").min(1).high()
         .doc("Largest request that is read, bytes; a longer one closes the connection. Where it is not set, it is \
               an eighth of vltava.memory.limit if that is less.");
@@ -63,13 +63,13 @@ config_keys! { pub(in crate::config) ROWS;
         .no_effect(SOCKET_BUFFERS);
     [] long("socket.connection.setup.timeout.ms").default("10000")
         .doc("How long, ms, connecting to another node may take.")
-        .no_effect(ONE_NODE);
+        .no_effect(NODE_TIMES);
     [] long("socket.connection.setup.timeout.max.ms").default("30000")
         .doc("Upper bound of the growing time to connect to another node, ms.")
-        .no_effect(ONE_NODE);
+        .no_effect(NODE_TIMES);
     [] int("request.timeout.ms").default("30000").high()
         .doc("How long, ms, a node waits for another node's answer.")
-        .no_effect(ONE_NODE);
+        .no_effect(NODE_TIMES);
     [MAX_INCREMENTAL_FETCH_SESSION_CACHE_SLOTS: i32] int("max.incremental.fetch.session.cache.slots")
         .default("1000").min(0)
         .doc("Fetch sessions kept at once (KIP-227); 0 keeps none.");

@@ -1,8 +1,8 @@
 //! The node itself: its number, its data, its life, what runs inside it.
 
 use super::reasons::{
-    CORDON, DIR_FAILURE, METADATA_DIR, METRIC_SAMPLES, MOVE_DIRS, POLICY, PROVIDERS, RECOVERY, REGISTRATION,
-    REPORTERS, ROLES, SHUTDOWN, STARTUP, TELEMETRY, THREADS, UNSTABLE,
+    CORDON, DIR_FAILURE, METRIC_SAMPLES, MOVE_DIRS, POLICY, PROVIDERS, RECOVERY, REGISTRATION, REPORTERS,
+    SHUTDOWN, STARTUP, TELEMETRY, THREADS, UNSTABLE,
 };
 use crate::config::key::{Key, List, Text, boolean, class, int, list, long, string};
 
@@ -14,8 +14,7 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Older name of node.id; when both are set they must agree.");
     [PROCESS_ROLES: List] list("process.roles").default("broker,controller")
         .each_of(&["broker", "controller"]).high()
-        .doc("What this process is: broker, controller or both.")
-        .no_effect(ROLES);
+        .doc("What this process is: a broker serves clients, a controller votes on the metadata; or both.");
     [BROKER_RACK: Option<Text>] string("broker.rack")
         .doc("Where the node stands, a rack or a zone, as Metadata answers report it.");
     [LOG_DIR: List] list("log.dir").default("vltava-data").high()
@@ -23,9 +22,9 @@ config_keys! { pub(in crate::config) ROWS;
     [LOG_DIRS: Option<List>] list("log.dirs").high()
         .doc("Directories of the data, separated by commas; one may fail without the others. Takes the \
               place of log.dir.");
-    [] string("metadata.log.dir").high()
-        .doc("Directory of the metadata log; the first of log.dirs when not set.")
-        .no_effect(METADATA_DIR);
+    [METADATA_LOG_DIR: Option<Text>] string("metadata.log.dir").high()
+        .doc("Directory of the metadata log; the first of log.dirs when not set. A log that lies in another of these \
+              directories already stays there.");
     [] list("cordoned.log.dirs").default("").per_broker()
         .doc("Directories that take no new partitions.")
         .no_effect(CORDON);
@@ -56,12 +55,11 @@ config_keys! { pub(in crate::config) ROWS;
     [] int("initial.broker.registration.timeout.ms").default("60000")
         .doc("How long, ms, a starting broker tries to register before it gives up.")
         .no_effect(REGISTRATION);
-    [] int("broker.heartbeat.interval.ms").default("2000")
-        .doc("Time between a broker's heartbeats to the controller, ms.")
-        .no_effect(REGISTRATION);
-    [] int("broker.session.timeout.ms").default("9000")
-        .doc("Silence after which the controller takes a broker for dead, ms.")
-        .no_effect(REGISTRATION);
+    [BROKER_HEARTBEAT_INTERVAL_MS: i32] int("broker.heartbeat.interval.ms").default("2000")
+        .doc("Time between a broker's heartbeats to the controller, ms; at most a third of broker.session.timeout.ms \
+              is taken.");
+    [BROKER_SESSION_TIMEOUT_MS: i32] int("broker.session.timeout.ms").default("3000")
+        .doc("Silence after which the controller takes a broker for dead, ms.");
     [] list("config.providers").default("").low().cluster_wide()
         .doc("Classes that look up values kept outside of the configuration.")
         .default_only(PROVIDERS);

@@ -1,6 +1,6 @@
 //! What a topic may set for itself.
 
-use super::reasons::{FLUSH, INDEX_SIZE, LZ4_LEVEL, ONE_NODE, PREALLOCATE, REMOVAL, TIERED, UNCLEAN};
+use super::reasons::{FLUSH, INDEX_SIZE, LZ4_LEVEL, PREALLOCATE, REMOVAL, THROTTLE, TIERED, UNCLEAN};
 use crate::config::key::{Key, List, Text, boolean, double, int, list, long, string};
 
 config_keys! { pub(in crate::config) ROWS;
@@ -40,10 +40,10 @@ config_keys! { pub(in crate::config) ROWS;
         .no_effect(FLUSH);
     [] list("follower.replication.throttled.replicas").default("").replicas()
         .doc("Copies whose followers are throttled, as partition:broker, or * for all.")
-        .no_effect(ONE_NODE);
+        .no_effect(THROTTLE);
     [] list("leader.replication.throttled.replicas").default("").replicas()
         .doc("Copies whose leaders are throttled, as partition:broker, or * for all.")
-        .no_effect(ONE_NODE);
+        .no_effect(THROTTLE);
     [INDEX_INTERVAL_BYTES: i32] int("index.interval.bytes").default("4096").min(0)
         .synonyms(&[("log.index.interval.bytes", 1)])
         .doc("Bytes of records between two entries of a segment's index.");

@@ -1,0 +1,124 @@
+//! The other brokers: where they are, who of them can hold copies, and the streams that they open to this one.
+
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+
+use base::config::{BrokerConfig, HostPort};
+use base::env::{Env, Stream};
+use base::ids::{BrokerId, LeaderEpoch, TopicPartition};
+use metadata::{Image, MetadataStore, StorageHealth};
+use replication::placement::Candidate;
+use replication::stream::{
+    BrokerLife, Directory, Leading, Links, LinksSpec, Local, MAGIC, PeerAddress, Replicas, ReplicasSpec,
+    serve,
+};
+use replication::{Candidates, Peers, Storage};
+use tokio::io::AsyncReadExt;
+
+use crate::partitions::Partitions;
+
+/// What [`peers`] is made of.
+pub(crate) struct PeersSpec<'a> {
+    pub(crate) env: &'a Env,
+    pub(crate) config: &'a BrokerConfig,
+    pub(crate) metadata: &'a Arc<dyn MetadataStore>,
+    pub(crate) life: BrokerLife,
+    pub(crate) storages: &'a Arc<Vec<Arc<Storage>>>,
+    /// Who leads partitions on this broker, once that is known.
+    pub(crate) leading: Arc<Leaders>,
+}
+
+/// The way to the other brokers, and what this one holds for them.
+pub(crate) fn peers(spec: PeersSpec<'_>) -> Arc<Peers> {
+    let PeersSpec { env, config, metadata, life, storages, leading } = spec;
+    let image = metadata.image();
+    let listener = config.inter_broker_listener_name().unwrap_or_default().to_owned();
+    let cluster = Arc::new(Cluster { metadata: metadata.clone(), listener });
+    let replicas = Replicas::new(ReplicasSpec {
+        env: env.clone(),
+        cluster: image.cluster_id,
+        life,
+        newest_segment: image.last_segment_id(),
+        storages: storages.clone(),
+        leading,
+    });
+    let links = Links::new(LinksSpec {
+        env: env.clone(),
+        cluster: image.cluster_id,
+        life,
+        directory: cluster.clone(),
+    });
+    Arc::new(Peers { links, replicas, candidates: cluster })
+}
+
+/// Serves a connection on which another broker may push. Its first bytes are read here.
+pub(crate) async fn serve_peer(mut stream: Box<dyn Stream>, replicas: Arc<Replicas>) -> io::Result<()> {
+    let mut magic = [0; MAGIC.len()];
+    stream.read_exact(&mut magic).await?;
+    if magic != MAGIC {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no broker of this version"));
+    }
+    serve(stream, replicas).await
+}
+
+/// The brokers as the metadata tells.
+struct Cluster {
+    metadata: Arc<dyn MetadataStore>,
+    /// The listener through which brokers speak with each other.
+    listener: String,
+}
+
+impl Directory for Cluster {
+    fn peer(&self, broker: BrokerId) -> Option<PeerAddress> {
+        let image = self.metadata.image();
+        let broker = image.broker(broker)?;
+        let listeners = &broker.registration.listeners;
+        let endpoint =
+            listeners.iter().find(|endpoint| endpoint.name == self.listener).or(listeners.first())?;
+        let address = HostPort { host: endpoint.host.clone(), port: endpoint.port };
+        Some(PeerAddress { host_port: address.to_string(), incarnation: broker.incarnation })
+    }
+}
+
+impl Candidates for Cluster {
+    fn candidates(&self) -> Vec<Candidate> {
+        candidates(&self.metadata.image(), |broker| !broker.fenced)
+    }
+}
+
+/// Those brokers for which `lives` holds and that have a log directory which takes segments.
+pub(crate) fn candidates(image: &Image, lives: impl Fn(&metadata::Broker) -> bool) -> Vec<Candidate> {
+    let candidate = |broker: &Arc<metadata::Broker>| {
+        let is_writable = |state: &StorageHealth| *state == StorageHealth::Writable;
+        let (storage, _) = broker.storages.iter().find(|(_, state)| is_writable(state))?;
+        Some(Candidate {
+            broker: broker.registration.broker,
+            incarnation: broker.incarnation,
+            storage: *storage,
+            rack: broker.registration.rack.clone(),
+            copies: 0,
+        })
+    };
+    image.brokers().filter(|broker| lives(broker)).filter_map(candidate).collect()
+}
+
+/// Stands for the partitions that a broker leads, which are there only after what they need.
+#[derive(Default)]
+pub(crate) struct Leaders(OnceLock<Weak<Partitions>>);
+
+impl Leaders {
+    /// Says which partitions those are, once.
+    pub(crate) fn are(&self, partitions: &Arc<Partitions>) {
+        // Said once, by the start of the broker.
+        let _ = self.0.set(Arc::downgrade(partitions));
+    }
+}
+
+impl Leading for Leaders {
+    fn fence(&self, partition: TopicPartition, epoch: LeaderEpoch) -> Local {
+        match self.0.get().and_then(Weak::upgrade) {
+            Some(partitions) => partitions.fence(partition, epoch),
+            None => Local::Follows,
+        }
+    }
+}

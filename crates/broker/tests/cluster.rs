@@ -1,0 +1,391 @@
+//! Several brokers with the same metadata: what each of them tells and takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::batch::BatchBuilder;
+use base::env::{Env, Stream};
+use base::error::ErrorCode;
+use base::ids::BrokerId;
+use broker::spawn_controller;
+use metadata::{Command, MemoryStore, MetadataStore};
+use wire::message::*;
+
+use crate::support::{Life, ask, run};
+
+mod support;
+
+const SESSION: Duration = Duration::from_secs(3);
+const PARTITIONS: i32 = 6;
+
+struct Cluster {
+    env: Env,
+    metadata: Arc<dyn MetadataStore>,
+}
+
+impl Cluster {
+    async fn new(seed: u64) -> Cluster {
+        let env = Env::sim(seed);
+        let metadata: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new(env.clone(), BrokerId(1)));
+        metadata.propose(Command::Bootstrap { cluster_id: env.random_uuid() }).await.unwrap();
+        spawn_controller(env.clone(), &metadata, SESSION);
+        Cluster { env, metadata }
+    }
+
+    async fn start(&self, node: i32) -> Life {
+        Life::member(&self.env, &self.metadata, node).await
+    }
+
+    async fn connect(&self, node: i32) -> Box<dyn Stream> {
+        self.try_connect(node).await.expect("the broker listens")
+    }
+
+    async fn try_connect(&self, node: i32) -> Option<Box<dyn Stream>> {
+        self.env.network.connect(&format!("127.0.0.1:{}", 9_090 + node)).await.ok()
+    }
+
+    /// Asks a broker for a topic until `good`; they learn of changes one after the other.
+    async fn metadata(&self, node: i32, topic: &str, good: impl Fn(&View) -> bool) -> View {
+        for _ in 0..100 {
+            let view = self.look(node, topic).await;
+            if good(&view) {
+                return view;
+            }
+            self.env.clock.sleep(Duration::from_millis(100)).await;
+        }
+        panic!("broker {node} never told what was waited for: {:?}", self.look(node, topic).await);
+    }
+
+    async fn look(&self, node: i32, topic: &str) -> View {
+        let topic = metadata_request::MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
+        let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
+        let mut stream = self.connect(node).await;
+        ask(&mut *stream, 12, &request, |response| View {
+            brokers: response.brokers.iter().map(|broker| (broker.node_id, broker.port)).collect(),
+            error: ErrorCode::from_code(response.topics[0].error_code),
+            leaders: response.topics[0].partitions.iter().map(|it| (it.leader_id, it.leader_epoch)).collect(),
+            errors: response.topics[0]
+                .partitions
+                .iter()
+                .map(|it| ErrorCode::from_code(it.error_code))
+                .collect(),
+        })
+        .await
+    }
+
+    async fn create(&self, node: i32, topic: &str) -> ErrorCode {
+        self.create_with(node, topic, 1, &[]).await
+    }
+
+    async fn create_with(&self, node: i32, topic: &str, copies: i16, configs: &[(&str, &str)]) -> ErrorCode {
+        let config = |(name, value): &(&str, &str)| create_topics_request::CreatableTopicConfig {
+            name: name.to_string().into(),
+            value: Some(value.to_string().into()),
+        };
+        let topic = create_topics_request::CreatableTopic {
+            name: topic.into(),
+            num_partitions: PARTITIONS,
+            replication_factor: copies,
+            configs: configs.iter().map(config).collect(),
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
+        let mut stream = self.connect(node).await;
+        ask(&mut *stream, 7, &request, |response| ErrorCode::from_code(response.topics[0].error_code)).await
+    }
+
+    /// Produces to a leader that may not know yet that it is one.
+    async fn produce_soon(&self, node: i32, topic: &str, partition: i32) {
+        for _ in 0..100 {
+            match self.produce(node, topic, partition).await.0 {
+                ErrorCode::None => return,
+                ErrorCode::NotLeaderOrFollower => self.env.clock.sleep(Duration::from_millis(10)).await,
+                other => panic!("{other}"),
+            }
+        }
+        panic!("broker {node} never led partition {partition}");
+    }
+
+    /// Error, leader named with it, and where that is reached.
+    async fn produce(&self, node: i32, topic: &str, partition: i32) -> (ErrorCode, i32, Option<i32>) {
+        self.produce_value(node, topic, partition, b"v").await
+    }
+
+    /// Produces to whoever leads, as often as it takes.
+    async fn produce_to_leader(&self, asked: i32, topic: &str, partition: i32, value: &str) {
+        for _ in 0..600 {
+            let leader = self.look(asked, topic).await.leaders[partition as usize].0;
+            if leader >= 0 {
+                match self.produce_value(leader, topic, partition, value.as_bytes()).await.0 {
+                    ErrorCode::None => return,
+                    ErrorCode::NotLeaderOrFollower
+                    | ErrorCode::NotEnoughReplicas
+                    | ErrorCode::RequestTimedOut => {}
+                    other => panic!("{other}"),
+                }
+            }
+            self.env.clock.sleep(Duration::from_millis(50)).await;
+        }
+        panic!("nobody took `{value}` for partition {partition}: {:?}", self.look(asked, topic).await);
+    }
+
+    /// All values of a partition, as its leader gives them.
+    async fn values(&self, asked: i32, topic: &str, partition: i32) -> Vec<String> {
+        let mut values = Vec::new();
+        let mut offset = 0;
+        for _ in 0..600 {
+            let leader = self.look(asked, topic).await.leaders[partition as usize].0;
+            let Some((code, high_watermark, bytes)) = self.fetch(leader, topic, partition, offset).await
+            else {
+                self.env.clock.sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            if code != ErrorCode::None {
+                self.env.clock.sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            for batch in base::batch::Batches::new(&bytes) {
+                let batch = batch.unwrap();
+                offset = batch.next_offset();
+                for record in batch.records_in_place().unwrap() {
+                    values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
+                }
+            }
+            if offset >= high_watermark {
+                return values;
+            }
+        }
+        panic!("partition {partition} cannot be read");
+    }
+
+    async fn fetch(
+        &self,
+        node: i32,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Option<(ErrorCode, i64, Vec<u8>)> {
+        if node < 0 {
+            return None;
+        }
+        let partition = fetch_request::FetchPartition {
+            partition,
+            fetch_offset: offset,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let topic = fetch_request::FetchTopic {
+            topic: topic.to_owned().into(),
+            partitions: vec![partition],
+            ..Default::default()
+        };
+        let request = FetchRequest { max_bytes: 1 << 20, topics: vec![topic], ..Default::default() };
+        let mut stream = self.try_connect(node).await?;
+        Some(
+            ask(&mut *stream, 11, &request, |response| {
+                let data = &response.responses[0].partitions[0];
+                let bytes = data.records.to_bytes().unwrap().to_vec();
+                (ErrorCode::from_code(data.error_code), data.high_watermark, bytes)
+            })
+            .await,
+        )
+    }
+
+    async fn produce_value(
+        &self,
+        node: i32,
+        topic: &str,
+        partition: i32,
+        value: &[u8],
+    ) -> (ErrorCode, i32, Option<i32>) {
+        let mut batch = BatchBuilder::new();
+        batch.append(1, None, Some(value));
+        let batch = batch.finish().unwrap();
+        let data = produce_request::PartitionProduceData { index: partition, records: Some(&batch) };
+        let data = produce_request::TopicProduceData {
+            name: topic.to_owned().into(),
+            partition_data: vec![data],
+            ..Default::default()
+        };
+        let request =
+            ProduceRequest { acks: -1, timeout_ms: 5_000, topic_data: vec![data], ..Default::default() };
+        let Some(mut stream) = self.try_connect(node).await else {
+            return (ErrorCode::NotLeaderOrFollower, -1, None);
+        };
+        ask(&mut *stream, 10, &request, |response| {
+            let answer = &response.responses[0].partition_responses[0];
+            let endpoint = response.node_endpoints.first().map(|endpoint| endpoint.port);
+            (ErrorCode::from_code(answer.error_code), answer.current_leader.leader_id, endpoint)
+        })
+        .await
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct View {
+    brokers: Vec<(i32, i32)>,
+    error: ErrorCode,
+    leaders: Vec<(i32, i32)>,
+    errors: Vec<ErrorCode>,
+}
+
+impl View {
+    fn leader(&self, partition: i32) -> i32 {
+        self.leaders[partition as usize].0
+    }
+}
+
+#[test]
+fn every_broker_tells_the_same_and_each_leads_its_share() {
+    run(async {
+        let cluster = Cluster::new(1).await;
+        let _lives = [cluster.start(1).await, cluster.start(2).await, cluster.start(3).await];
+        assert_eq!(cluster.create(1, "t").await, ErrorCode::None);
+        let told = cluster.metadata(1, "t", |view| view.brokers.len() == 3).await;
+        assert_eq!(told.brokers, [(1, 9091), (2, 9092), (3, 9093)]);
+        for node in 1..=3 {
+            let leads = told.leaders.iter().filter(|(leader, _)| *leader == node).count();
+            assert_eq!(leads, 2, "broker {node} of {told:?}");
+            assert_eq!(cluster.metadata(node, "t", |view| view.error == ErrorCode::None).await, told);
+        }
+        for partition in 0..PARTITIONS {
+            let leader = told.leader(partition);
+            let other = leader % 3 + 1;
+            let elsewhere = (ErrorCode::NotLeaderOrFollower, leader, Some(9_090 + leader));
+            assert_eq!(cluster.produce(other, "t", partition).await, elsewhere);
+            cluster.produce_soon(leader, "t", partition).await;
+        }
+        let unknown = (ErrorCode::UnknownTopicOrPartition, -1, None);
+        assert_eq!(cluster.produce(2, "t", PARTITIONS).await, unknown);
+    });
+}
+
+#[test]
+fn a_topic_that_one_broker_deletes_is_gone_on_all() {
+    run(async {
+        let cluster = Cluster::new(2).await;
+        let _lives = [cluster.start(1).await, cluster.start(2).await];
+        assert_eq!(cluster.create(1, "t").await, ErrorCode::None);
+        let told = cluster.metadata(2, "t", |view| view.error == ErrorCode::None).await;
+        for partition in 0..PARTITIONS {
+            cluster.produce_soon(told.leader(partition), "t", partition).await;
+        }
+        let files = |node: i32| {
+            let dir = std::path::PathBuf::from(format!("/log-{node}/topics/t"));
+            cluster.env.disk.read_dir(&dir).map_or(0, |found| found.len())
+        };
+        assert!(files(1) > 0 && files(2) > 0);
+        let mut stream = cluster.connect(1).await;
+        let request =
+            DeleteTopicsRequest { topic_names: vec!["t".into()], timeout_ms: 5_000, ..Default::default() };
+        let code = ask(&mut *stream, 5, &request, |response| response.responses[0].error_code).await;
+        assert_eq!(code, 0);
+        let unknown = (ErrorCode::UnknownTopicOrPartition, -1, None);
+        assert_eq!(cluster.produce(1, "t", 0).await, unknown);
+        cluster.env.clock.sleep(Duration::from_secs(5)).await;
+        assert_eq!(cluster.produce(2, "t", 0).await, unknown);
+        assert_eq!((files(1), files(2)), (0, 0));
+    });
+}
+
+#[test]
+fn each_group_has_one_coordinator_which_all_brokers_name() {
+    run(async {
+        let cluster = Cluster::new(3).await;
+        let _lives = [cluster.start(1).await, cluster.start(2).await, cluster.start(3).await];
+        let mut coordinators = std::collections::BTreeSet::new();
+        for group in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            let mut named = Vec::new();
+            for node in 1..=3 {
+                let request =
+                    FindCoordinatorRequest { coordinator_keys: vec![group.into()], ..Default::default() };
+                let mut stream = cluster.connect(node).await;
+                let found = ask(&mut *stream, 4, &request, |response| {
+                    let found = &response.coordinators[0];
+                    assert_eq!((found.error_code, found.port), (0, 9_090 + found.node_id));
+                    found.node_id
+                });
+                named.push(found.await);
+            }
+            assert!(named.iter().all(|node| *node == named[0]), "{group}: {named:?}");
+            coordinators.insert(named[0]);
+            for node in 1..=3 {
+                let request =
+                    HeartbeatRequest { group_id: group.into(), member_id: "m".into(), ..Default::default() };
+                let mut stream = cluster.connect(node).await;
+                let mut code = ErrorCode::CoordinatorLoadInProgress;
+                while code == ErrorCode::CoordinatorLoadInProgress {
+                    cluster.env.clock.sleep(Duration::from_millis(10)).await;
+                    let answered = ask(&mut *stream, 4, &request, |response| response.error_code).await;
+                    code = ErrorCode::from_code(answered);
+                }
+                let expected = match node == named[0] {
+                    true => ErrorCode::UnknownMemberId,
+                    false => ErrorCode::NotCoordinator,
+                };
+                assert_eq!(code, expected, "group {group} at broker {node}");
+            }
+        }
+        assert_eq!(coordinators.len(), 3, "groups are spread");
+    });
+}
+
+#[test]
+fn what_a_broker_led_alone_waits_for_it() {
+    run(async {
+        let cluster = Cluster::new(4).await;
+        let _first = cluster.start(1).await;
+        let second = cluster.start(2).await;
+        assert_eq!(cluster.create(1, "t").await, ErrorCode::None);
+        let before = cluster.metadata(2, "t", |view| view.error == ErrorCode::None).await;
+        let of_second = before.leaders.iter().position(|leader| *leader == (2, 0)).unwrap() as i32;
+        cluster.produce_soon(2, "t", of_second).await;
+        second.leave(&cluster.env).await;
+        let without = cluster.metadata(1, "t", |view| view.brokers.len() == 1).await;
+        assert_eq!(without.leaders[of_second as usize], (-1, 0));
+        assert_eq!(without.errors[of_second as usize], ErrorCode::LeaderNotAvailable);
+        assert_eq!(cluster.produce(1, "t", of_second).await.0, ErrorCode::NotLeaderOrFollower);
+        assert!(without.leaders.contains(&(1, 0)), "the others are led as before");
+        let _second = cluster.start(2).await;
+        let back = cluster.metadata(1, "t", |view| view.brokers.len() == 2).await;
+        assert_eq!(back.leaders[of_second as usize], (2, 1));
+        cluster.produce_soon(2, "t", of_second).await;
+    });
+}
+
+#[test]
+fn what_three_brokers_hold_outlives_the_leader() {
+    run(async {
+        let cluster = Cluster::new(5).await;
+        let mut lives: Vec<Option<Life>> = Vec::new();
+        for node in 1..=3 {
+            lives.push(Some(cluster.start(node).await));
+        }
+        let created = cluster.create_with(1, "t", 3, &[("min.insync.replicas", "2")]).await;
+        assert_eq!(created, ErrorCode::None);
+        for round in 0..5 {
+            for partition in 0..PARTITIONS {
+                cluster.produce_to_leader(1, "t", partition, &format!("{partition}/{round}")).await;
+            }
+        }
+        lives[0].take().unwrap().leave(&cluster.env).await;
+        for round in 5..10 {
+            for partition in 0..PARTITIONS {
+                cluster.produce_to_leader(2, "t", partition, &format!("{partition}/{round}")).await;
+            }
+        }
+        lives[0] = Some(cluster.start(1).await);
+        cluster.env.clock.sleep(Duration::from_secs(20)).await;
+        lives[1].take().unwrap().leave(&cluster.env).await;
+        for round in 10..15 {
+            for partition in 0..PARTITIONS {
+                cluster.produce_to_leader(3, "t", partition, &format!("{partition}/{round}")).await;
+            }
+        }
+        for partition in 0..PARTITIONS {
+            let values = cluster.values(3, "t", partition).await;
+            let expected: Vec<String> = (0..15).map(|round| format!("{partition}/{round}")).collect();
+            assert_eq!(values, expected, "partition {partition}");
+        }
+    });
+}

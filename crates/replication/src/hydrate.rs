@@ -1,0 +1,120 @@
+//! Fetches a sealed segment from another broker that has it.
+//!
+//! The receiver pulls, at its own pace; any broker that has the segment will do, and what came is compared with what was
+//! sealed before it is put in its place (replication.md 2.13).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::batch::Batches;
+use base::chain::{SegmentEntry, SegmentState};
+use base::env::Env;
+use base::ids::{BrokerId, Offset, StorageId};
+use bytes::Bytes;
+use storage::{Import, SealedInfo, SegmentName, Storage, StorageError};
+
+use crate::peers::Peers;
+use crate::stream::{LinkError, PULL_BYTES_MAX, PullRequest, PullResult};
+
+/// Time for one piece.
+const PULL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a segment was not fetched.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The segment is open, or gone.
+    #[error("the segment is not sealed")]
+    NotSealed,
+    /// Nobody who has it is there.
+    #[error("no broker that has the segment answers")]
+    NoSource,
+    /// A broker that should have it gives nothing, or something else.
+    #[error("broker {0} does not give it: {1}")]
+    Source(BrokerId, String),
+    /// The own storage does not take it.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What is to be fetched, and where to.
+pub struct Wanted<'a> {
+    /// The world.
+    pub env: &'a Env,
+    /// The segment's name.
+    pub name: SegmentName,
+    /// Its entry in the chain.
+    pub entry: &'a SegmentEntry,
+    /// Brokers that have it, with the storage it is on.
+    pub sources: Vec<(BrokerId, StorageId)>,
+    /// The own storage.
+    pub to: Arc<Storage>,
+}
+
+/// Fetches a segment. Returns the CRC over it, which is that of the chain.
+///
+/// # Errors
+/// [`FetchError`], of the last source that was asked.
+pub async fn fetch_segment(peers: &Peers, wanted: &Wanted<'_>) -> Result<u32, FetchError> {
+    let SegmentState::Sealed { end, crc, bytes, .. } = wanted.entry.state else {
+        return Err(FetchError::NotSealed);
+    };
+    let sealed = SealedInfo { end, bytes, crc };
+    let mut last = FetchError::NoSource;
+    for source in &wanted.sources {
+        match fetch_from(peers, wanted, sealed, *source).await {
+            Ok(()) => return Ok(crc),
+            Err(error @ FetchError::Storage(StorageError::NoSpace { .. } | StorageError::Failed { .. })) => {
+                return Err(error);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn fetch_from(
+    peers: &Peers,
+    wanted: &Wanted<'_>,
+    sealed: SealedInfo,
+    (broker, storage): (BrokerId, StorageId),
+) -> Result<(), FetchError> {
+    let env = wanted.env;
+    let (to, name) = (wanted.to.clone(), wanted.name.clone());
+    let mut import = env.blocking(move || Import::begin(&to, name, sealed)).await?;
+    let mut from = wanted.name.base;
+    while from < sealed.end {
+        let pull = PullRequest {
+            name: wanted.name.clone(),
+            storage,
+            sealed: Some(sealed),
+            from,
+            max_bytes: PULL_BYTES_MAX as u32,
+        };
+        let bytes = match peers.links.pull(broker, pull, PULL_PATIENCE).await {
+            Ok(PullResult::Bytes(bytes)) => bytes,
+            Ok(PullResult::NotHere) => return Err(FetchError::Source(broker, "it has none".to_owned())),
+            Ok(PullResult::Unknown) => {
+                return Err(FetchError::Source(broker, "it cannot tell what it has".to_owned()));
+            }
+            Ok(PullResult::Failed(reason)) => return Err(FetchError::Source(broker, reason)),
+            Err(LinkError::TimedOut { .. } | LinkError::Closed) => return Err(FetchError::NoSource),
+            Err(error) => return Err(FetchError::Source(broker, error.to_string())),
+        };
+        // A segment that was compacted may end in offsets without records.
+        let Some(next) = end_of(&bytes) else { break };
+        from = next;
+        import = env
+            .blocking(move || {
+                import.append(&bytes)?;
+                Ok::<_, StorageError>(import)
+            })
+            .await?;
+    }
+    env.blocking(move || import.finish(None)).await?;
+    Ok(())
+}
+
+/// Offset after the last of whole batches; `None` for none.
+fn end_of(bytes: &Bytes) -> Option<Offset> {
+    Batches::new(bytes).filter_map(Result::ok).last().map(|batch| batch.next_offset())
+}

@@ -1,0 +1,251 @@
+//! The open segment of a log whose other members this broker pushes it to: what they acknowledged, what that commits, and
+//! who of them fails.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use base::chain::{Member, PartitionState, SegmentState};
+use base::env::Env;
+use base::ids::{BrokerId, Offset, StorageId};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use storage::{DurableListener, Patience, Segment, StorageError};
+use tokio::sync::Notify;
+
+use crate::commit::{CommitError, CommitPoint};
+use crate::log::{Held, LogSpec};
+use crate::protocol::SegmentLeader;
+use crate::stream::{Push, PushSink, PushSource, Refused};
+
+/// A member whose connection ended and does not come back within this time has failed.
+const LOST_PATIENCE: Duration = Duration::from_millis(200);
+/// A member that does not acknowledge within this time what was there then has failed.
+const LAG_MAX: Duration = Duration::from_millis(1_500);
+/// A seal waits this long for members that it does not need, so that they hold all of the segment too.
+const SEAL_GRACE: Duration = Duration::from_millis(100);
+/// And this long for those it needs.
+const SEAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// See the module's head. Dropping it ends the pushes.
+pub(crate) struct Led {
+    acks: Arc<Acks>,
+    pushes: Vec<Push>,
+}
+
+/// What is known of the members.
+struct Acks {
+    env: Env,
+    commit: Arc<CommitPoint>,
+    own: StorageId,
+    state: Mutex<State>,
+    /// Told of every acknowledgement and failure.
+    moved: Notify,
+    led: OnceLock<Weak<Led>>,
+}
+
+struct State {
+    core: SegmentLeader,
+    others: Vec<Other>,
+}
+
+/// A member other than the leader.
+struct Other {
+    broker: BrokerId,
+    storage: StorageId,
+    acked: Offset,
+    refused: bool,
+    /// When its connection ended.
+    lost_at: Option<Duration>,
+    /// An end it did not acknowledge yet, and when it was seen that there was that much.
+    owes: Option<(Duration, Offset)>,
+}
+
+impl Other {
+    fn has_failed(&self, now: Duration) -> bool {
+        let is_over =
+            |since: Option<Duration>, patience| since.is_some_and(|at| now.saturating_sub(at) >= patience);
+        self.refused || is_over(self.lost_at, LOST_PATIENCE) || is_over(self.owes.map(|(at, _)| at), LAG_MAX)
+    }
+}
+
+impl Led {
+    /// Begins to push the open segment of a partition, which `held` holds; `None` if it has no other members.
+    pub(crate) fn begin(
+        spec: &LogSpec,
+        state: &PartitionState,
+        held: &Held,
+        commit: &Arc<CommitPoint>,
+        snapshot: &Bytes,
+    ) -> Option<Arc<Led>> {
+        let SegmentState::Open { ensemble } = &state.last().state else { return None };
+        let own = held.storage.id();
+        let others: Vec<Member> = ensemble.iter().copied().filter(|member| member.storage != own).collect();
+        let peers = spec.peers.as_ref().filter(|_| !others.is_empty())?;
+        let other = |member: &Member| Other {
+            broker: member.broker,
+            storage: member.storage,
+            acked: state.last().base,
+            refused: false,
+            lost_at: None,
+            owes: None,
+        };
+        let core = SegmentLeader::new(state.last(), own, spec.copies_min(state))?;
+        let acks = Arc::new(Acks {
+            env: spec.env.clone(),
+            commit: commit.clone(),
+            own,
+            state: Mutex::new(State { core, others: others.iter().map(other).collect() }),
+            moved: Notify::new(),
+            led: OnceLock::new(),
+        });
+        held.set_listener(acks.clone());
+        let source = Arc::new(Growing { segment: held.segment.clone(), commit: commit.clone() });
+        let push = |member: &Member| {
+            let target = spec.push_target(state.last(), state.leader_epoch, member, snapshot.clone());
+            peers.links.push(target, source.clone(), acks.clone())
+        };
+        let led = Arc::new(Led { acks: acks.clone(), pushes: others.iter().map(push).collect() });
+        // The cell was made here and is empty.
+        let _ = acks.led.set(Arc::downgrade(&led));
+        Some(led)
+    }
+
+    /// There is more to push.
+    pub(crate) fn wake(&self) {
+        self.pushes.iter().for_each(Push::wake);
+    }
+
+    /// The leader's own storage holds everything below `end`, as the class of the topic says.
+    pub(crate) fn written(&self, end: Offset) {
+        self.acks.note(self.acks.own, end);
+    }
+
+    /// Brokers whose storages failed or lag. `end` is how far the log goes now.
+    pub(crate) fn failed(&self, end: Offset) -> Vec<BrokerId> {
+        let now = self.acks.env.clock.now();
+        let mut state = self.acks.state.lock();
+        for other in &mut state.others {
+            if other.owes.is_none_or(|(_, owed)| other.acked >= owed) {
+                other.owes = (other.acked < end).then_some((now, end));
+            }
+        }
+        state.others.iter().filter(|other| other.has_failed(now)).map(|other| other.broker).collect()
+    }
+
+    /// How many members there are, this broker among them, and how many of them have not failed.
+    pub(crate) fn in_sync(&self) -> (usize, usize) {
+        let now = self.acks.env.clock.now();
+        let state = self.acks.state.lock();
+        let failed = state.others.iter().filter(|other| other.has_failed(now)).count();
+        (1 + state.others.len(), 1 + state.others.len() - failed)
+    }
+
+    /// Settles that the segment ends at `end`, the leader's own, and waits until enough members hold everything below:
+    /// returns who does. `None` when too few do in time.
+    pub(crate) async fn settle(&self, end: Offset) -> Option<Vec<StorageId>> {
+        let clock = &self.acks.env.clock;
+        self.acks.state.lock().core.freeze_at(end);
+        self.wake();
+        let began = clock.now();
+        loop {
+            let moved = self.acks.moved.notified();
+            let mut moved = std::pin::pin!(moved);
+            moved.as_mut().enable();
+            let (all, sealed) = {
+                let state = self.acks.state.lock();
+                let now = clock.now();
+                let holds = |other: &Other| other.acked >= end || other.has_failed(now);
+                (state.others.iter().all(holds), state.core.seal())
+            };
+            let patience = if sealed.is_some() { SEAL_GRACE } else { SEAL_PATIENCE };
+            let waited = clock.now().saturating_sub(began);
+            match sealed {
+                Some((_, holders)) if all || waited >= patience => return Some(holders),
+                None if waited >= patience => return None,
+                _ => {}
+            }
+            tokio::select! {
+                () = moved => {}
+                () = clock.sleep_until(began + patience) => {}
+            }
+        }
+    }
+}
+
+impl Acks {
+    fn note(&self, storage: StorageId, end: Offset) {
+        let committed = {
+            let mut state = self.state.lock();
+            if let Some(other) = state.others.iter_mut().find(|other| other.storage == storage) {
+                other.acked = end.max(other.acked);
+                other.lost_at = None;
+                if other.owes.is_some_and(|(_, owed)| owed <= other.acked) {
+                    other.owes = None;
+                }
+            }
+            state.core.acked(storage, end).then(|| state.core.high_watermark())
+        };
+        if let Some(high_watermark) = committed {
+            self.commit.advance(high_watermark);
+            // Members hear of it with what comes next, or now.
+            if let Some(led) = self.led.get().and_then(Weak::upgrade) {
+                led.wake();
+            }
+        }
+        self.moved.notify_waiters();
+    }
+
+    fn change(&self, storage: StorageId, change: impl FnOnce(&mut Other)) {
+        if let Some(other) = self.state.lock().others.iter_mut().find(|other| other.storage == storage) {
+            change(other);
+        }
+        self.moved.notify_waiters();
+    }
+}
+
+impl PushSink for Acks {
+    fn acked(&self, storage: StorageId, end: Offset) {
+        self.note(storage, end);
+    }
+
+    fn refused(&self, storage: StorageId, refused: Refused) {
+        tracing::warn!(%storage, %refused, "a member takes no more of a segment");
+        self.change(storage, |other| other.refused = true);
+    }
+
+    fn lost(&self, storage: StorageId) {
+        let now = self.env.clock.now();
+        self.change(storage, |other| other.lost_at = Some(other.lost_at.unwrap_or(now)));
+    }
+}
+
+impl DurableListener for Acks {
+    fn durable(&self, end: Offset) {
+        self.note(self.own, end);
+        self.commit.round_passed();
+    }
+
+    fn failed(&self, error: &StorageError) {
+        self.commit.fail(&CommitError::Storage(error.to_string()));
+    }
+}
+
+/// The leader's own copy.
+struct Growing {
+    segment: Arc<Segment>,
+    commit: Arc<CommitPoint>,
+}
+
+impl PushSource for Growing {
+    fn end(&self) -> Offset {
+        self.segment.end()
+    }
+
+    fn high_watermark(&self) -> Offset {
+        self.commit.high_watermark()
+    }
+
+    fn read(&self, from: Offset, max_bytes: usize, patience: Patience) -> Result<Bytes, StorageError> {
+        self.segment.read_with(patience, (from, self.segment.end()), max_bytes, true).map(|slice| slice.bytes)
+    }
+}

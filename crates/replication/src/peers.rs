@@ -1,0 +1,22 @@
+//! The other brokers, as the leader of a partition needs them.
+
+use std::sync::Arc;
+
+use crate::placement::Candidate;
+use crate::stream::{Links, Replicas};
+
+/// Knows which brokers can hold copies now.
+pub trait Candidates: Send + Sync {
+    /// All that live and have a log directory that takes segments, this one among them.
+    fn candidates(&self) -> Vec<Candidate>;
+}
+
+/// See the module's head.
+pub struct Peers {
+    /// The way to them.
+    pub links: Links,
+    /// What this broker holds for them.
+    pub replicas: Arc<Replicas>,
+    /// Who they are.
+    pub candidates: Arc<dyn Candidates>,
+}

@@ -1,0 +1,354 @@
+//! A broker that was elected finds out where the segment of its predecessor ends, and opens the next one.
+//!
+//! ```text
+//! promise the epoch ─► fence all members ─► decide the end ─► complete the own copy ─► copies for min.insync.replicas
+//!        ─► seal the own copy ─► SealAndOpen
+//! ```
+//!
+//! [`Recovery`] decides, this moves the bytes (replication.md 2.8). It is over before the log is opened: a log never has
+//! records that it does not know to be committed below its open segment. Done again from the start after a failure,
+//! which is harmless: promises stay, and an end that was decided twice may differ as long as nothing was sealed there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::chain::{Member, PartitionState, Seal, SegmentEntry, SegmentState};
+use base::ids::{BrokerId, LeaderEpoch, Offset, StorageId};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use storage::{SealedInfo, StorageError};
+
+use crate::chain_store::ChainStoreError;
+use crate::log::LogSpec;
+use crate::peers::Peers;
+use crate::placement::next_ensemble;
+use crate::protocol::Recovery;
+use crate::stream::{
+    Create, FenceRequest, FenceResult, LinkError, OwnCopy, PULL_BYTES_MAX, PullRequest, PullResult, PushKind,
+    PushTarget,
+};
+
+/// How long members are waited for that must answer.
+const FENCE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long those are waited for that need not answer, once enough did.
+const GRACE: Duration = Duration::from_millis(100);
+/// Time for one piece of a segment, and for a copy of one.
+const PULL_PATIENCE: Duration = Duration::from_secs(10);
+const COPY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a broker does not lead yet.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// Another one was elected after it.
+    #[error("epoch {0} was promised to another leader")]
+    Superseded(LeaderEpoch),
+    /// Nobody can say where the segment ends.
+    #[error(
+        "{answered} of {members} members of the open segment answered with what they surely hold, too few to tell where it ends"
+    )]
+    Uncovered {
+        /// Members that answered.
+        answered: usize,
+        /// All of them.
+        members: usize,
+    },
+    /// There would be too few copies.
+    #[error("{have} brokers hold or can take the partition, {need} must (min.insync.replicas)")]
+    TooFewCopies {
+        /// How many there are.
+        have: usize,
+        /// How many it takes.
+        need: usize,
+    },
+    /// This broker has no copy to lead from.
+    #[error("this broker is no member of the open segment")]
+    NotMember,
+    /// Its own copy cannot be used, or not be completed.
+    #[error("the own copy of the open segment cannot be used: {0}")]
+    OwnCopy(String),
+    /// The chain was not edited.
+    #[error(transparent)]
+    Chain(#[from] ChainStoreError),
+}
+
+impl From<StorageError> for TakeOverError {
+    fn from(error: StorageError) -> TakeOverError {
+        TakeOverError::OwnCopy(error.to_string())
+    }
+}
+
+/// Whether the open segment of a partition, which the broker leads, must be taken over before its log can be opened:
+/// another broker, another epoch or an earlier life of this one opened it, and others may hold more of it.
+pub fn must_take_over(spec: &LogSpec, state: &PartitionState) -> bool {
+    let SegmentState::Open { ensemble } = &state.last().state else { return false };
+    if spec.peers.is_none() {
+        return false;
+    }
+    let is_own_now = |member: &Member| (member.broker, member.incarnation) == (spec.broker, spec.incarnation);
+    let is_own = |member: &Member| member.broker == spec.broker;
+    let opened_now = ensemble.iter().any(is_own_now) && state.last().last_epoch() == state.leader_epoch;
+    !opened_now && !ensemble.iter().all(is_own)
+}
+
+/// Seals the open segment where it ends and opens the next one, with this broker among its members. Returns the partition
+/// then.
+///
+/// # Errors
+/// [`TakeOverError`]; unless another leader was elected it may be tried again.
+pub async fn take_over(spec: &LogSpec, state: &PartitionState) -> Result<Arc<PartitionState>, TakeOverError> {
+    let peers = spec.peers.clone().ok_or(TakeOverError::NotMember)?;
+    let epoch = state.leader_epoch;
+    peers.replicas.promise(spec.partition, epoch).map_err(TakeOverError::Superseded)?;
+    TakeOver { spec, state, peers, epoch }.run().await
+}
+
+struct TakeOver<'a> {
+    spec: &'a LogSpec,
+    state: &'a PartitionState,
+    peers: Arc<Peers>,
+    epoch: LeaderEpoch,
+}
+
+impl TakeOver<'_> {
+    async fn run(&self) -> Result<Arc<PartitionState>, TakeOverError> {
+        let entry = self.state.last();
+        let need = self.spec.copies_min(self.state);
+        let closed = || TakeOverError::Chain(ChainStoreError::UnknownPartition);
+        let mut recovery = Recovery::new(entry, self.epoch, need).ok_or_else(closed)?;
+        let silent = self.fence_all(&mut recovery).await?;
+        // What members lack of each other is what was under way when the leader went: little.
+        let decision = recovery.decide(|_, _| true).cloned().ok_or_else(|| self.uncovered(&silent))?;
+        let sealed = if decision.end == entry.base {
+            SealedInfo { end: entry.base, bytes: 0, crc: 0 }
+        } else {
+            let own = self.own_copy().await?;
+            self.complete(&own, decision.end, decision.holders.iter().copied()).await?;
+            recovery.copied(self.own_member()?.storage);
+            self.copy_to_others(&own, &mut recovery, need).await?;
+            own.seal_at(decision.end).await?
+        };
+        let holders = match recovery.seal() {
+            Some((_, holders)) => holders,
+            // An empty segment needs no holders, and is not listed.
+            None if sealed.end == entry.base => self.members().iter().map(|member| member.storage).collect(),
+            None => return Err(TakeOverError::TooFewCopies { have: decision.holders.len(), need }),
+        };
+        let ensemble = self.spec.ensemble(self.state, &silent).unwrap_or_default();
+        if ensemble.len() < need {
+            return Err(TakeOverError::TooFewCopies { have: ensemble.len(), need });
+        }
+        let SealedInfo { end, bytes, crc } = sealed;
+        let seal =
+            Seal { segment: entry.id, leader_epoch: self.epoch, end, crc, bytes, holders, unclean: false };
+        Ok(self.spec.store.seal_and_open(self.spec.partition, seal, ensemble).await?)
+    }
+
+    fn members(&self) -> &[Member] {
+        match &self.state.last().state {
+            SegmentState::Open { ensemble } => ensemble,
+            SegmentState::Sealed { .. } => &[],
+        }
+    }
+
+    fn own_member(&self) -> Result<Member, TakeOverError> {
+        let own = self.members().iter().find(|member| member.broker == self.spec.broker);
+        own.copied().ok_or(TakeOverError::NotMember)
+    }
+
+    fn uncovered(&self, silent: &[BrokerId]) -> TakeOverError {
+        let members = self.members().len();
+        TakeOverError::Uncovered { answered: members - silent.len().min(members), members }
+    }
+
+    /// Asks all members for a promise. Returns the brokers of those that did not answer with what they surely hold.
+    async fn fence_all(&self, recovery: &mut Recovery) -> Result<Vec<BrokerId>, TakeOverError> {
+        let mut asked: FuturesUnordered<_> =
+            self.members().iter().map(|member| self.fence(*member)).collect();
+        let mut silent: Vec<BrokerId> = self.members().iter().map(|member| member.broker).collect();
+        let clock = &self.spec.env.clock;
+        let mut deadline = clock.now() + FENCE_PATIENCE;
+        let mut covered = false;
+        let alive = self.peers.candidates.candidates();
+        let may_answer = |broker: &BrokerId| alive.iter().any(|candidate| candidate.broker == *broker);
+        loop {
+            if covered && !silent.iter().any(may_answer) {
+                return Ok(silent);
+            }
+            let (member, answer) = tokio::select! {
+                biased;
+                answered = asked.next() => match answered {
+                    Some(answered) => answered,
+                    None => return Ok(silent),
+                },
+                () = clock.sleep_until(deadline) => return Ok(silent),
+            };
+            match answer {
+                Ok(FenceResult::Promised { answer, .. }) => {
+                    recovery.answered(member.storage, answer);
+                    if answer.authoritative {
+                        silent.retain(|broker| *broker != member.broker);
+                    }
+                }
+                Ok(FenceResult::Fenced(epoch)) => return Err(TakeOverError::Superseded(epoch)),
+                Ok(FenceResult::Unknown) => {}
+                Err(error) => {
+                    tracing::debug!(partition = %self.spec.partition, %error, "a member is not fenced")
+                }
+            }
+            if !covered && recovery.is_covered() {
+                covered = true;
+                deadline = deadline.min(clock.now() + GRACE);
+            }
+        }
+    }
+
+    async fn fence(&self, member: Member) -> (Member, Result<FenceResult, LinkError>) {
+        let entry = self.state.last();
+        let request = FenceRequest {
+            name: self.spec.segment_name(entry),
+            storage: member.storage,
+            epochs: entry.epochs.clone(),
+            epoch: self.epoch,
+            durability: self.spec.settings.durability,
+        };
+        let answer = if member.broker == self.spec.broker {
+            Ok(self.peers.replicas.fence_own(request).await)
+        } else {
+            self.peers.links.fence(member.broker, request, FENCE_PATIENCE).await
+        };
+        (member, answer)
+    }
+
+    async fn own_copy(&self) -> Result<OwnCopy, TakeOverError> {
+        let member = self.own_member()?;
+        let entry = self.state.last();
+        let create = Create {
+            stream: 0,
+            name: self.spec.segment_name(entry),
+            storage: member.storage,
+            epoch: self.epoch,
+            epochs: entry.epochs.clone(),
+            incarnation: member.incarnation,
+            durability: self.spec.settings.durability,
+            kind: PushKind::CopyUp,
+            snapshot: Bytes::new(),
+        };
+        let refused = |refusal: crate::stream::Refusal| TakeOverError::OwnCopy(refusal.to_string());
+        self.peers.replicas.own_copy(create).await.map_err(refused)
+    }
+
+    /// Fetches what the own copy lacks below `end` from whoever has it.
+    async fn complete(
+        &self,
+        own: &OwnCopy,
+        end: Offset,
+        holders: impl Iterator<Item = StorageId>,
+    ) -> Result<(), TakeOverError> {
+        let is_holder: Vec<StorageId> = holders.collect();
+        let others = self
+            .members()
+            .iter()
+            .filter(|member| member.broker != self.spec.broker && is_holder.contains(&member.storage));
+        let mut others = others.cycle().take(2 * is_holder.len());
+        while own.end() < end {
+            let Some(member) = others.next() else {
+                let reason =
+                    format!("it ends at {}, and what follows up to {end} cannot be fetched", own.end());
+                return Err(TakeOverError::OwnCopy(reason));
+            };
+            while own.end() < end {
+                match self.pull(member, own).await {
+                    Ok(bytes) if !bytes.is_empty() => {
+                        own.append(own.end(), &bytes).map_err(TakeOverError::OwnCopy)?;
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn pull(&self, member: &Member, own: &OwnCopy) -> Result<Bytes, String> {
+        let pull = PullRequest {
+            name: own.name().clone(),
+            storage: member.storage,
+            sealed: None,
+            from: own.end(),
+            max_bytes: PULL_BYTES_MAX as u32,
+        };
+        match self.peers.links.pull(member.broker, pull, PULL_PATIENCE).await {
+            Ok(PullResult::Bytes(bytes)) => Ok(bytes),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Makes as many copies as a seal needs.
+    async fn copy_to_others(
+        &self,
+        own: &OwnCopy,
+        recovery: &mut Recovery,
+        need: usize,
+    ) -> Result<(), TakeOverError> {
+        if recovery.copies_missing() == Some(0) {
+            return Ok(());
+        }
+        let entry = self.state.last();
+        let end = recovery.decision().map_or(entry.base, |decision| decision.end);
+        for target in self.spec.ensemble(self.state, &[]).unwrap_or_default() {
+            let holds =
+                recovery.decision().is_some_and(|decision| decision.holders.contains(&target.storage));
+            if recovery.copies_missing() == Some(0) || holds || target.broker == self.spec.broker {
+                continue;
+            }
+            let Some(snapshot) = own.base_snapshot() else { break };
+            let push = self.spec.push_target(entry, self.epoch, &target, snapshot);
+            match self.peers.links.copy_up(push, own.source(), end, COPY_PATIENCE).await {
+                Ok(()) => recovery.copied(target.storage),
+                Err(error) => {
+                    tracing::warn!(partition = %self.spec.partition, broker = %target.broker, %error, "a copy is not made");
+                }
+            }
+        }
+        match recovery.copies_missing() {
+            Some(0) => Ok(()),
+            missing => Err(TakeOverError::TooFewCopies { have: need - missing.unwrap_or(need), need }),
+        }
+    }
+}
+
+impl LogSpec {
+    /// How many copies records need to be committed: the lesser of `min.insync.replicas` and the replication factor.
+    pub(crate) fn copies_min(&self, state: &PartitionState) -> usize {
+        let wanted = usize::try_from(self.settings.min_insync_replicas).unwrap_or(1);
+        wanted.clamp(1, state.placement.len().max(1))
+    }
+
+    /// Members of the next segment of a partition that this broker leads; `None` if it cannot be one itself. Brokers in
+    /// `avoided` are taken last.
+    pub(crate) fn ensemble(&self, state: &PartitionState, avoided: &[BrokerId]) -> Option<Vec<Member>> {
+        let candidates = self.peers.as_ref()?.candidates.candidates();
+        next_ensemble(state, &candidates, avoided)
+    }
+
+    /// Where a segment is pushed to.
+    pub(crate) fn push_target(
+        &self,
+        entry: &SegmentEntry,
+        epoch: LeaderEpoch,
+        member: &Member,
+        snapshot: Bytes,
+    ) -> PushTarget {
+        PushTarget {
+            broker: member.broker,
+            storage: member.storage,
+            incarnation: member.incarnation,
+            name: self.segment_name(entry),
+            epoch,
+            epochs: entry.epochs.clone(),
+            durability: self.settings.durability,
+            snapshot,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Streams between simulated brokers: seeded delays, resets and crashes.
+
+mod failures;
+mod network;
+mod pushing;
+mod replicas;
+mod world;
