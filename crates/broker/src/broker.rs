@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use replication::stream::BrokerLife;
 use replication::{Peers, Storage, StorageError};
 
+use crate::catch_up::CatchUp;
 use crate::chain_store::MetadataChains;
 use crate::dispatch::Dispatcher;
 use crate::groups::Groups;
@@ -96,6 +97,7 @@ pub struct Broker {
     /// Brings copies where they are wanted.
     pub(crate) mender: Arc<Mender>,
     pub(crate) partitions: Arc<Partitions>,
+    pub(crate) catch_up: CatchUp,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) groups: Groups,
@@ -127,7 +129,7 @@ impl Broker {
             parts.env.blocking(move || storage.claim(cluster_id)).await?;
         }
         let id = BrokerId(parts.config.get(keys::NODE_ID));
-        let incarnation = register(&*parts.metadata, id, &parts.config, &parts.storages).await?;
+        let incarnation = register(&parts, id).await?;
         parts.metadata.propose(Command::ElectAll { leader: id }).await?;
         let broker = Broker::assemble(parts, BrokerLife { broker: id, incarnation });
         broker.reload_config();
@@ -190,6 +192,7 @@ impl Broker {
             peers,
             mender,
             partitions,
+            catch_up: CatchUp::default(),
             producer_ids: ProducerIds::new(metadata.clone()),
             sessions: FetchSessions::new(env.clone(), slots, bytes, node_metrics),
             groups: Groups::new(env.clone(), &config, &shares),
@@ -327,24 +330,32 @@ fn fetch_session_slots(config: &BrokerConfig) -> usize {
     usize::try_from(config.get(keys::MAX_INCREMENTAL_FETCH_SESSION_CACHE_SLOTS)).unwrap_or(0)
 }
 
-async fn register(
-    metadata: &dyn MetadataStore,
-    id: BrokerId,
-    config: &BrokerConfig,
-    storages: &[Arc<Storage>],
-) -> Result<Incarnation, StartError> {
-    let listener = |listener: &base::config::Listener| {
+async fn register(parts: &BrokerParts, id: BrokerId) -> Result<Incarnation, StartError> {
+    let BrokerParts { env, config, metadata, storages, .. } = parts;
+    let mut listeners = Vec::new();
+    for listener in config.client_listeners() {
         let address = listener.advertised.clone().unwrap_or_else(|| listener.bind.clone());
-        Endpoint { name: listener.name.clone(), host: address.host, port: address.port }
-    };
+        let host = if address.host.is_empty() { own_name(env).await } else { address.host };
+        listeners.push(Endpoint { name: listener.name.clone(), host, port: address.port });
+    }
     let registration = Registration {
         broker: id,
-        listeners: config.client_listeners().iter().map(listener).collect(),
+        listeners,
         rack: config.get(keys::BROKER_RACK).map(str::to_owned),
         storages: storages.iter().map(|storage| storage.id()).collect(),
     };
     match metadata.propose(Command::RegisterBroker(registration)).await? {
         CommandResult::Registered(incarnation) => Ok(incarnation),
         other => Err(StartError::Refused { broker: id, reason: format!("{other:?}") }),
+    }
+}
+
+/// What others dial to reach a listener on all addresses of this machine that is not advertised otherwise: its name, as
+/// with Kafka, if it can be resolved here.
+async fn own_name(env: &Env) -> String {
+    let name = env.network.host_name();
+    match env.network.resolve(&format!("{name}:0")).await {
+        Ok(addresses) if !addresses.is_empty() => name,
+        _ => "localhost".to_owned(),
     }
 }

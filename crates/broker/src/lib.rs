@@ -2,6 +2,7 @@
 
 mod api;
 mod broker;
+mod catch_up;
 mod chain_store;
 mod compaction;
 mod configs;

@@ -95,6 +95,27 @@ impl Broker {
     }
 }
 
+/// How many partitions that the broker leads have too few copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Copies {
+    /// Fewer storages take their records than are to.
+    under_replicated: usize,
+    /// Fewer than `min.insync.replicas`, so that acks=all is refused.
+    under_min_isr: usize,
+}
+
+impl Broker {
+    fn copies(&self) -> Copies {
+        let mut copies = Copies::default();
+        for partition in self.partitions.all() {
+            let (_, in_sync) = partition.log.in_sync();
+            copies.under_replicated += usize::from(in_sync < partition.log.state().placement.len());
+            copies.under_min_isr += usize::from(partition.has_too_few_copies());
+        }
+        copies
+    }
+}
+
 /// Reads values for metrics from a broker as long as it lives.
 pub(crate) struct BrokerProbe(pub(crate) Weak<Broker>);
 
@@ -110,10 +131,10 @@ impl Probe for BrokerProbe {
         node.metadata_available.set(i64::from(broker.metadata.problem().is_none()));
         node.topics.set(count(image.topics().count()));
         node.cluster_partitions.set(count(image.topics().map(|topic| topic.partitions.len()).sum()));
-        // The one node is the controller, and holds the one copy of everything.
-        node.active_controller.set(1);
-        node.under_replicated_partitions.set(0);
-        node.under_min_isr_partitions.set(0);
+        node.active_controller.set(i64::from(broker.metadata.controller() == Some(broker.id)));
+        let copies = broker.copies();
+        node.under_replicated_partitions.set(count(copies.under_replicated));
+        node.under_min_isr_partitions.set(count(copies.under_min_isr));
         node.start_time_seconds.set(broker.started_at_ms as f64 / 1_000.0);
         let disk = &*broker.env.disk;
         node.resident_memory_bytes.set(resident_bytes(disk).unwrap_or(0));

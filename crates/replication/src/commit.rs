@@ -111,6 +111,13 @@ impl CommitPoint {
         }
     }
 
+    /// As [`CommitPoint::wait_for`].
+    pub(crate) fn reaches(&self, end: Offset) -> Committed {
+        let (sender, receiver) = oneshot::channel();
+        self.wait_for(end, sender);
+        receiver
+    }
+
     /// Completes when `reached` holds, which is asked again after every sync round.
     pub(crate) async fn durable(&self, reached: impl Fn() -> bool) -> Result<(), CommitError> {
         loop {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use storage::{DurableListener, Patience, Segment, StorageError};
 use tokio::sync::Notify;
 
-use crate::commit::{CommitError, CommitPoint};
+use crate::commit::{CommitError, CommitPoint, Committed};
 use crate::log::{Held, LogSpec};
 use crate::protocol::SegmentLeader;
 use crate::stream::{Push, PushSink, PushSource, Refused};
@@ -37,6 +37,8 @@ struct Acks {
     env: Env,
     commit: Arc<CommitPoint>,
     own: StorageId,
+    /// How far the leader's own storage holds the segment.
+    written: CommitPoint,
     state: Mutex<State>,
     /// Told of every acknowledgement and failure.
     moved: Notify,
@@ -94,6 +96,7 @@ impl Led {
             env: spec.env.clone(),
             commit: commit.clone(),
             own,
+            written: CommitPoint::new(state.last().base),
             state: Mutex::new(State { core, others: others.iter().map(other).collect() }),
             moved: Notify::new(),
             led: OnceLock::new(),
@@ -117,7 +120,13 @@ impl Led {
 
     /// The leader's own storage holds everything below `end`, as the class of the topic says.
     pub(crate) fn written(&self, end: Offset) {
+        self.acks.written.advance(end);
         self.acks.note(self.acks.own, end);
+    }
+
+    /// Completes when the leader's own storage holds everything below `end`.
+    pub(crate) fn own(&self, end: Offset) -> Committed {
+        self.acks.written.reaches(end)
     }
 
     /// Brokers whose storages failed or lag. `end` is how far the log goes now.
@@ -172,6 +181,13 @@ impl Led {
     }
 }
 
+impl Drop for Led {
+    fn drop(&mut self) {
+        // Another one leads, or all was sealed, and so is written.
+        self.acks.written.fail(&CommitError::Closed);
+    }
+}
+
 impl Acks {
     fn note(&self, storage: StorageId, end: Offset) {
         let committed = {
@@ -221,12 +237,15 @@ impl PushSink for Acks {
 
 impl DurableListener for Acks {
     fn durable(&self, end: Offset) {
+        self.written.advance(end);
         self.note(self.own, end);
         self.commit.round_passed();
     }
 
     fn failed(&self, error: &StorageError) {
-        self.commit.fail(&CommitError::Storage(error.to_string()));
+        let error = CommitError::Storage(error.to_string());
+        self.written.fail(&error);
+        self.commit.fail(&error);
     }
 }
 

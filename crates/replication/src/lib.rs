@@ -31,5 +31,5 @@ pub use retention::{Aged, Limits, expired_head};
 pub use storage::{
     LiveProducer, Patience, SegmentName, Storage, StorageError, StorageOptions, StorageState, Throttle,
 };
-pub use tail::{Append, SEGMENT_BYTES_MAX, TailGuard, TailState};
+pub use tail::{Append, SEGMENT_BYTES_MAX, TailGuard, TailState, Wait};
 pub use takeover::{TakeOverError, must_take_over, take_over};

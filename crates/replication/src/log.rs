@@ -448,9 +448,7 @@ impl<S: Derived> Log<S> {
 
     /// Completes when everything below `end`, which was appended before, is committed.
     pub fn committed(&self, end: Offset) -> Committed {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.commit.wait_for(end, sender);
-        receiver
+        self.commit.reaches(end)
     }
 
     /// Registers a parked fetch: it is told of bytes committed from now on. The caller reads once

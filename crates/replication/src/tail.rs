@@ -103,8 +103,19 @@ pub struct Append<'a> {
     pub rest: &'a [u8],
     /// Offset after the batch's last.
     pub next_offset: Offset,
-    /// Whether somebody waits for the batch to be committed.
-    pub wait: bool,
+    /// What somebody waits for.
+    pub wait: Wait,
+}
+
+/// When whoever appends a batch is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Never.
+    No,
+    /// When the leader's own storage holds it, as the class of the topic says (acks=1).
+    Own,
+    /// When it is committed (acks=all).
+    Committed,
 }
 
 /// Ownership of the tail.
@@ -150,7 +161,10 @@ impl<'a, S: Derived> TailGuard<'a, S> {
             .iter()
             .map(|batch| {
                 let bytes = (HEADER_LEN + batch.rest.len()) as u64;
-                self.log.commit.appended(batch.next_offset, bytes, batch.wait)
+                let own = self.tail.led.as_ref().filter(|_| batch.wait == Wait::Own);
+                let waits_for_all = own.is_none() && batch.wait != Wait::No;
+                let committed = self.log.commit.appended(batch.next_offset, bytes, waits_for_all);
+                committed.or_else(|| own.map(|led| led.own(batch.next_offset)))
             })
             .collect();
         self.tail.end = segment.end();

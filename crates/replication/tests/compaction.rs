@@ -141,7 +141,7 @@ impl World {
         let bytes = batch.finish().unwrap();
         let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().unwrap();
         let next_offset = base + writes.len() as i64;
-        tail.append(&[Append { header: *header, rest, next_offset, wait: false }]).unwrap();
+        tail.append(&[Append { header: *header, rest, next_offset, wait: replication::Wait::No }]).unwrap();
     }
 
     fn write(&mut self, writes: &[(&str, Option<&str>)]) {

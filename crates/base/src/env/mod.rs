@@ -288,6 +288,10 @@ pub trait Network: Send + Sync {
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
     /// The addresses a `host:port` text stands for.
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+    /// The name by which other machines may know this one.
+    fn host_name(&self) -> String {
+        "localhost".to_owned()
+    }
     /// How many event loops there are to serve connections on; at least one.
     fn lanes(&self) -> usize {
         1

@@ -396,6 +396,10 @@ impl OsNetwork {
 }
 
 impl Network for OsNetwork {
+    fn host_name(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
     fn lanes(&self) -> usize {
         self.lanes.len()
     }

@@ -3,7 +3,7 @@
 //! All batches are checked and queued before anything is waited for, so that requests of one connection
 //! reach the logs in order however many are in flight. An answer promises what `acks` and the topic's
 //! durability class say: in class *fsync* both acks=1 and acks=all wait for the sync round, because an
-//! acknowledged record survives power loss. acks=0 has no answer; an error closes the connection, as
+//! acknowledged record survives power loss; acks=all waits for all members of the open segment. acks=0 has no answer; an error closes the connection, as
 //! in Kafka, because the producer has no other way to learn of it.
 
 use std::borrow::Cow;
@@ -15,6 +15,7 @@ use base::batch::Rejection;
 use base::config::Durability;
 use base::error::ErrorCode;
 use base::ids::{Offset, TimestampMs};
+use replication::Wait;
 use tokio::sync::oneshot;
 use wire::message::produce_request::PartitionProduceData;
 use wire::message::produce_response::{LeaderIdAndEpoch, NodeEndpoint};
@@ -183,9 +184,10 @@ fn begin(
         return Err(ErrorCode::InvalidTxnState.into());
     }
     partition.metrics.produced(prepared.record_count() as u64, prepared.size() as u64);
-    let wait = match settings.durability {
-        Durability::Fsync => request.acks != 0,
-        Durability::PageCache => request.acks == -1,
+    let wait = match (request.acks, settings.durability) {
+        (-1, _) => Wait::Committed,
+        (1, Durability::Fsync) => Wait::Own,
+        _ => Wait::No,
     };
     let answer = partition.append(prepared, wait);
     Ok(Begun::Queued { partition, answer })

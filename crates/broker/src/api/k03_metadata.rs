@@ -93,6 +93,9 @@ async fn by_id(
     asked: &[MetadataRequestTopic<'_>],
     operations: i32,
 ) -> Vec<MetadataResponseTopic<'static>> {
+    if asked.iter().any(|topic| context.broker.image().topic_by_id(topic.topic_id).is_none()) {
+        context.broker.catch_up().await;
+    }
     let image = context.broker.image();
     let mut seen = HashSet::new();
     let ids = asked.iter().map(|topic| topic.topic_id).filter(|id| !id.is_zero() && seen.insert(*id));
@@ -118,8 +121,11 @@ async fn by_name(
     let mut seen = HashSet::new();
     let names = asked.iter().map(|topic| topic.name.as_deref().unwrap_or_default());
     let names: Vec<&str> = names.filter(|name| seen.insert(*name)).collect();
-    let image = context.broker.image();
-    let missing: Vec<&str> = names.iter().copied().filter(|name| image.topic(name).is_none()).collect();
+    let is_known = |name: &&str| context.broker.image().topic(name).is_some();
+    if !names.iter().all(is_known) {
+        context.broker.catch_up().await;
+    }
+    let missing: Vec<&str> = names.iter().copied().filter(|name| !is_known(name)).collect();
     let codes = create_missing(context, &missing, may_create).await;
     let image = context.broker.image();
     let mut turns = Turns::default();

@@ -33,6 +33,7 @@ use coordinator::{Answer, GroupConfig, GroupMemory, GroupShard, Request, partiti
 use futures::StreamExt;
 use metadata::Image;
 use parking_lot::RwLock;
+use replication::Wait;
 
 use crate::broker::Broker;
 use crate::memory::MemoryShares;
@@ -370,7 +371,7 @@ fn offsets_topic(broker: &Broker) -> TopicSpec {
 
 impl GroupLog for Arc<Partition> {
     fn append(&self, batch: Bytes) -> BoxFuture<'static, Result<(), Lost>> {
-        let answer = Partition::append(self, partition::internal(batch), true);
+        let answer = Partition::append(self, partition::internal(batch), Wait::Committed);
         Box::pin(async move {
             let refused = |failure: AppendFailure| Lost::Refused(failure.code());
             let appended = answer.await.map_err(|_| Lost::Unknown(ErrorCode::NotLeaderOrFollower))?;

@@ -18,7 +18,9 @@ use base::error::ErrorCode;
 use base::ids::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use base::metrics::TopicMetrics;
 use parking_lot::Mutex;
-use replication::{Append, AppendError, CommitError, Committed, Log, StorageError, TailGuard, TailState};
+use replication::{
+    Append, AppendError, CommitError, Committed, Log, StorageError, TailGuard, TailState, Wait,
+};
 use tokio::sync::oneshot;
 
 pub(crate) use prepare::{Prepared, internal, produced};
@@ -74,7 +76,7 @@ pub(crate) fn append_code(error: &AppendError) -> ErrorCode {
 
 struct Entry {
     batch: Prepared,
-    wait: bool,
+    wait: Wait,
     answer: oneshot::Sender<Result<Appended, AppendFailure>>,
 }
 
@@ -131,11 +133,11 @@ impl Partition {
     }
 
     /// Queues a batch; it is in the queue, in order, when this returns. The answer comes once it is in
-    /// the log. With `wait` it carries a [`Committed`].
+    /// the log. It carries a [`Committed`] for what `wait` says.
     pub(crate) fn append(
         self: &Arc<Self>,
         batch: Prepared,
-        wait: bool,
+        wait: Wait,
     ) -> oneshot::Receiver<Result<Appended, AppendFailure>> {
         let (answer, receiver) = oneshot::channel();
         let owner = {
@@ -256,9 +258,10 @@ impl Partition {
         }
     }
 
-    /// Answers a retry with what its original was given.
+    /// Answers a retry with what its original was given. Nobody knows any more how far that was written, so it waits until
+    /// it is committed.
     fn answer_repeated(&self, entry: Entry, old: Remembered) {
-        let committed = entry.wait.then(|| self.log.committed(old.last_offset + 1));
+        let committed = (entry.wait != Wait::No).then(|| self.log.committed(old.last_offset + 1));
         let log_append_time_ms = entry.batch.log_append_time_ms;
         let _ =
             entry.answer.send(Ok(Appended { base_offset: old.base_offset(), log_append_time_ms, committed }));
