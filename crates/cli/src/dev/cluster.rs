@@ -10,6 +10,7 @@ use std::time::Duration;
 use base::env::Env;
 use clap::Args;
 
+use super::demo;
 use super::layout::{Layout, NODES_MAX, PORTS_TAKEN};
 use super::process::{Process, end_text, last_words};
 use crate::completion;
@@ -44,6 +45,9 @@ pub(super) struct ClusterArguments {
     #[arg(long, value_name = "FIRST",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - PORTS_TAKEN)))]
     port: Option<u16>,
+    /// Show a fail-over: write records, kill the node that leads, read all back, and end; with 3 nodes or more
+    #[arg(long)]
+    demo: bool,
     /// A configuration key for all nodes; may be given several times
     #[arg(long, value_name = "KEY=VALUE", add = completion::broker_assignments())]
     set: Vec<String>,
@@ -84,6 +88,10 @@ impl Home {
 
 /// Runs the command until the user or the system ends it.
 pub(super) async fn run(arguments: ClusterArguments) -> Outcome {
+    if arguments.demo && arguments.nodes < demo::NODES_MIN {
+        let message = format!("--demo kills a node: it takes {} that others go on", demo::NODES_MIN);
+        return Err(Failure::usage(message).help("say --nodes 3, or leave it away"));
+    }
     let env = Env::os();
     let mut signals = EndSignals::listen()?;
     let home = Home::take(&env, arguments.data.as_deref())?;
@@ -96,6 +104,11 @@ pub(super) async fn run(arguments: ClusterArguments) -> Outcome {
     }
     let watching = async {
         wait_until_all_serve(&env, &layout, &mut processes).await?;
+        if arguments.demo {
+            let nodes = counted(layout.nodes.into(), "node");
+            tell!("Vltava {}: {nodes} serve on this machine", env!("CARGO_PKG_VERSION"));
+            return demo::run(&layout, &mut processes).await;
+        }
         greet(&layout, &processes, home.is_temporary);
         watch(&env, &layout, &mut processes, home.is_temporary).await
     };

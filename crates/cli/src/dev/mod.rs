@@ -1,6 +1,7 @@
 //! `vltava dev …`: what developers need on their own machine.
 
 mod cluster;
+mod demo;
 mod layout;
 mod process;
 
