@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use base::chain::{PartitionState, SegmentEntry};
+use base::chain::{PartitionState, SegmentEntry, SegmentState};
 use base::env::Env;
 use base::ids::{BrokerId, Generation, PartitionId, SegmentId, StorageId, TopicPartition};
 use metadata::{ChainEdit, Command, CommandResult, Image, MetadataStore, StorageHealth, Topic};
 use replication::placement::{self, Repair};
+use replication::stream::SealedCopy;
 use replication::{Peers, SegmentName, Storage, StorageState, WantedSegment, fetch_segment};
 
 use crate::broker::Broker;
@@ -93,20 +94,10 @@ impl Mender {
             }
             Task::Fetch { topic, id, entry, sources } => {
                 let segment = (entry.id, entry.generation);
-                let Some(to) = self.storage_for(id) else { return false };
-                let storage = to.id();
-                let (generation, base) = (entry.generation, entry.base);
-                let name =
-                    SegmentName { topic: topic.clone(), partition: id, id: entry.id, generation, base };
-                self.peers.replicas.forget(&name).await;
-                let wanted = WantedSegment { env: &self.env, name, entry: &entry, sources, to };
-                match fetch_segment(&self.peers, &wanted).await {
-                    Ok(crc) => (id, segment, ChainEdit::AddReplica { partition: id, segment, storage, crc }),
-                    Err(error) => {
-                        tracing::warn!(topic = &*topic, partition = id.partition.0, segment = %entry.id, %error, "a copy cannot be fetched yet");
-                        return false;
-                    }
-                }
+                let Some((storage, crc)) = self.fetch(&topic, id, &entry, sources).await else {
+                    return false;
+                };
+                (id, segment, ChainEdit::AddReplica { partition: id, segment, storage, crc })
             }
         };
         match self.metadata.propose(Command::Edit(vec![edit])).await {
@@ -115,6 +106,34 @@ impl Mender {
             other => {
                 tracing::debug!(partition = %id, segment = %segment.0, ?other, "a copy is not noted");
                 false
+            }
+        }
+    }
+
+    /// Sees to it that this broker has a whole copy of a sealed segment. Tells on which storage, and its CRC.
+    async fn fetch(
+        &self,
+        topic: &Arc<str>,
+        id: TopicPartition,
+        entry: &SegmentEntry,
+        sources: Vec<(BrokerId, StorageId)>,
+    ) -> Option<(StorageId, u32)> {
+        let SegmentState::Sealed { crc, .. } = entry.state else { return None };
+        // A member that was too slow for the seal may have all of it by now.
+        if let Ok(SealedCopy::Whole(storage)) = self.peers.replicas.sealed(topic, id, entry).await {
+            return Some((storage, crc));
+        }
+        let to = self.storage_for(id)?;
+        let storage = to.id();
+        let (generation, base) = (entry.generation, entry.base);
+        let name = SegmentName { topic: topic.clone(), partition: id, id: entry.id, generation, base };
+        self.peers.replicas.forget(&name).await;
+        let wanted = WantedSegment { env: &self.env, name, entry, sources, to };
+        match fetch_segment(&self.peers, &wanted).await {
+            Ok(crc) => Some((storage, crc)),
+            Err(error) => {
+                tracing::warn!(topic = &**topic, partition = id.partition.0, segment = %entry.id, %error, "a copy cannot be fetched yet");
+                None
             }
         }
     }

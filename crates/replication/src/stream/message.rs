@@ -202,6 +202,9 @@ pub enum Refusal {
     /// The chain says that the segment was sealed.
     #[error("the segment is sealed")]
     Sealed,
+    /// The broker has no file handle left at the moment. The stream is begun anew after a while.
+    #[error("the broker has no file handle left")]
+    Busy,
 }
 
 impl From<Nack> for Refusal {
@@ -551,6 +554,7 @@ impl Writer<'_> {
             Refusal::NoSpace => (4, 0),
             Refusal::StorageFailed => (5, 0),
             Refusal::Sealed => (6, 0),
+            Refusal::Busy => (7, 0),
         };
         self.u8(kind);
         self.i64(number);
@@ -761,6 +765,7 @@ impl Reader {
             4 => Ok(Refusal::NoSpace),
             5 => Ok(Refusal::StorageFailed),
             6 => Ok(Refusal::Sealed),
+            7 => Ok(Refusal::Busy),
             _ => Err(MessageError::Field("refusal")),
         }
     }

@@ -82,6 +82,7 @@ fn said() -> Vec<Message> {
         Refusal::NoSpace,
         Refusal::StorageFailed,
         Refusal::Sealed,
+        Refusal::Busy,
     ];
     all.extend(refusals.map(|refusal| Message::Nack { stream: 2, refusal }));
     all

@@ -23,7 +23,8 @@ pub trait PushSource: Send + Sync {
     /// larger. Without patience it does not block; with patience it is called where it may.
     ///
     /// # Errors
-    /// [`StorageError::NotCached`] where that takes patience; whatever ends the push.
+    /// [`StorageError::NotCached`] where that takes patience; [`StorageError::NoHandles`], after which it is tried again;
+    /// any other ends the push.
     fn read(&self, from: Offset, max_bytes: usize, patience: Patience) -> Result<Bytes, StorageError>;
 }
 
@@ -164,6 +165,11 @@ impl Wire {
         if self.connection != connection {
             *self = Wire { connection, told_lost: self.told_lost, ..Wire::new() };
         }
+    }
+
+    /// Nothing is known on this connection any more; what was in flight was given up before.
+    pub(super) fn restart(&mut self) {
+        *self = Wire { connection: self.connection, told_lost: self.told_lost, ..Wire::new() };
     }
 
     /// Counts what was sent.

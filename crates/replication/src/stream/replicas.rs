@@ -528,7 +528,7 @@ impl Replicas {
             Ok(Some(copy)) => copy,
             Ok(None) => return Err(Refusal::StorageFailed.into()),
             Err(StorageError::NoSpace { .. }) => return Err(Refusal::NoSpace.into()),
-            Err(error @ StorageError::NoHandles { .. }) => return Err(NotTaken::Invalid(error.to_string())),
+            Err(StorageError::NoHandles { .. }) => return Err(Refusal::Busy.into()),
             Err(error) => {
                 tracing::warn!(topic = &*name.topic, partition = %partition.id, %error, "a copy cannot be opened");
                 return Err(Refusal::StorageFailed.into());
@@ -724,6 +724,7 @@ fn append_missing(segment: &Segment, from: Offset, end: Offset, bytes: &[u8]) ->
     segment.append_raw(&bytes[skip..]).map(|()| true).map_err(|error| match error {
         StorageError::NoSpace { .. } => Refusal::NoSpace.into(),
         StorageError::Sealed => Refusal::Sealed.into(),
+        StorageError::NoHandles { .. } => Refusal::Busy.into(),
         StorageError::Failed { .. } | StorageError::Io { .. } => Refusal::StorageFailed.into(),
         error => NotTaken::Invalid(error.to_string()),
     })

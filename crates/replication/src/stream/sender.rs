@@ -29,10 +29,10 @@ const PIECE_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 512 << 10;
 /// A connection on which an answer is due and nothing comes for so long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// How often that is looked at.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How often that is looked at, and what had to wait is tried again.
+const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// A connection that nobody needs is closed after so many looks.
-const IDLE_LOOKS: u32 = 60;
+const IDLE_LOOKS: u32 = 300;
 
 /// How a connection ended.
 pub(super) struct Ended {
@@ -75,6 +75,8 @@ struct State {
     in_flight: usize,
     /// Streams that were begun and not answered.
     begun: usize,
+    /// Pushes for which there was no file handle, here or there, to be tried again.
+    later: Vec<Arc<Outgoing>>,
     heard_anything: bool,
     /// Since when an answer is due and nothing came.
     silent_since: Option<Duration>,
@@ -161,6 +163,10 @@ impl Sender<'_> {
                     drop(wire);
                     cold.waiting.push_back(outgoing);
                 }
+                Step::Later => {
+                    drop(wire);
+                    self.state.lock().later.push(outgoing);
+                }
                 Step::Failed(error) => {
                     self.close(&mut wire, frames)?;
                     drop(wire);
@@ -203,6 +209,7 @@ impl Sender<'_> {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(StorageError::NotCached) => return Ok(Step::Cold),
+            Err(StorageError::NoHandles { .. }) => return Ok(Step::Later),
             Err(error) => return Ok(Step::Failed(error)),
         };
         let (length, next) = whole_batches(&bytes, cursor, end);
@@ -336,8 +343,16 @@ impl Sender<'_> {
             self.link.filled.notify_one();
             return;
         }
-        self.end(&mut outgoing.wire.lock());
-        self.link.refuse(&outgoing, Refused::Storage(refusal));
+        {
+            let mut wire = outgoing.wire.lock();
+            self.end(&mut wire);
+            wire.restart();
+        }
+        if refusal == Refusal::Busy {
+            self.state.lock().later.push(outgoing);
+        } else {
+            self.link.refuse(&outgoing, Refused::Storage(refusal));
+        }
         // The credit of what was in flight is free.
         self.link.filled.notify_one();
     }
@@ -364,6 +379,8 @@ impl Sender<'_> {
         let mut idle_looks = 0;
         while idle_looks < IDLE_LOOKS {
             self.clock.sleep(WATCH_EVERY).await;
+            let later = std::mem::take(&mut self.state.lock().later);
+            later.iter().for_each(|outgoing| self.link.list(outgoing));
             idle_looks = if self.link.is_needed() { 0 } else { idle_looks + 1 };
             let now = self.clock.now();
             let since = self.state.lock().silent_since;
@@ -385,6 +402,8 @@ enum Step {
     More,
     /// What it is to send must be read from the disk.
     Cold,
+    /// It cannot be read now.
+    Later,
     /// It cannot be read.
     Failed(StorageError),
 }

@@ -306,8 +306,10 @@ impl Connection {
         }
         let watch: Weak<Incoming> = Arc::downgrade(&incoming);
         incoming.target.copy.watch(watch);
-        // What an earlier stream brought may not be durable yet.
-        incoming.target.copy.request_sync();
+        if incoming.end() < incoming.target.copy.segment.end() {
+            // What an earlier stream brought is not durable yet.
+            incoming.target.copy.request_sync();
+        }
         incoming.moved();
         Ok(())
     }

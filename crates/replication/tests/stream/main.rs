@@ -3,5 +3,6 @@
 mod failures;
 mod network;
 mod pushing;
+mod real;
 mod replicas;
 mod world;

@@ -9,7 +9,7 @@ use base::config::Durability;
 use base::env::{Env, Stream};
 use base::ids::{BrokerId, Incarnation, LeaderEpoch};
 use replication::stream::{
-    BrokerLife, CREDIT_BYTES, Directory, Hello, MAGIC, Message, PUSH_CREDIT_BYTES, Push, VERSION,
+    BrokerLife, CREDIT_BYTES, Directory, Hello, MAGIC, Message, PUSH_CREDIT_BYTES, Push, Refusal, VERSION,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -116,18 +116,25 @@ struct SlowMember {
     sent: Arc<AtomicUsize>,
     in_flight: Arc<AtomicUsize>,
     in_flight_max: Arc<AtomicUsize>,
+    /// To so many frames of streams it says that it has no file handle.
+    busy: Arc<AtomicUsize>,
 }
 
 impl SlowMember {
-    /// Takes the place of a broker.
-    async fn start(world: &World, acks_after: Option<Duration>) -> SlowMember {
-        let member = SlowMember {
+    fn new(world: &World) -> SlowMember {
+        SlowMember {
             env: world.env.clone(),
-            acks_after,
+            acks_after: None,
             sent: Arc::default(),
             in_flight: Arc::default(),
             in_flight_max: Arc::default(),
-        };
+            busy: Arc::default(),
+        }
+    }
+
+    /// Takes the place of a broker.
+    async fn start(self, world: &World, acks_after: Option<Duration>) -> SlowMember {
+        let member = SlowMember { acks_after, ..self };
         let mut listener = world.env.network.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         world.addresses.set(2, &listener.local_address().unwrap().to_string(), 1);
         let serving = member.clone();
@@ -137,6 +144,13 @@ impl SlowMember {
             }
         });
         member
+    }
+
+    /// Odd frames are taken, so that a stream is refused at its beginning and later.
+    fn is_busy(&self) -> bool {
+        let one_less = |busy: usize| busy.checked_sub(1);
+        let busy = self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        busy.is_ok_and(|busy| busy.is_multiple_of(2))
     }
 
     async fn serve(self, stream: Box<dyn Stream>) {
@@ -163,6 +177,12 @@ impl SlowMember {
             let now = self.env.clock.now();
             let answer = match Message::decode(frame.into()).unwrap() {
                 Message::Hello(_) => Some((now, 0, Message::Welcome)),
+                Message::Create(create) if self.is_busy() => {
+                    Some((now, 0, Message::Nack { stream: create.stream, refusal: Refusal::Busy }))
+                }
+                Message::Append { stream, .. } if self.is_busy() => {
+                    Some((now, 0, Message::Nack { stream, refusal: Refusal::Busy }))
+                }
                 Message::Create(create) => {
                     Some((now, 0, Message::Ack { stream: create.stream, end: create.name.base }))
                 }
@@ -190,7 +210,7 @@ fn credit_comes_back_with_acknowledgements() {
 async fn acknowledged_late(pushes: i32, credit: usize) {
     let world = World::new(1);
     let (leader, member) = (world.broker(1).await, world.broker(2).await);
-    let slow = SlowMember::start(&world, Some(Duration::from_secs(2))).await;
+    let slow = SlowMember::new(&world).start(&world, Some(Duration::from_secs(2))).await;
     let links = world.links(&leader);
     let led: Vec<_> = (0..pushes).map(|number| Led::new(&leader, number, 10, 5, Durability::Fsync)).collect();
     for led in &led {
@@ -209,7 +229,7 @@ fn what_is_not_acknowledged_is_bounded() {
     simulate(|| async {
         let world = World::new(1);
         let (leader, member) = (world.broker(1).await, world.broker(2).await);
-        let slow = SlowMember::start(&world, None).await;
+        let slow = SlowMember::new(&world).start(&world, None).await;
         let links = world.links(&leader);
         let led: Vec<_> = (0..8).map(|number| Led::new(&leader, number, 10, 5, Durability::Fsync)).collect();
         for led in &led {
@@ -258,6 +278,40 @@ fn a_connection_nobody_needs_is_closed_and_made_again() {
             world.sleep_ms(100_000).await;
         }
         assert_eq!(led.heard.lock().lost, 0);
+    });
+}
+
+#[test]
+fn a_push_outlives_a_want_of_file_handles() {
+    simulate(|| async {
+        let world = World::new(1);
+        let (leader, member) = (world.broker(1).await, world.broker(2).await);
+        let links = world.links(&leader);
+        let led = Led::new(&leader, 0, 10, 5, Durability::Fsync);
+        led.append(1, 10);
+        led.handles_wanting.store(3, Ordering::Relaxed);
+        let _push = led.push(&links, &member);
+        world.until("acknowledged", || led.is_acked_by(&member)).await;
+        let heard = led.heard.lock();
+        assert!(heard.refused.is_empty() && heard.lost == 0);
+    });
+}
+
+/// A member that has no handle for a stream's beginning, nor for its first records, and then has.
+#[test]
+fn a_busy_member_is_asked_again() {
+    simulate(|| async {
+        let world = World::new(1);
+        let (leader, member) = (world.broker(1).await, world.broker(2).await);
+        let slow = SlowMember { busy: Arc::new(AtomicUsize::new(4)), ..SlowMember::new(&world) };
+        slow.start(&world, Some(Duration::ZERO)).await;
+        let links = world.links(&leader);
+        let led = Led::new(&leader, 0, 10, 5, Durability::Fsync);
+        led.append(1, 10);
+        let _push = links.push(member.target(&led), led.clone(), led.clone());
+        world.until("acknowledged", || led.is_acked_by(&member)).await;
+        let heard = led.heard.lock();
+        assert!(heard.refused.is_empty() && heard.lost == 0 && world.network.connections() == 1);
     });
 }
 

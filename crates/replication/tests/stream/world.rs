@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::batch::{BatchBuilder, HEADER_LEN};
@@ -251,6 +251,8 @@ pub(crate) struct Led {
     pub(crate) heard: Mutex<Heard>,
     /// Looked at with every acknowledgement.
     pub(crate) copies: Mutex<BTreeMap<StorageId, Arc<Replicas>>>,
+    /// So many reads find no file handle.
+    pub(crate) handles_wanting: AtomicUsize,
 }
 
 /// What a leader heard of its pushes.
@@ -285,6 +287,7 @@ impl Led {
             high_watermark,
             heard: Mutex::default(),
             copies: Mutex::default(),
+            handles_wanting: AtomicUsize::new(0),
         })
     }
 
@@ -330,6 +333,10 @@ impl PushSource for Led {
     }
 
     fn read(&self, from: Offset, max_bytes: usize, patience: Patience) -> Result<Bytes, StorageError> {
+        let one_less = |wanting: usize| wanting.checked_sub(1);
+        if self.handles_wanting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            return Err(StorageError::NoHandles { action: "open", path: PathBuf::new().as_path().into() });
+        }
         let read = self.segment.read_with(patience, (from, self.segment.end()), max_bytes, true)?;
         Ok(read.bytes)
     }
