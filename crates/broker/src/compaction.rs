@@ -155,8 +155,7 @@ impl Compactor {
         let paused = |id: &TopicPartition| self.failures.get(id).is_some_and(|failure| failure.until > now);
         let candidates: Vec<_> = partitions
             .into_iter()
-            // A rewrite would have to be copied before it takes the place of what it rewrites.
-            .filter(|partition| partition.log.settings().compact && partition.log.state().placement.len() < 2)
+            .filter(|partition| partition.log.settings().compact)
             .filter(|partition| !paused(&partition.id()) && !self.running.contains(&partition.id()))
             .collect();
         let backoff_ms = u64::try_from(config.get(keys::LOG_CLEANER_BACKOFF_MS)).unwrap_or(0);

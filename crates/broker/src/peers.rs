@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use base::config::{BrokerConfig, HostPort};
 use base::env::{Env, Stream};
-use base::ids::{BrokerId, LeaderEpoch, TopicPartition};
+use base::ids::{BrokerId, LeaderEpoch, StorageId, TopicPartition};
 use metadata::{Image, MetadataStore, StorageHealth};
 use replication::placement::Candidate;
 use replication::stream::{
@@ -48,7 +48,9 @@ pub(crate) fn peers(spec: PeersSpec<'_>) -> Arc<Peers> {
         life,
         directory: cluster.clone(),
     });
-    Arc::new(Peers { links, replicas, candidates: cluster })
+    let peers = Arc::new(Peers { links, replicas, candidates: cluster });
+    peers.replicas.set_peers(&peers);
+    peers
 }
 
 /// Serves a connection on which another broker may push. Its first bytes are read here.
@@ -83,6 +85,12 @@ impl Directory for Cluster {
 impl Candidates for Cluster {
     fn candidates(&self) -> Vec<Candidate> {
         candidates(&self.metadata.image(), |broker| !broker.fenced)
+    }
+
+    fn home(&self, storage: StorageId) -> Option<BrokerId> {
+        let image = self.metadata.image();
+        let mut alive = image.brokers().filter(|broker| !broker.fenced);
+        alive.find(|broker| broker.storages.contains_key(&storage)).map(|broker| broker.registration.broker)
     }
 }
 

@@ -14,7 +14,7 @@ use base::ids::{BrokerId, Generation, PartitionId, SegmentId, StorageId, TopicPa
 use metadata::{ChainEdit, Command, CommandResult, Image, MetadataStore, StorageHealth, Topic};
 use replication::placement::{self, Repair};
 use replication::stream::SealedCopy;
-use replication::{Peers, SegmentName, Storage, StorageState, WantedSegment, fetch_segment};
+use replication::{Peers, SealedInfo, SegmentName, Storage, StorageState, WantedSegment, fetch_segment};
 
 use crate::broker::Broker;
 use crate::peers::candidates;
@@ -118,7 +118,7 @@ impl Mender {
         entry: &SegmentEntry,
         sources: Vec<(BrokerId, StorageId)>,
     ) -> Option<(StorageId, u32)> {
-        let SegmentState::Sealed { crc, .. } = entry.state else { return None };
+        let SegmentState::Sealed { end, crc, bytes, .. } = entry.state else { return None };
         // A member that was too slow for the seal may have all of it by now.
         if let Ok(SealedCopy::Whole(storage)) = self.peers.replicas.sealed(topic, id, entry).await {
             return Some((storage, crc));
@@ -128,9 +128,10 @@ impl Mender {
         let (generation, base) = (entry.generation, entry.base);
         let name = SegmentName { topic: topic.clone(), partition: id, id: entry.id, generation, base };
         self.peers.replicas.forget(&name).await;
-        let wanted = WantedSegment { env: &self.env, name, entry, sources, to };
+        let sealed = SealedInfo { end, bytes, crc };
+        let wanted = WantedSegment { env: &self.env, name, sealed, sources, to };
         match fetch_segment(&self.peers, &wanted).await {
-            Ok(crc) => Some((storage, crc)),
+            Ok(()) => Some((storage, crc)),
             Err(error) => {
                 tracing::warn!(topic = &**topic, partition = id.partition.0, segment = %entry.id, %error, "a copy cannot be fetched yet");
                 None

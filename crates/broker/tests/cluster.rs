@@ -199,7 +199,9 @@ impl Cluster {
         value: &[u8],
     ) -> (ErrorCode, i32, Option<i32>) {
         let mut batch = BatchBuilder::new();
-        batch.append(1, None, Some(value));
+        // The key is what stands before the slash: compaction keeps one of each.
+        let key = value.split(|byte| *byte == b'/').next();
+        batch.append(self.env.clock.wall_ms(), key, Some(value));
         let batch = batch.finish().unwrap();
         let data = produce_request::PartitionProduceData { index: partition, records: Some(&batch) };
         let data = produce_request::TopicProduceData {
@@ -387,5 +389,42 @@ fn what_three_brokers_hold_outlives_the_leader() {
             let expected: Vec<String> = (0..15).map(|round| format!("{partition}/{round}")).collect();
             assert_eq!(values, expected, "partition {partition}");
         }
+    });
+}
+
+#[test]
+fn a_compacted_topic_has_equal_copies_that_outlive_the_leader() {
+    run(async {
+        let cluster = Cluster::new(6).await;
+        let mut lives = vec![cluster.start(1).await, cluster.start(2).await, cluster.start(3).await];
+        let configs = [
+            ("min.insync.replicas", "2"),
+            ("cleanup.policy", "compact"),
+            ("segment.ms", "500"),
+            ("min.cleanable.dirty.ratio", "0"),
+        ];
+        assert_eq!(cluster.create_with(1, "t", 3, &configs).await, ErrorCode::None);
+        for round in 0..40 {
+            for key in ["a", "b", "c"] {
+                cluster.produce_to_leader(1, "t", 0, &format!("{key}/{round}")).await;
+            }
+            cluster.env.clock.sleep(Duration::from_millis(200)).await;
+        }
+        // Long enough for a pass, which looks every 15 s.
+        cluster.env.clock.sleep(Duration::from_secs(40)).await;
+        let image = cluster.metadata.image();
+        let state = image.topic("t").unwrap().partitions[0].clone();
+        let rewritten: Vec<_> = state.chain.iter().filter(|entry| entry.generation.0 > 0).collect();
+        assert!(!rewritten.is_empty(), "{state:?}");
+        for entry in rewritten {
+            let base::chain::SegmentState::Sealed { replicas, .. } = &entry.state else { panic!("sealed") };
+            assert_eq!(replicas.len(), 3, "{entry:?}");
+        }
+        let before = cluster.values(1, "t", 0).await;
+        assert!(before.len() < 60, "{} records of 120 are left", before.len());
+        lives.remove(0).leave(&cluster.env).await;
+        cluster.env.clock.sleep(Duration::from_secs(10)).await;
+        let after = cluster.values(2, "t", 0).await;
+        assert_eq!(after, before);
     });
 }

@@ -8,6 +8,8 @@
 //!                            2. each rewritten, then put in its place by one Replace, oldest first
 //! ```
 //!
+//! The leader compacts, and the other holders fetch the same bytes before the `Replace` (replication.md 2.15).
+//!
 //! The last `Replace` of a pass raises `compacted_to`; a crash before it leaves a chain that reads the
 //! same, and the next pass begins where this one did. Readers see the old or the new segments, never
 //! both, because they read the chain from one view.
@@ -20,18 +22,23 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::chain::{PartitionState, Rewrite, SegmentEntry, SegmentState};
 use base::config::TopicSettings;
-use base::ids::{Generation, Offset, SegmentId, TimestampMs};
+use base::ids::{Generation, Offset, SegmentId, StorageId, TimestampMs};
 use storage::{
     CompactionRules, CompactionStats, KeyIndexer, NoTransactions, OffsetMap, RewriteRequest, Rewritten,
-    SegmentExtent, SegmentName, StorageError, Throttle, group_segments,
+    SealedInfo, SegmentExtent, SegmentName, Storage, StorageError, Throttle, group_segments,
 };
 
 use crate::chain_store::ChainStoreError;
 use crate::log::{Derived, Held, Log};
+use crate::stream::FetchRequest;
 use crate::tail::SEGMENT_BYTES_MAX;
+
+/// Time for another broker to fetch a rewrite.
+const COPY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What one pass may use.
 #[derive(Clone)]
@@ -124,6 +131,14 @@ pub enum CompactionError {
     MapTooSmall {
         /// Memory there is, bytes.
         map_bytes: usize,
+    },
+    /// Too few brokers have the rewrite for it to take the place of what it rewrites.
+    #[error("{have} brokers have the rewrite, {need} must (min.insync.replicas)")]
+    TooFewCopies {
+        /// How many have it.
+        have: usize,
+        /// How many must.
+        need: usize,
     },
     /// Another pass over this log runs.
     #[error("the log is being compacted already")]
@@ -321,12 +336,13 @@ impl<S: Derived> Log<S> {
         let Rewritten { info, stats } =
             storage::rewrite(request, Box::new(NoTransactions), &pass.throttle).await?;
         let storage = old[0].storage.clone();
-        let state = SegmentState::Sealed {
-            end: info.end,
-            crc: info.crc,
-            bytes: info.bytes,
-            replicas: vec![storage.id()],
-        };
+        let replicas = self.copy_rewrite(&name, info, entries, storage.id()).await;
+        let (have, need) = (replicas.len(), self.spec.copies_min(&pass.cleanable.state));
+        if have < need {
+            self.remove_rewrite(storage, name).await;
+            return Err(CompactionError::TooFewCopies { have, need });
+        }
+        let state = SegmentState::Sealed { end: info.end, crc: info.crc, bytes: info.bytes, replicas };
         let rewrite = Rewrite {
             old: entries.iter().map(|entry| (entry.id, entry.generation)).collect(),
             new: rewritten_entry(entries, name.generation, state),
@@ -335,14 +351,44 @@ impl<S: Derived> Log<S> {
         if let Err(error) = self.replace(rewrite, stats.next_horizon_ms).await {
             // Listed nowhere, unless the answer was lost: then the chain is read anew before it is opened.
             if matches!(error, ChainStoreError::Refused(_) | ChainStoreError::UnknownPartition) {
-                let removed = self.spec.env.blocking(move || storage.remove(&name)).await;
-                if let Err(error) = removed {
-                    tracing::warn!(partition = %self.partition(), %error, "a rewrite that came too late is not removed yet");
-                }
+                self.remove_rewrite(storage, name).await;
             }
             return Err(error.into());
         }
         Ok(stats)
+    }
+
+    async fn remove_rewrite(&self, storage: Arc<Storage>, name: SegmentName) {
+        let removed = self.spec.env.blocking(move || storage.remove(&name)).await;
+        if let Err(error) = removed {
+            tracing::warn!(partition = %self.partition(), %error, "a rewrite that nobody lists is not removed yet");
+        }
+    }
+
+    /// Has the other brokers that hold all of what was rewritten fetch the rewrite, which takes its place. Returns who has
+    /// it, the own storage first; others get it later as they get any sealed segment.
+    async fn copy_rewrite(
+        &self,
+        name: &SegmentName,
+        sealed: SealedInfo,
+        entries: &[SegmentEntry],
+        own: StorageId,
+    ) -> Vec<StorageId> {
+        let Some(peers) = &self.spec.peers else { return vec![own] };
+        let SegmentState::Sealed { replicas, .. } = &entries[0].state else { return vec![own] };
+        let holds_all = |storage: &StorageId| entries.iter().all(|entry| entry.is_on(*storage));
+        let others = replicas.iter().copied().filter(|storage| *storage != own && holds_all(storage));
+        let fetches = others.filter_map(|storage| Some((storage, peers.candidates.home(storage)?)));
+        let fetches = fetches.map(|(storage, broker)| async move {
+            let fetch = FetchRequest { name: name.clone(), storage, sealed, source: own };
+            let fetched = peers.links.have_fetched(broker, fetch, COPY_PATIENCE).await;
+            if let Err(error) = &fetched {
+                tracing::warn!(partition = %self.partition(), %broker, %error, "a rewrite is not copied yet");
+            }
+            fetched.is_ok().then_some(storage)
+        });
+        let copied = futures::future::join_all(fetches).await;
+        std::iter::once(own).chain(copied.into_iter().flatten()).collect()
     }
 
     fn name_of_rewrite(&self, entries: &[SegmentEntry]) -> SegmentName {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::batch::Batches;
-use base::chain::{SegmentEntry, SegmentState};
 use base::env::Env;
 use base::ids::{BrokerId, Offset, StorageId};
 use bytes::Bytes;
@@ -22,9 +21,6 @@ const PULL_PATIENCE: Duration = Duration::from_secs(10);
 /// Why a segment was not fetched.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The segment is open, or gone.
-    #[error("the segment is not sealed")]
-    NotSealed,
     /// Nobody who has it is there.
     #[error("no broker that has the segment answers")]
     NoSource,
@@ -42,27 +38,23 @@ pub struct Wanted<'a> {
     pub env: &'a Env,
     /// The segment's name.
     pub name: SegmentName,
-    /// Its entry in the chain.
-    pub entry: &'a SegmentEntry,
+    /// How it was sealed.
+    pub sealed: SealedInfo,
     /// Brokers that have it, with the storage it is on.
     pub sources: Vec<(BrokerId, StorageId)>,
     /// The own storage.
     pub to: Arc<Storage>,
 }
 
-/// Fetches a segment. Returns the CRC over it, which is that of the chain.
+/// Fetches a segment.
 ///
 /// # Errors
 /// [`FetchError`], of the last source that was asked.
-pub async fn fetch_segment(peers: &Peers, wanted: &Wanted<'_>) -> Result<u32, FetchError> {
-    let SegmentState::Sealed { end, crc, bytes, .. } = wanted.entry.state else {
-        return Err(FetchError::NotSealed);
-    };
-    let sealed = SealedInfo { end, bytes, crc };
+pub async fn fetch_segment(peers: &Peers, wanted: &Wanted<'_>) -> Result<(), FetchError> {
     let mut last = FetchError::NoSource;
     for source in &wanted.sources {
-        match fetch_from(peers, wanted, sealed, *source).await {
-            Ok(()) => return Ok(crc),
+        match fetch_from(peers, wanted, *source).await {
+            Ok(()) => return Ok(()),
             Err(error @ FetchError::Storage(StorageError::NoSpace { .. } | StorageError::Failed { .. })) => {
                 return Err(error);
             }
@@ -75,10 +67,9 @@ pub async fn fetch_segment(peers: &Peers, wanted: &Wanted<'_>) -> Result<u32, Fe
 async fn fetch_from(
     peers: &Peers,
     wanted: &Wanted<'_>,
-    sealed: SealedInfo,
     (broker, storage): (BrokerId, StorageId),
 ) -> Result<(), FetchError> {
-    let env = wanted.env;
+    let (env, sealed) = (wanted.env, wanted.sealed);
     let (to, name) = (wanted.to.clone(), wanted.name.clone());
     let mut import = env.blocking(move || Import::begin(&to, name, sealed)).await?;
     let mut from = wanted.name.base;

@@ -29,7 +29,8 @@ pub use log::{AppendError, Derived, Log, LogSpec, ReadError};
 pub use peers::{Candidates, Peers};
 pub use retention::{Aged, Limits, expired_head};
 pub use storage::{
-    LiveProducer, Patience, SegmentName, Storage, StorageError, StorageOptions, StorageState, Throttle,
+    LiveProducer, Patience, SealedInfo, SegmentName, Storage, StorageError, StorageOptions, StorageState,
+    Throttle,
 };
 pub use tail::{Append, SEGMENT_BYTES_MAX, TailGuard, TailState, Wait};
 pub use takeover::{TakeOverError, must_take_over, take_over};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base::ids::{BrokerId, StorageId};
+
 use crate::placement::Candidate;
 use crate::stream::{Links, Replicas};
 
@@ -9,6 +11,8 @@ use crate::stream::{Links, Replicas};
 pub trait Candidates: Send + Sync {
     /// All that live and have a log directory that takes segments, this one among them.
     fn candidates(&self) -> Vec<Candidate>;
+    /// The broker that lives and has the storage.
+    fn home(&self, storage: StorageId) -> Option<BrokerId>;
 }
 
 /// See the module's head.

@@ -26,8 +26,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::frame::{FrameReader, send};
 use super::message::{
-    BrokerLife, FenceRequest, FenceResult, Hello, MAGIC, Message, MessageError, PullRequest, PullResult,
-    PushKind, VERSION,
+    BrokerLife, FenceRequest, FenceResult, FetchRequest, Hello, MAGIC, Message, MessageError, PullRequest,
+    PullResult, PushKind, VERSION,
 };
 use super::push::{Outgoing, Push, PushSink, PushSource, PushTarget, Refused, Wire};
 use super::sender;
@@ -81,6 +81,9 @@ pub enum LinkError {
         /// The last failure to reach it.
         last: Option<Arc<str>>,
     },
+    /// A broker did not fetch what it was asked to.
+    #[error("broker {0} did not fetch it: {1}")]
+    NotFetched(BrokerId, String),
     /// The copy was refused.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -221,6 +224,24 @@ impl Links {
         match self.ask(broker, ask, patience).await? {
             Message::Pulled(_, result) => Ok(result),
             _ => Ok(PullResult::Unknown),
+        }
+    }
+
+    /// Has a broker fetch a sealed segment from this one, for one of its storages.
+    ///
+    /// # Errors
+    /// [`LinkError`]; the segment may be there all the same.
+    pub async fn have_fetched(
+        &self,
+        broker: BrokerId,
+        fetch: FetchRequest,
+        patience: Duration,
+    ) -> Result<(), LinkError> {
+        let ask = |request| Message::Fetch(request, Box::new(fetch));
+        match self.ask(broker, ask, patience).await? {
+            Message::Fetched(_, None) => Ok(()),
+            Message::Fetched(_, Some(reason)) => Err(LinkError::NotFetched(broker, reason)),
+            _ => Err(LinkError::Closed),
         }
     }
 

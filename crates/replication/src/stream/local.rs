@@ -1,14 +1,16 @@
-//! The own copy of a partition's open segment, for a broker that is about to lead it.
+//! The own copy of a partition's open segment, for a broker that is about to lead it; and what others ask it to fetch.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use base::ids::Offset;
+use base::ids::{BrokerId, Offset};
 use bytes::Bytes;
 use storage::{Patience, SealedInfo, Segment, SegmentName, StorageError};
 
-use super::message::{Create, FenceRequest, FenceResult, PushKind, Refusal};
+use super::message::{Create, FenceRequest, FenceResult, FetchRequest, PushKind, Refusal};
 use super::push::PushSource;
 use super::replicas::{Fenced, NotTaken, Replicas, Target, of_failed};
+use crate::hydrate::{Wanted, fetch_segment};
+use crate::peers::Peers;
 
 /// A copy on this broker that others are asked to complete, or complete themselves from.
 pub(crate) struct OwnCopy {
@@ -42,6 +44,36 @@ impl Replicas {
                 Err(Refusal::StorageFailed)
             }
         }
+    }
+}
+
+impl Replicas {
+    /// Who the other brokers are: what they ask to be fetched is fetched through them.
+    pub fn set_peers(&self, peers: &Arc<Peers>) {
+        // Said once, when both are made.
+        let _ = self.peers.set(Arc::downgrade(peers));
+    }
+
+    /// Fetches a sealed segment that no chain lists yet from the broker that asks for it.
+    ///
+    /// # Errors
+    /// Why it is not there.
+    pub(super) async fn fetch_from(&self, broker: BrokerId, fetch: FetchRequest) -> Result<(), String> {
+        let FetchRequest { name, storage, sealed, source } = fetch;
+        let peers = self.peers.get().and_then(Weak::upgrade).ok_or("the broker ends")?;
+        let to = self.spec.storages.iter().find(|own| own.id() == storage).cloned();
+        let to = to.ok_or("the storage is not on this broker")?;
+        // One at a time, so that who asks twice finds what was fetched the first time.
+        let _turn = self.fetching.lock().await;
+        let (env, SealedInfo { end, bytes, crc }) = (&self.spec.env, sealed);
+        if to.holds(&name) {
+            let there = to.load(name.clone(), end, bytes, crc);
+            if env.blocking(move || there.verify()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        let wanted = Wanted { env, name, sealed, sources: vec![(broker, source)], to };
+        fetch_segment(&peers, &wanted).await.map_err(|error| error.to_string())
     }
 }
 

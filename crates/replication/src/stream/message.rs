@@ -168,6 +168,19 @@ pub struct PullRequest {
     pub max_bytes: u32,
 }
 
+/// Asks a storage to fetch a sealed segment from the sender, who has it, although no chain lists it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchRequest {
+    /// The segment.
+    pub name: SegmentName,
+    /// The storage that is to have it.
+    pub storage: StorageId,
+    /// How it was sealed.
+    pub sealed: SealedInfo,
+    /// The sender's storage that has it.
+    pub source: StorageId,
+}
+
 /// What a storage answers to a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullResult {
@@ -255,6 +268,8 @@ pub enum Message {
     Fence(u64, Box<FenceRequest>),
     /// See [`PullRequest`]; with the number of the request.
     Pull(u64, Box<PullRequest>),
+    /// See [`FetchRequest`]; with the number of the request.
+    Fetch(u64, Box<FetchRequest>),
     /// Everything below `end` is held, as the durability class says.
     Ack {
         /// The stream.
@@ -273,6 +288,8 @@ pub enum Message {
     FenceAnswer(u64, FenceResult),
     /// The answer to a pull.
     Pulled(u64, PullResult),
+    /// What became of a [`Message::Fetch`]: nothing to say, or why the segment is not there.
+    Fetched(u64, Option<String>),
 }
 
 const HELLO: u8 = 1;
@@ -288,6 +305,8 @@ const ACK: u8 = 10;
 const NACK: u8 = 11;
 const FENCE_ANSWER: u8 = 12;
 const PULLED: u8 = 13;
+const FETCH: u8 = 14;
+const FETCHED: u8 = 15;
 
 impl Message {
     /// Appends the message as a frame, length field included.
@@ -348,6 +367,16 @@ impl Message {
                 out.u64(*request);
                 out.pull(pull);
             }
+            Message::Fetch(request, fetch) => {
+                out.u8(FETCH);
+                out.u64(*request);
+                out.fetch(fetch);
+            }
+            Message::Fetched(request, failure) => {
+                out.u8(FETCHED);
+                out.u64(*request);
+                out.text(failure.as_deref().unwrap_or_default());
+            }
             Message::Ack { stream, end } => {
                 out.u8(ACK);
                 out.u32(*stream);
@@ -402,6 +431,8 @@ impl Message {
             CLOSE => Message::Close { stream: from.u32()? },
             FENCE => Message::Fence(from.u64()?, Box::new(from.fence()?)),
             PULL => Message::Pull(from.u64()?, Box::new(from.pull()?)),
+            FETCH => Message::Fetch(from.u64()?, Box::new(from.fetch()?)),
+            FETCHED => Message::Fetched(from.u64()?, Some(from.text()?).filter(|text| !text.is_empty())),
             ACK => Message::Ack { stream: from.u32()?, end: from.offset("end")? },
             NACK => Message::Nack { stream: from.u32()?, refusal: from.refusal()? },
             FENCE_ANSWER => Message::FenceAnswer(from.u64()?, from.fence_result()?),
@@ -544,6 +575,16 @@ impl Writer<'_> {
         }
         self.i64(pull.from);
         self.u32(pull.max_bytes);
+    }
+
+    fn fetch(&mut self, fetch: &FetchRequest) {
+        self.name(&fetch.name);
+        self.uuid(fetch.storage);
+        let SealedInfo { end, bytes, crc } = fetch.sealed;
+        self.i64(end);
+        self.u64(bytes);
+        self.u32(crc);
+        self.uuid(fetch.source);
     }
 
     fn refusal(&mut self, refusal: Refusal) {
@@ -753,6 +794,12 @@ impl Reader {
             None
         };
         Ok(PullRequest { name, storage, sealed, from: self.offset("from")?, max_bytes: self.u32()? })
+    }
+
+    fn fetch(&mut self) -> Result<FetchRequest, MessageError> {
+        let (name, storage) = (self.name()?, self.uuid()?);
+        let sealed = SealedInfo { end: self.offset("end")?, bytes: self.u64()?, crc: self.u32()? };
+        Ok(FetchRequest { name, storage, sealed, source: self.uuid()? })
     }
 
     fn refusal(&mut self) -> Result<Refusal, MessageError> {

@@ -29,8 +29,8 @@ mod message_tests;
 pub use link::{CREDIT_BYTES, Directory, LinkError, Links, LinksSpec, PUSH_CREDIT_BYTES, PeerAddress};
 pub(crate) use local::OwnCopy;
 pub use message::{
-    BrokerLife, Create, FRAME_BYTES_MAX, FenceRequest, FenceResult, Hello, MAGIC, Message, MessageError,
-    PullRequest, PullResult, PushKind, Reason, Refusal, VERSION,
+    BrokerLife, Create, FRAME_BYTES_MAX, FenceRequest, FenceResult, FetchRequest, Hello, MAGIC, Message,
+    MessageError, PullRequest, PullResult, PushKind, Reason, Refusal, VERSION,
 };
 pub use push::{Push, PushSink, PushSource, PushTarget, Refused};
 pub use replicas::{Leading, Local, PULL_BYTES_MAX, Released, Replicas, ReplicasSpec, SealedCopy};

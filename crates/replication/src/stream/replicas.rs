@@ -16,8 +16,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use base::chain::{SegmentEntry, SegmentState};
 use base::config::Durability;
@@ -32,6 +32,7 @@ use super::message::{
     BrokerLife, Create, FenceRequest, FenceResult, PullRequest, PullResult, PushKind, Refusal,
 };
 use super::sessions::Sessions;
+use crate::peers::Peers;
 use crate::protocol::{FenceAnswer, Life, PartitionReplica};
 
 /// Most that one pull brings, bytes, unless one batch is larger.
@@ -158,6 +159,9 @@ pub struct Replicas {
     pub(super) spec: ReplicasSpec,
     partitions: Mutex<HashMap<TopicPartition, Arc<Partition>>>,
     pub(super) sessions: Sessions,
+    pub(super) peers: OnceLock<Weak<Peers>>,
+    /// Held while something is fetched that another broker asked for.
+    pub(super) fetching: tokio::sync::Mutex<()>,
 }
 
 impl Partition {
@@ -264,7 +268,13 @@ impl Replicas {
                 tracing::error!(dir = %storage.dir().display(), %error, "the doubt cannot be noted");
             }
         }
-        Arc::new(Replicas { spec, partitions: Mutex::default(), sessions: Sessions::default() })
+        Arc::new(Replicas {
+            spec,
+            partitions: Mutex::default(),
+            sessions: Sessions::default(),
+            peers: OnceLock::new(),
+            fetching: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// The epoch promised for a partition in this life; `None` for none.

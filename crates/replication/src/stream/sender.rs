@@ -277,7 +277,9 @@ impl Sender<'_> {
             match message {
                 Message::Ack { stream, end } => self.acked(stream, end),
                 Message::Nack { stream, refusal } => self.refused(stream, refusal),
-                Message::FenceAnswer(request, _) | Message::Pulled(request, _) => {
+                Message::FenceAnswer(request, _)
+                | Message::Pulled(request, _)
+                | Message::Fetched(request, _) => {
                     self.link.answer(request, message);
                 }
                 _ => {

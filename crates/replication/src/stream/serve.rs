@@ -27,7 +27,8 @@ use tokio::sync::{Notify, Semaphore};
 use super::copy::{Copy, Watch};
 use super::frame::{FrameReader, send};
 use super::message::{
-    BrokerLife, Create, FenceRequest, FenceResult, Hello, Message, PullRequest, Reason, Refusal, VERSION,
+    BrokerLife, Create, FenceRequest, FenceResult, FetchRequest, Hello, Message, PullRequest, Reason,
+    Refusal, VERSION,
 };
 use super::replicas::{Fenced, NotTaken, Replicas, Target, of_failed};
 
@@ -247,6 +248,7 @@ impl Connection {
             }
             Message::Fence(request, fence) => self.fence(request, *fence).await,
             Message::Pull(request, pull) => self.pull(request, *pull).await,
+            Message::Fetch(request, fetch) => self.fetch(request, *fetch).await,
             _ => Err(invalid("a frame of this kind is not for a member")),
         }
     }
@@ -389,6 +391,18 @@ impl Connection {
                 outbox.fail(error);
             }
             drop(permit);
+        });
+        Ok(())
+    }
+
+    async fn fetch(&self, request: u64, fetch: FetchRequest) -> io::Result<()> {
+        self.outbox.room().await;
+        let (replicas, outbox, from) = (self.replicas.clone(), self.outbox.clone(), self.from.broker);
+        tokio::spawn(async move {
+            let failure = replicas.fetch_from(from, fetch).await.err();
+            if let Err(error) = outbox.answer(&Message::Fetched(request, failure)) {
+                outbox.fail(error);
+            }
         });
         Ok(())
     }
