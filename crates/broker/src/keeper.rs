@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use base::chain::Member;
 use base::config::keys;
 use base::ids::{BrokerId, Incarnation};
 use replication::TailState;
@@ -124,8 +125,9 @@ impl Broker {
         probation.retain(|broker, (failed, until)| life(*broker) == Some(*failed) && now < *until);
         let avoided: Vec<BrokerId> = probation.keys().copied().collect();
         for partition in self.partitions.all() {
-            for broker in partition.log.mend_ensemble(&avoided) {
-                if let Some(incarnation) = life(broker) {
+            for Member { broker, incarnation, .. } in partition.log.mend_ensemble(&avoided) {
+                // One that was begun since has not failed.
+                if life(broker) == Some(incarnation) {
                     probation.insert(broker, (incarnation, now + PROBATION));
                 }
             }

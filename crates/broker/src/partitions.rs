@@ -338,6 +338,7 @@ async fn take_over_and_open(partitions: Arc<Partitions>, wanted: Wanted) {
     partitions.opening.peers.replicas.release(id).await;
     let (opening, env) = (partitions.opening.clone(), spec.env.clone());
     let (_, slot) = env.blocking(move || opening.open(Wanted { spec, state: taken })).await;
+    let opened = matches!(slot, Slot::Open(_));
     {
         let mut slots = partitions.slots.write();
         match slots.get_mut(&id) {
@@ -351,7 +352,15 @@ async fn take_over_and_open(partitions: Arc<Partitions>, wanted: Wanted) {
             }
         }
     }
-    tracing::info!(topic = &*topic, partition = id.partition.0, epoch = epoch.0, end, "leads the partition");
+    if opened {
+        tracing::info!(
+            topic = &*topic,
+            partition = id.partition.0,
+            epoch = epoch.0,
+            end,
+            "leads the partition"
+        );
+    }
     partitions.taken_over.notify_one();
 }
 

@@ -143,10 +143,18 @@ impl Mender {
     fn storage_for(&self, id: TopicPartition) -> Option<Arc<Storage>> {
         let image = self.metadata.image();
         let state = image.partition(&id)?;
-        let takes = |storage: &&Arc<Storage>| storage.state() == StorageState::Writable;
-        let has = |storage: &&Arc<Storage>| state.chain.iter().any(|entry| entry.is_on(storage.id()));
-        let mut writable = self.storages.iter().filter(takes);
-        writable.clone().find(has).or_else(|| writable.next()).cloned()
+        let has = |storage: &Arc<Storage>| state.chain.iter().any(|entry| entry.is_on(storage.id()));
+        // One that is getting full takes what no other can.
+        let rank = |storage: &&Arc<Storage>| match storage.state() {
+            StorageState::Writable => Some((0, !has(storage))),
+            StorageState::ReadOnly => Some((1, !has(storage))),
+            StorageState::NoSpace | StorageState::Failed(_) => None,
+        };
+        let found = self.storages.iter().filter(|storage| rank(storage).is_some()).min_by_key(rank);
+        if found.is_none() {
+            tracing::warn!(partition = %id, "no log directory takes a copy: all are full or failed");
+        }
+        found.cloned()
     }
 
     fn plan_repairs(&self, image: &Image, memory: &mut Memory) -> Vec<Task> {

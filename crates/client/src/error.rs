@@ -175,6 +175,8 @@ impl ClientError {
         match self {
             ClientError::Connect { .. } | ClientError::Closed { .. } | ClientError::Timeout { .. } => true,
             ClientError::Bootstrap { tried } => tried.iter().all(ClientError::retriable),
+            // A broker that left: what it did another one does, or will.
+            ClientError::Broker { code: ErrorCode::BrokerNotAvailable, .. } => true,
             ClientError::Broker { code, .. } => code.retriable(),
             _ => false,
         }

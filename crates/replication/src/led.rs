@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::chain::{Member, PartitionState, SegmentState};
 use base::env::Env;
-use base::ids::{BrokerId, Offset, StorageId};
+use base::ids::{Offset, StorageId};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{DurableListener, Patience, Segment, StorageError};
@@ -29,6 +29,7 @@ const SEAL_PATIENCE: Duration = Duration::from_secs(5);
 /// See the module's head. Dropping it ends the pushes.
 pub(crate) struct Led {
     acks: Arc<Acks>,
+    source: Arc<Growing>,
     pushes: Vec<Push>,
 }
 
@@ -52,8 +53,7 @@ struct State {
 
 /// A member other than the leader.
 struct Other {
-    broker: BrokerId,
-    storage: StorageId,
+    member: Member,
     acked: Offset,
     refused: bool,
     /// When its connection ended.
@@ -84,8 +84,7 @@ impl Led {
         let others: Vec<Member> = ensemble.iter().copied().filter(|member| member.storage != own).collect();
         let peers = spec.peers.as_ref().filter(|_| !others.is_empty())?;
         let other = |member: &Member| Other {
-            broker: member.broker,
-            storage: member.storage,
+            member: *member,
             acked: state.last().base,
             refused: false,
             lost_at: None,
@@ -107,7 +106,8 @@ impl Led {
             let target = spec.push_target(state.last(), state.leader_epoch, member, snapshot.clone());
             peers.links.push(target, source.clone(), acks.clone())
         };
-        let led = Arc::new(Led { acks: acks.clone(), pushes: others.iter().map(push).collect() });
+        let pushes = others.iter().map(push).collect();
+        let led = Arc::new(Led { acks: acks.clone(), source: source.clone(), pushes });
         // The cell was made here and is empty.
         let _ = acks.led.set(Arc::downgrade(&led));
         Some(led)
@@ -129,8 +129,8 @@ impl Led {
         self.acks.written.reaches(end)
     }
 
-    /// Brokers whose storages failed or lag. `end` is how far the log goes now.
-    pub(crate) fn failed(&self, end: Offset) -> Vec<BrokerId> {
+    /// Members, in the life in which they are, that failed or lag. `end` is how far the log goes now.
+    pub(crate) fn failed(&self, end: Offset) -> Vec<Member> {
         let now = self.acks.env.clock.now();
         let mut state = self.acks.state.lock();
         for other in &mut state.others {
@@ -138,7 +138,7 @@ impl Led {
                 other.owes = (other.acked < end).then_some((now, end));
             }
         }
-        state.others.iter().filter(|other| other.has_failed(now)).map(|other| other.broker).collect()
+        state.others.iter().filter(|other| other.has_failed(now)).map(|other| other.member).collect()
     }
 
     /// How many members there are, this broker among them, and how many of them have not failed.
@@ -149,8 +149,23 @@ impl Led {
         (1 + state.others.len(), 1 + state.others.len() - failed)
     }
 
+    /// A storage that is no member in its present life copied everything below the end that was settled.
+    pub(crate) fn copied(&self, storage: StorageId) {
+        self.acks.state.lock().core.copied(storage);
+    }
+
+    /// Who holds everything below the end that was settled, once those are enough.
+    pub(crate) fn holders(&self) -> Option<Vec<StorageId>> {
+        self.acks.state.lock().core.seal().map(|(_, holders)| holders)
+    }
+
+    /// What others copy from.
+    pub(crate) fn source(&self) -> Arc<dyn PushSource> {
+        self.source.clone()
+    }
+
     /// Settles that the segment ends at `end`, the leader's own, and waits until enough members hold everything below:
-    /// returns who does. `None` when too few do in time.
+    /// returns who does. `None` when too few do in time, or too few are left that could.
     pub(crate) async fn settle(&self, end: Offset) -> Option<Vec<StorageId>> {
         let clock = &self.acks.env.clock;
         self.acks.state.lock().core.freeze_at(end);
@@ -170,7 +185,7 @@ impl Led {
             let waited = clock.now().saturating_sub(began);
             match sealed {
                 Some((_, holders)) if all || waited >= patience => return Some(holders),
-                None if waited >= patience => return None,
+                None if all || waited >= patience => return None,
                 _ => {}
             }
             tokio::select! {
@@ -192,7 +207,7 @@ impl Acks {
     fn note(&self, storage: StorageId, end: Offset) {
         let committed = {
             let mut state = self.state.lock();
-            if let Some(other) = state.others.iter_mut().find(|other| other.storage == storage) {
+            if let Some(other) = state.others.iter_mut().find(|other| other.member.storage == storage) {
                 other.acked = end.max(other.acked);
                 other.lost_at = None;
                 if other.owes.is_some_and(|(_, owed)| owed <= other.acked) {
@@ -212,7 +227,8 @@ impl Acks {
     }
 
     fn change(&self, storage: StorageId, change: impl FnOnce(&mut Other)) {
-        if let Some(other) = self.state.lock().others.iter_mut().find(|other| other.storage == storage) {
+        if let Some(other) = self.state.lock().others.iter_mut().find(|other| other.member.storage == storage)
+        {
             change(other);
         }
         self.moved.notify_waiters();

@@ -14,11 +14,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base::batch::HEADER_LEN;
 use base::chain::{Member, PartitionState, Seal, SegmentState};
 use base::config::{Durability, TopicSettings};
-use base::ids::{BrokerId, LeaderEpoch, Offset, TimestampMs};
+use base::ids::{BrokerId, LeaderEpoch, Offset, StorageId, TimestampMs};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::Shared;
@@ -46,6 +47,9 @@ const SLOW_CHECKPOINT_BYTES: u64 = 64 << 10;
 
 /// What a segment that is rolled may hold unsynced when appends begin to wait for the next one.
 const ROLL_UNSYNCED_BYTES: u64 = 1 << 20;
+
+/// Time for a broker to copy a segment that is to be sealed.
+const COPY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it is synced for that. Each time there is less to sync than the last, if the disk is faster than what
 /// comes; if not, appends must wait some time.
@@ -314,8 +318,9 @@ impl<S: Derived> Log<S> {
     }
 
     /// Looks after the members of the open segment: opens the next one without those that fail, and with those that are
-    /// missing. `avoided` brokers are not missed. Does nothing where that leaves too few. Returns those that fail.
-    pub fn mend_ensemble(self: &Arc<Self>, avoided: &[BrokerId]) -> Vec<BrokerId> {
+    /// missing. `avoided` brokers are missed only where it takes them. Does nothing where too few are left. Returns those
+    /// that fail.
+    pub fn mend_ensemble(self: &Arc<Self>, avoided: &[BrokerId]) -> Vec<Member> {
         let state = self.state();
         if self.spec.peers.is_none() || state.placement.len() < 2 || !self.spec.store.takes_edits() {
             return Vec::new();
@@ -332,9 +337,7 @@ impl<S: Derived> Log<S> {
             }
         };
         let SegmentState::Open { ensemble } = &state.last().state else { return failed };
-        let away: Vec<BrokerId> = avoided.iter().chain(&failed).copied().collect();
-        let Some(mut next) = self.spec.ensemble(&state, &away) else { return failed };
-        next.retain(|member| !away.contains(&member.broker));
+        let next = self.spec.members(&state, &failed, avoided);
         let is_better = is_due || !failed.is_empty() || next.len() > ensemble.len();
         if !is_better
             || next.len() < self.spec.copies_min(&state)
@@ -342,7 +345,8 @@ impl<S: Derived> Log<S> {
         {
             return failed;
         }
-        tracing::info!(partition = %self.partition(), ?failed, members = next.len(), "the ensemble changes");
+        let brokers: Vec<BrokerId> = failed.iter().map(|member| member.broker).collect();
+        tracing::info!(partition = %self.partition(), failed = ?brokers, members = next.len(), "the ensemble changes");
         let log = self.clone();
         tokio::spawn(async move {
             log.reopen().await;
@@ -492,9 +496,11 @@ impl<S: Derived> Log<S> {
             let (holders, failed) = match led {
                 None => (vec![segment.storage.id()], Vec::new()),
                 Some(led) => {
-                    let holders = led.settle(sealed.end).await;
-                    let (_, have) = led.in_sync();
-                    (holders.ok_or(AppendError::TooFewMembers { have, need })?, led.failed(sealed.end))
+                    let holders = match led.settle(sealed.end).await {
+                        Some(holders) => holders,
+                        None => self.copy_to_others(&known, segment, led, sealed.end).await?,
+                    };
+                    (holders, led.failed(sealed.end))
                 }
             };
             let seal = Seal {
@@ -519,13 +525,51 @@ impl<S: Derived> Log<S> {
         self.open_file(state, snapshot).await
     }
 
+    /// Has others copy the segment, which was settled to end at `end`, until enough hold all of it (replication.md 2.7):
+    /// members that failed are no members in the life they began since, and others never were. Returns who does.
+    async fn copy_to_others(
+        &self,
+        state: &PartitionState,
+        segment: &Held,
+        led: &Led,
+        end: Offset,
+    ) -> Result<Vec<StorageId>, AppendError> {
+        let need = self.spec.copies_min(state);
+        let mut have = 1;
+        let Some(peers) = &self.spec.peers else { return Err(AppendError::TooFewMembers { have, need }) };
+        let failed = led.failed(end);
+        let held = segment.clone();
+        let snapshot = self.spec.env.blocking(move || held.storage.base_snapshot(&held.segment)).await;
+        for target in self.spec.members(state, &failed, &[]) {
+            if let Some(holders) = led.holders() {
+                return Ok(holders);
+            }
+            let Some(snapshot) = snapshot.clone().filter(|_| target.broker != self.spec.broker) else {
+                continue;
+            };
+            let push = self.spec.push_target(state.last(), state.leader_epoch, &target, snapshot);
+            match peers.links.copy_up(push, led.source(), end, COPY_PATIENCE).await {
+                Ok(()) => {
+                    have += 1;
+                    led.copied(target.storage);
+                }
+                Err(error) => {
+                    tracing::warn!(partition = %self.partition(), broker = %target.broker, %error, "a copy is not made");
+                }
+            }
+        }
+        led.holders().ok_or(AppendError::TooFewMembers { have, need })
+    }
+
     /// Members of the segment after `segment`. This broker's part stays in its log directory: directories are chosen when
     /// a partition is made.
-    fn next_ensemble(&self, state: &PartitionState, segment: &Held, failed: &[BrokerId]) -> Vec<Member> {
+    fn next_ensemble(&self, state: &PartitionState, segment: &Held, failed: &[Member]) -> Vec<Member> {
         let own = self.spec.member_on(&segment.storage);
-        let wanted = if state.placement.len() > 1 { self.spec.ensemble(state, failed) } else { None };
-        let mut members = wanted.unwrap_or_else(|| vec![own]);
-        members.retain(|member| member.broker != own.broker && !failed.contains(&member.broker));
+        if state.placement.len() < 2 {
+            return vec![own];
+        }
+        let mut members = self.spec.members(state, failed, &[]);
+        members.retain(|member| member.broker != own.broker);
         members.insert(0, own);
         members
     }

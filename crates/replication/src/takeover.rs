@@ -332,6 +332,42 @@ impl LogSpec {
         next_ensemble(state, &candidates, avoided)
     }
 
+    /// Members of the next segment, which are not those that failed in the life they still live. Brokers in `avoided` are
+    /// members only where there would be too few without them.
+    pub(crate) fn members(
+        &self,
+        state: &PartitionState,
+        failed: &[Member],
+        avoided: &[BrokerId],
+    ) -> Vec<Member> {
+        let has_failed = |member: &Member| {
+            let is_same =
+                |other: &Member| (other.broker, other.incarnation) == (member.broker, member.incarnation);
+            failed.iter().any(is_same)
+        };
+        let mut members = self.ensemble_of(state, &has_failed, avoided);
+        let good = members.iter().filter(|member| !avoided.contains(&member.broker)).count();
+        if good >= self.copies_min(state) {
+            members.retain(|member| !avoided.contains(&member.broker));
+        }
+        members
+    }
+
+    fn ensemble_of(
+        &self,
+        state: &PartitionState,
+        has_failed: &dyn Fn(&Member) -> bool,
+        avoided: &[BrokerId],
+    ) -> Vec<Member> {
+        let Some(peers) = &self.peers else { return Vec::new() };
+        let mut candidates = peers.candidates.candidates();
+        candidates.retain(|candidate| {
+            let (broker, storage, incarnation) = (candidate.broker, candidate.storage, candidate.incarnation);
+            !has_failed(&Member { broker, storage, incarnation })
+        });
+        next_ensemble(state, &candidates, avoided).unwrap_or_default()
+    }
+
     /// Where a segment is pushed to.
     pub(crate) fn push_target(
         &self,

@@ -70,31 +70,38 @@ pub(super) struct PartitionView {
     pub(super) offline: Vec<i32>,
 }
 
+/// Brokers that are registered and not fenced.
+pub(super) fn alive(image: &Image) -> Vec<BrokerId> {
+    let alive = image.brokers().filter(|broker| !broker.fenced);
+    alive.map(|broker| broker.registration.broker).collect()
+}
+
 /// Whether a broker is registered and not fenced.
 pub(super) fn is_alive(image: &Image, broker: BrokerId) -> bool {
     image.broker(broker).is_some_and(|broker| !broker.fenced)
 }
 
-/// The partitions of a topic, in order.
+/// The partitions of a topic, in order. `alive` are the brokers that live ([`alive`]).
 pub(super) fn partitions(
     context: &RequestContext<'_>,
-    image: &Image,
+    alive: &[BrokerId],
     topic: &Topic,
 ) -> impl Iterator<Item = PartitionView> {
     topic.partitions.iter().enumerate().map(|(index, state)| {
         let index = i32::try_from(index).unwrap_or(i32::MAX);
-        partition(context, image, topic, index, state)
+        partition(context, alive, topic, index, state)
     })
 }
 
 fn partition(
     context: &RequestContext<'_>,
-    image: &Image,
+    alive: &[BrokerId],
     topic: &Topic,
     index: i32,
     state: &PartitionState,
 ) -> PartitionView {
-    let lives = |id: i32| is_alive(image, BrokerId(id));
+    // There are few brokers, and many partitions.
+    let lives = |id: i32| alive.contains(&BrokerId(id));
     let replicas: Vec<i32> = state.placement.iter().map(|broker| broker.0).collect();
     let in_sync: Vec<i32> = match &state.last().state {
         SegmentState::Open { ensemble } => ensemble.iter().map(|member| member.broker.0).collect(),

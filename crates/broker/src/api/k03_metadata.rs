@@ -10,8 +10,8 @@ use std::collections::{HashMap, HashSet};
 
 use base::config::keys;
 use base::error::ErrorCode;
-use base::ids::Uuid;
-use metadata::{Image, Topic};
+use base::ids::{BrokerId, Uuid};
+use metadata::Topic;
 use wire::message::metadata_request::MetadataRequestTopic;
 use wire::message::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -79,10 +79,11 @@ fn refused(code: ErrorCode, asked: Vec<MetadataRequestTopic<'_>>) -> MetadataRes
 
 async fn all(context: &RequestContext<'_>, operations: i32) -> Vec<MetadataResponseTopic<'static>> {
     let image = context.broker.image();
+    let alive = cluster::alive(&image);
     let mut turns = Turns::default();
     let mut topics = Vec::new();
     for topic in image.topics() {
-        topics.push(known(context, &image, topic, operations));
+        topics.push(known(context, &alive, topic, operations));
         turns.done(topic.partitions.len()).await;
     }
     topics
@@ -97,13 +98,14 @@ async fn by_id(
         context.broker.catch_up().await;
     }
     let image = context.broker.image();
+    let alive = cluster::alive(&image);
     let mut seen = HashSet::new();
     let ids = asked.iter().map(|topic| topic.topic_id).filter(|id| !id.is_zero() && seen.insert(*id));
     let mut turns = Turns::default();
     let mut topics = Vec::new();
     for id in ids {
         let topic = match image.topic_by_id(id) {
-            Some(topic) => known(context, &image, topic, operations),
+            Some(topic) => known(context, &alive, topic, operations),
             None => failed(None, id, ErrorCode::UnknownTopicId, authorized::NOT_ASKED),
         };
         turns.done(1 + topic.partitions.len()).await;
@@ -128,11 +130,12 @@ async fn by_name(
     let missing: Vec<&str> = names.iter().copied().filter(|name| !is_known(name)).collect();
     let codes = create_missing(context, &missing, may_create).await;
     let image = context.broker.image();
+    let alive = cluster::alive(&image);
     let mut turns = Turns::default();
     let mut topics = Vec::with_capacity(names.len());
     for name in names {
         let topic = match (image.topic(name), codes.get(name)) {
-            (Some(topic), _) => known(context, &image, topic, operations),
+            (Some(topic), _) => known(context, &alive, topic, operations),
             (None, code) => {
                 let code = code.copied().unwrap_or(ErrorCode::UnknownTopicOrPartition);
                 failed(Some(name.to_owned()), Uuid::ZERO, code, operations)
@@ -202,7 +205,7 @@ fn automatic(name: &str) -> TopicSpec {
 
 fn known(
     context: &RequestContext<'_>,
-    image: &Image,
+    alive: &[BrokerId],
     topic: &Topic,
     operations: i32,
 ) -> MetadataResponseTopic<'static> {
@@ -211,7 +214,7 @@ fn known(
         name: Some(Cow::Owned(topic.name.to_string())),
         topic_id: topic.id,
         is_internal: topic.internal,
-        partitions: cluster::partitions(context, image, topic).map(partition).collect(),
+        partitions: cluster::partitions(context, alive, topic).map(partition).collect(),
         topic_authorized_operations: operations,
     }
 }

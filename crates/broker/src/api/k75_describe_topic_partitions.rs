@@ -91,8 +91,9 @@ impl Page {
             self.topics.push(failed(name, code, authorized::on_topic(true)));
             return true;
         };
+        let alive = cluster::alive(&image);
         let partitions: Vec<_> =
-            cluster::partitions(context, &image, topic).skip(from).take(self.room).map(shown).collect();
+            cluster::partitions(context, &alive, topic).skip(from).take(self.room).map(shown).collect();
         let until = from.saturating_add(partitions.len());
         self.room -= partitions.len();
         self.topics.push(DescribeTopicPartitionsResponseTopic {

@@ -24,15 +24,32 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 const END_WHILE_WAITING: Duration = Duration::from_secs(2);
 
 /// A process; killed when dropped.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
     fn number(&self) -> Pid {
         Pid::from_child(&self.0)
     }
 
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().expect("it is our child");
+        self.0.wait().expect("it is our child");
+    }
+
+    /// SIGSTOP, or SIGCONT.
+    pub(crate) fn hold(&self, holds: bool) {
+        let signal = if holds { Signal::STOP } else { Signal::CONT };
+        kill_process(self.number(), signal).expect("it is our child");
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("it is our child")
+    }
+
     /// SIGTERM; how it ended, which is to be within the time.
-    fn end(&mut self, patience: Duration) -> ExitStatus {
+    pub(crate) fn end(&mut self, patience: Duration) -> ExitStatus {
         kill_process(self.number(), Signal::TERM).expect("it is our child");
         let asked = Instant::now();
         loop {
@@ -54,10 +71,10 @@ impl Drop for Process {
 }
 
 /// A directory for one test; it stays when the test fails.
-struct Place(PathBuf);
+pub(crate) struct Place(PathBuf);
 
 impl Place {
-    fn new(name: &str) -> Place {
+    pub(crate) fn new(name: &str) -> Place {
         let id = Env::os().random.next_u64();
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("process-{name}-{id:016x}"));
         fs::create_dir_all(&dir).expect("cargo's directory for tests can be written");
@@ -67,7 +84,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        match std::thread::panicking() {
+        match std::thread::panicking() || std::env::var_os("PROCESS_KEEP").is_some() {
             true => eprintln!("data and logs are in {}", self.0.display()),
             false => drop(fs::remove_dir_all(&self.0)),
         }
@@ -75,15 +92,15 @@ impl Drop for Place {
 }
 
 /// A node with its file, as an operator of Kafka writes it.
-struct Node {
-    dir: PathBuf,
-    clients: SocketAddr,
+pub(crate) struct Node {
+    pub(crate) dir: PathBuf,
+    pub(crate) clients: SocketAddr,
     http: SocketAddr,
 }
 
 impl Node {
     /// Nodes 1 and so on, all controllers and brokers.
-    fn several(place: &Place, count: usize) -> Vec<Node> {
+    pub(crate) fn several(place: &Place, count: usize) -> Vec<Node> {
         let mut addresses: Vec<SocketAddr> = Vec::new();
         while addresses.len() < 3 * count {
             let address = free_address();
@@ -110,7 +127,14 @@ impl Node {
         (0..count).map(node).collect()
     }
 
-    fn start(&self) -> Process {
+    /// Adds lines to its file.
+    pub(crate) fn set(&self, lines: &str) {
+        let path = self.dir.join("server.properties");
+        let text = fs::read_to_string(&path).expect("a file");
+        fs::write(path, text + lines).expect("a file");
+    }
+
+    pub(crate) fn start(&self) -> Process {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
         command.arg("serve").arg("--config").arg(self.dir.join("server.properties"));
@@ -118,11 +142,11 @@ impl Node {
         Process(command.spawn().expect("the binary was built for this test"))
     }
 
-    fn serves(&self) -> bool {
+    pub(crate) fn serves(&self) -> bool {
         TcpStream::connect(self.clients).is_ok()
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
@@ -137,7 +161,7 @@ impl Node {
 }
 
 /// Waits until something holds.
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");

@@ -12,6 +12,7 @@
 mod bench;
 mod beside;
 mod bystander;
+mod chaos;
 mod churn;
 mod cluster;
 mod compaction;

@@ -22,6 +22,9 @@ pub(super) const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const NO_MAJORITY: &str = "a majority of the controllers does not answer; the command may be applied later. Start them, or mend their network";
 /// What is said when nobody led for so long.
 pub(super) const NO_LEADER: &str = "no controller leads: a majority of them must run and reach each other";
+/// What is said when another one leads before there was an answer.
+const REPLACED: &str =
+    "another controller leads by now; whether the command was applied is not known: ask again";
 /// How long it waits for the leader's answer.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause before it is asked again who leads.
@@ -53,6 +56,25 @@ pub(super) struct Group {
     leader: tokio::sync::Mutex<Option<Peer>>,
 }
 
+/// Who leads, as far as this node knows.
+fn leader(raft: &Raft<TypeConfig>) -> Option<u64> {
+    raft.metrics().borrow().current_leader
+}
+
+/// Completes when another one than `id` leads.
+async fn replaced(raft: &Raft<TypeConfig>, id: u64) {
+    let mut metrics = raft.metrics();
+    loop {
+        if metrics.borrow_and_update().current_leader.is_some_and(|leader| leader != id) {
+            return;
+        }
+        if metrics.changed().await.is_err() {
+            // It ends, and says so to whoever waits for it.
+            std::future::pending().await
+        }
+    }
+}
+
 impl Group {
     pub(super) fn new(speaker: Speaker, results: Arc<Results>) -> Group {
         Group { speaker, results, leader: tokio::sync::Mutex::default() }
@@ -71,16 +93,20 @@ impl Group {
         let deadline = clock.now() + LEADER_PATIENCE;
         loop {
             // A leader whom no majority follows waits for one for ever.
+            let own = self.speaker.node;
             let written = tokio::select! {
                 biased;
                 written = raft.client_write(batch.clone()) => written,
+                () = replaced(raft, own), if leader(raft) == Some(own) => return Err(REPLACED.to_owned()),
                 () = clock.sleep(ANSWER_PATIENCE) => return Err(NO_MAJORITY.to_owned()),
             };
             let attempt = match written {
                 Ok(response) => Attempt::Done(response.data),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                     match to.leader_id.and_then(|id| Some((id, self.address(id, to.leader_node?.addr)))) {
-                        Some((id, address)) => self.forward(id, &address, batch.clone()).await,
+                        Some((id, address)) => {
+                            self.forward_while_it_leads(raft, id, &address, batch.clone()).await
+                        }
                         None => Attempt::Again(None),
                     }
                 }
@@ -95,6 +121,24 @@ impl Group {
                 Attempt::Again(_) => clock.sleep(ASK_AGAIN_AFTER).await,
             }
         }
+    }
+
+    /// As [`Group::forward`], until another one leads: who stands still or is cut off would be waited for in vain.
+    async fn forward_while_it_leads(
+        &self,
+        raft: &Raft<TypeConfig>,
+        id: u64,
+        address: &str,
+        batch: Batch,
+    ) -> Attempt {
+        tokio::select! {
+            biased;
+            attempt = self.forward(id, address, batch) => return attempt,
+            () = replaced(raft, id) => {}
+        }
+        // Its answer may still come on that connection.
+        *self.leader.lock().await = None;
+        Attempt::Unknown(REPLACED.to_owned())
     }
 
     /// Where a voter is reached today; the log knows where it was when the log began.

@@ -54,6 +54,19 @@ impl Replicas {
         let _ = self.peers.set(Arc::downgrade(peers));
     }
 
+    /// Waits until nobody fetches the segment; until what is returned is dropped, nobody else does.
+    pub(crate) async fn importing(&self, name: &SegmentName) -> Importing<'_> {
+        loop {
+            let ended = self.import_ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            ended.as_mut().enable();
+            if self.imports.lock().insert(name.clone()) {
+                return Importing { replicas: self, name: name.clone() };
+            }
+            ended.await;
+        }
+    }
+
     /// Fetches a sealed segment that no chain lists yet from the broker that asks for it.
     ///
     /// # Errors
@@ -63,17 +76,21 @@ impl Replicas {
         let peers = self.peers.get().and_then(Weak::upgrade).ok_or("the broker ends")?;
         let to = self.spec.storages.iter().find(|own| own.id() == storage).cloned();
         let to = to.ok_or("the storage is not on this broker")?;
-        // One at a time, so that who asks twice finds what was fetched the first time.
-        let _turn = self.fetching.lock().await;
-        let (env, SealedInfo { end, bytes, crc }) = (&self.spec.env, sealed);
-        if to.holds(&name) {
-            let there = to.load(name.clone(), end, bytes, crc);
-            if env.blocking(move || there.verify()).await.is_ok() {
-                return Ok(());
-            }
-        }
-        let wanted = Wanted { env, name, sealed, sources: vec![(broker, source)], to };
+        let wanted = Wanted { env: &self.spec.env, name, sealed, sources: vec![(broker, source)], to };
         fetch_segment(&peers, &wanted).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A segment that is being fetched.
+pub(crate) struct Importing<'a> {
+    replicas: &'a Replicas,
+    name: SegmentName,
+}
+
+impl Drop for Importing<'_> {
+    fn drop(&mut self) {
+        self.replicas.imports.lock().remove(&self.name);
+        self.replicas.import_ended.notify_waiters();
     }
 }
 

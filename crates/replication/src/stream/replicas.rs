@@ -14,7 +14,7 @@
 //! Promises live as long as the process. That is enough: a restarted process takes no appends for segments that were
 //! opened before (replication.md 2.6). What it does not do: decide what to seal, delete files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -26,6 +26,7 @@ use base::ids::{Incarnation, LeaderEpoch, Offset, SegmentId, StorageId, TopicPar
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{CreateSegment, Segment, SegmentName, Storage, StorageError, StorageState};
+use tokio::sync::Notify;
 
 use super::copy::{Copy, check_batches, whole_batches};
 use super::message::{
@@ -160,8 +161,9 @@ pub struct Replicas {
     partitions: Mutex<HashMap<TopicPartition, Arc<Partition>>>,
     pub(super) sessions: Sessions,
     pub(super) peers: OnceLock<Weak<Peers>>,
-    /// Held while something is fetched that another broker asked for.
-    pub(super) fetching: tokio::sync::Mutex<()>,
+    /// Segments that are being fetched, and who is told when one is there or not.
+    pub(super) imports: Mutex<HashSet<SegmentName>>,
+    pub(super) import_ended: Notify,
 }
 
 impl Partition {
@@ -273,7 +275,8 @@ impl Replicas {
             partitions: Mutex::default(),
             sessions: Sessions::default(),
             peers: OnceLock::new(),
-            fetching: tokio::sync::Mutex::new(()),
+            imports: Mutex::default(),
+            import_ended: Notify::new(),
         })
     }
 
