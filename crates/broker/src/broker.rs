@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  start: register (new incarnation) ─► elect for its partitions ─► open logs ─► load groups ─► listen
-//!  end:   stop accepting, drain ─► close logs ─► (the caller shuts storages and metadata down)
+//!  end:   others lead ─► stop accepting, drain ─► close logs ─► (the caller shuts storages and metadata down)
 //! ```
 //!
 //! It knows neither files nor HTTP nor Raft: storages and the metadata store are handed in.
@@ -244,9 +244,10 @@ impl Broker {
         self.server.get().map_or(0, Server::connections)
     }
 
-    /// Ends the broker: no new connections, requests in flight are finished (parked fetches at once),
-    /// logs are closed with a checkpoint. The caller then shuts storages and metadata store down.
+    /// Ends the broker: others lead what they can, no new connections, requests in flight are finished (parked fetches at
+    /// once), logs are closed with a checkpoint. The caller then shuts storages and metadata store down.
     pub async fn shutdown(&self) {
+        self.hand_over().await;
         // The guard must not be held while waiting.
         let trigger = self.trigger.lock().take();
         if let Some(trigger) = trigger {

@@ -1,5 +1,6 @@
-//! What the active controller does by itself: fences brokers that fall silent, ends that for those that come back, and
-//! has another broker lead what a fenced one led.
+//! What the active controller does by itself: fences brokers that fall silent, ends that for those that come back, has
+//! another broker lead what a fenced one led and what one that ends leads, and moves leaders back to where they are
+//! preferred.
 //!
 //! [`Watch`] plans, from the metadata and from what was heard; the task around it proposes what is planned. Every
 //! controller runs the task, and only the active one hears ([`MetadataStore::sessions`]). A plan that was carried out
@@ -10,13 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use base::chain::{PartitionState, SegmentEntry, SegmentState};
 use base::env::Env;
-use base::ids::{BrokerId, Incarnation, LeaderEpoch, PartitionId, TopicPartition};
+use base::ids::{BrokerId, Incarnation};
 use metadata::{ChainEdit, Command, Image, MetadataStore, Sessions};
-use replication::placement::{Candidate, next_leader};
 
-use crate::peers::candidates;
+use crate::elections::{Electorate, election, partitions_of};
 
 /// How often it is looked at who was heard.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,14 +27,42 @@ const HUNG_UP_PATIENCE: Duration = Duration::from_millis(200);
 /// Elections in one command: what one entry of the metadata log may hold.
 const ELECTIONS_AT_ONCE: usize = 5_000;
 
+/// Leaders that are moved back in one go; the next go follows when that is done.
+const MOVED_BACK_AT_ONCE: usize = 1_000;
+
+/// Kafka's default of `leader.imbalance.check.interval.seconds`.
+const BALANCE_INTERVAL: Duration = Duration::from_secs(300);
+
+/// What a controller goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerSpec {
+    /// `broker.session.timeout.ms`.
+    pub session_timeout: Duration,
+    /// How often leaders are moved back to where they are preferred (`leader.imbalance.check.interval.seconds`); never
+    /// without (`auto.leader.rebalance.enable=false`).
+    pub balance_interval: Option<Duration>,
+}
+
+impl ControllerSpec {
+    /// With Kafka's default for everything else.
+    pub fn new(session_timeout: Duration) -> ControllerSpec {
+        ControllerSpec { session_timeout, balance_interval: Some(BALANCE_INTERVAL) }
+    }
+}
+
 /// Starts the task of a controller; it ends when nobody holds the store any more. `session_timeout` is
 /// `broker.session.timeout.ms`.
 pub fn spawn_controller(env: Env, store: &Arc<dyn MetadataStore>, session_timeout: Duration) {
-    tokio::spawn(control(env, Arc::downgrade(store), session_timeout));
+    spawn_controller_with(env, store, ControllerSpec::new(session_timeout));
 }
 
-async fn control(env: Env, store: Weak<dyn MetadataStore>, session_timeout: Duration) {
-    let mut watch = Watch { session_timeout, lives: BTreeMap::new() };
+/// As [`spawn_controller`], with all that a controller goes by.
+pub fn spawn_controller_with(env: Env, store: &Arc<dyn MetadataStore>, spec: ControllerSpec) {
+    let watch = Watch::new(spec, env.clock.now());
+    tokio::spawn(control(env, Arc::downgrade(store), watch));
+}
+
+async fn control(env: Env, store: Weak<dyn MetadataStore>, mut watch: Watch) {
     loop {
         env.clock.sleep(LOOK_INTERVAL).await;
         let Some(store) = store.upgrade() else { return };
@@ -64,12 +91,20 @@ fn tell(command: &Command) {
 
 /// Who is waited for since when. Times are those of the clock's `now`.
 struct Watch {
-    session_timeout: Duration,
+    spec: ControllerSpec,
     /// The life of each broker, and when it was first seen in the metadata: it needs a moment to show itself.
     lives: BTreeMap<BrokerId, (Incarnation, Duration)>,
+    /// The metadata in which no leader had to be replaced.
+    settled: Option<u64>,
+    /// When it was looked last for leaders to move back.
+    balanced_at: Duration,
 }
 
 impl Watch {
+    fn new(spec: ControllerSpec, now: Duration) -> Watch {
+        Watch { spec, lives: BTreeMap::new(), settled: None, balanced_at: now }
+    }
+
     /// What is to be changed, in order.
     fn plan(&mut self, image: &Image, sessions: &Sessions, now: Duration) -> Vec<Command> {
         let mut fenced = BTreeSet::new();
@@ -85,10 +120,25 @@ impl Watch {
                 commands.push(Command::SetFenced { broker: id, incarnation, fenced: should });
             }
         }
-        if !fenced.is_empty() {
-            commands.extend(elections(image, &fenced));
+        let is_balanced = !self.is_balancing_due(sessions, now);
+        if is_balanced && commands.is_empty() && self.settled == Some(image.version) {
+            return commands;
         }
+        let Elections { needed, wished } = elections(image, &fenced, !is_balanced);
+        if !is_balanced && wished.len() < MOVED_BACK_AT_ONCE {
+            self.balanced_at = now;
+        }
+        self.settled = (needed.is_empty() && commands.is_empty()).then_some(image.version);
+        let edits: Vec<ChainEdit> = needed.into_iter().chain(wished).collect();
+        commands.extend(edits.chunks(ELECTIONS_AT_ONCE).map(|edits| Command::Edit(edits.to_vec())));
         commands
+    }
+
+    /// A new controller waits one interval, for brokers that are about to come back.
+    fn is_balancing_due(&self, sessions: &Sessions, now: Duration) -> bool {
+        self.spec.balance_interval.is_some_and(|interval| {
+            sessions.active_for >= interval && now.saturating_sub(self.balanced_at) >= interval
+        })
     }
 
     /// Whether a broker is to be taken for dead; `None` when nobody can say.
@@ -101,62 +151,54 @@ impl Watch {
         let heard = sessions.heard.get(&id).filter(|heard| heard.incarnation == broker.incarnation);
         match heard {
             Some(heard) if heard.hung_up => (heard.ago >= HUNG_UP_PATIENCE).then_some(true),
-            Some(heard) if heard.ago < self.session_timeout => Some(false),
+            Some(heard) if heard.ago < self.spec.session_timeout => Some(false),
             // Its signs of life may have gone to the controller before this one.
             _ => {
                 let waited = sessions.active_for.min(now.saturating_sub(life.1));
-                (waited >= self.session_timeout).then_some(true)
+                (waited >= self.spec.session_timeout).then_some(true)
             }
         }
     }
 }
 
-/// Elections for all partitions whose leaders are fenced, where somebody else can lead.
-fn elections(image: &Image, fenced: &BTreeSet<BrokerId>) -> Vec<Command> {
+/// What is planned.
+#[derive(Default)]
+struct Elections {
+    /// Because the leader is gone, ends, or is where no copies are wanted any more.
+    needed: Vec<ChainEdit>,
+    /// Because another leader is preferred; at most [`MOVED_BACK_AT_ONCE`].
+    wished: Vec<ChainEdit>,
+}
+
+/// Elections for all partitions that should have another leader, where somebody else can lead.
+fn elections(image: &Image, fenced: &BTreeSet<BrokerId>, balance: bool) -> Elections {
     let is_gone = |leader: BrokerId| fenced.contains(&leader) || image.broker(leader).is_none();
-    let mut edits = Vec::new();
-    let mut alive = None;
-    for topic in image.topics() {
-        for (number, state) in topic.partitions.iter().enumerate() {
-            if !is_gone(state.leader) {
-                continue;
-            }
-            let alive = alive.get_or_insert_with(|| {
-                candidates(image, |broker| !fenced.contains(&broker.registration.broker))
-            });
-            let Some(leader) = next_leader(state, &members(image, state, alive), &[]) else { continue };
-            let partition = PartitionId(i32::try_from(number).unwrap_or(i32::MAX));
-            edits.push(ChainEdit::Elect {
-                partition: TopicPartition { topic_id: topic.id, partition },
-                leader,
-                epoch: LeaderEpoch(state.leader_epoch.0 + 1),
-            });
+    let electorate = Electorate::of(image, |broker| !fenced.contains(&broker.registration.broker));
+    let mut elections = Elections::default();
+    for (id, state) in image.topics().flat_map(|topic| partitions_of(topic)) {
+        let needed = if is_gone(state.leader) {
+            electorate.successor(state)
+        } else if electorate.is_ending(state.leader) {
+            electorate.heir(&id, state)
+        } else {
+            electorate.homecomer(state)
+        };
+        if let Some(leader) = needed {
+            elections.needed.push(election(id, state, leader));
+        } else if balance
+            && elections.wished.len() < MOVED_BACK_AT_ONCE
+            && let Some(leader) = electorate.preferred(state)
+        {
+            elections.wished.push(election(id, state, leader));
         }
     }
-    edits.chunks(ELECTIONS_AT_ONCE).map(|edits| Command::Edit(edits.to_vec())).collect()
-}
-
-/// Those of them that are members of the open segment and lack least of the sealed ones: who has nothing of the open one
-/// cannot lead without a copy of it, and who lacks others must fetch them first.
-fn members(image: &Image, state: &PartitionState, alive: &[Candidate]) -> Vec<Candidate> {
-    let SegmentState::Open { ensemble } = &state.last().state else { return Vec::new() };
-    let is_member = |candidate: &&Candidate| ensemble.iter().any(|member| member.broker == candidate.broker);
-    let lacks = |candidate: &Candidate| {
-        let Some(broker) = image.broker(candidate.broker) else { return usize::MAX };
-        let has = |entry: &&SegmentEntry| broker.storages.keys().any(|storage| entry.is_on(*storage));
-        state.chain.iter().filter(|entry| !entry.is_open() && !has(entry)).count()
-    };
-    let mut members: Vec<(usize, Candidate)> =
-        alive.iter().filter(is_member).map(|candidate| (lacks(candidate), candidate.clone())).collect();
-    let least = members.iter().map(|(lacks, _)| *lacks).min();
-    members.retain(|(lacks, _)| Some(*lacks) == least);
-    members.into_iter().map(|(_, candidate)| candidate).collect()
+    elections
 }
 
 #[cfg(test)]
 mod tests {
-    use base::chain::Member;
-    use base::ids::Uuid;
+    use base::chain::{Member, Seal};
+    use base::ids::{LeaderEpoch, PartitionId, TopicPartition, Uuid};
     use metadata::{CommandResult, Heard, MemoryStore, NewTopic, Placement, Registration};
 
     use super::*;
@@ -211,7 +253,8 @@ mod tests {
 
     /// One that has seen all lives of now long ago.
     fn watch(store: &MemoryStore) -> Watch {
-        let mut watch = Watch { session_timeout: TIMEOUT, lives: BTreeMap::new() };
+        let spec = ControllerSpec { session_timeout: TIMEOUT, balance_interval: Some(2 * LONG) };
+        let mut watch = Watch::new(spec, Duration::ZERO);
         watch.plan(&store.image(), &heard(&[]), Duration::ZERO);
         watch
     }
@@ -272,5 +315,110 @@ mod tests {
         let soon = LONG + Duration::from_millis(2_999);
         assert_eq!(watch.plan(&store.image(), &sessions, soon), []);
         assert_ne!(watch.plan(&store.image(), &sessions, LONG + TIMEOUT), []);
+    }
+
+    fn all_heard() -> Sessions {
+        heard(&[(1, 1, 0, false), (2, 2, 0, false), (3, 3, 0, false)])
+    }
+
+    async fn drain(store: &MemoryStore, broker: i32) {
+        let drain = Command::Drain { broker: BrokerId(broker), incarnation: Incarnation(i64::from(broker)) };
+        assert_eq!(store.propose(drain).await.unwrap(), CommandResult::Items(vec![Ok(())]));
+    }
+
+    #[tokio::test]
+    async fn what_a_broker_that_ends_leads_goes_to_those_that_stay() {
+        let store = store(&[&[1, 2], &[2, 3], &[1], &[3, 1], &[1, 3, 2]]).await;
+        let mut watch = watch(&store);
+        drain(&store, 1).await;
+        // The partition with one copy stays where it is as long as there is a broker.
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2, 2, 1, 3, 3]));
+        drain(&store, 3).await;
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2, 2, 1, 3, 2]));
+        // Nobody stays: all stays as it is. Who dies is replaced by one that ends, which is better than nobody.
+        drain(&store, 2).await;
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2, 2, 1, 3, 2]));
+        let silent = heard(&[(1, 1, 0, false), (2, 2, 3_000, false), (3, 3, 0, false)]);
+        assert_eq!(carry_out(&mut watch, &store, &silent).await, (vec![2], vec![1, 3, 1, 3, 1]));
+    }
+
+    #[tokio::test]
+    async fn who_ends_keeps_what_too_few_would_hold_without_it() {
+        let store = store(&[&[1, 2, 3]]).await;
+        let mut watch = watch(&store);
+        let changes = vec![("min.insync.replicas".to_owned(), Some("3".to_owned()))];
+        store
+            .propose(Command::AlterConfigs { resource: metadata::Resource::AllBrokers, changes })
+            .await
+            .unwrap();
+        drain(&store, 1).await;
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![1]));
+    }
+
+    #[tokio::test]
+    async fn leaders_go_back_to_where_they_are_preferred_from_time_to_time() {
+        let store = store(&[&[1, 2], &[2, 3], &[1]]).await;
+        let mut watch = watch(&store);
+        let silent = heard(&[(1, 1, 3_000, false), (2, 2, 0, false), (3, 3, 0, false)]);
+        assert_eq!(carry_out(&mut watch, &store, &silent).await, (vec![1], vec![2, 2, 1]));
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2, 2, 1]));
+        let long = |sessions| Sessions { active_for: 2 * LONG, ..sessions };
+        assert_eq!(
+            watch.plan(&store.image(), &all_heard(), 2 * LONG),
+            [],
+            "it is not active for long enough"
+        );
+        let back = watch.plan(&store.image(), &long(all_heard()), 2 * LONG);
+        let partition = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
+        let elect = ChainEdit::Elect { partition, leader: BrokerId(1), epoch: LeaderEpoch(2) };
+        assert_eq!(back, [Command::Edit(vec![elect])]);
+        assert_eq!(watch.plan(&store.image(), &long(all_heard()), 3 * LONG), [], "the next look is later");
+    }
+
+    #[tokio::test]
+    async fn who_lacks_something_is_not_moved_to() {
+        let store = store(&[&[1, 2]]).await;
+        let mut watch = watch(&store);
+        let partition = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
+        let elect = ChainEdit::Elect { partition, leader: BrokerId(2), epoch: LeaderEpoch(1) };
+        store.propose(Command::Edit(vec![elect])).await.unwrap();
+        let state = store.image().partition(&partition).unwrap().clone();
+        let seal = Seal {
+            segment: state.last().id,
+            leader_epoch: LeaderEpoch(1),
+            end: 10,
+            crc: 1,
+            bytes: 100,
+            holders: vec![Uuid([2; 16])],
+            unclean: false,
+        };
+        let ensemble = crate::elections::open_members(&state).to_vec();
+        store
+            .propose(Command::Edit(vec![ChainEdit::SealAndOpen { partition, seal, ensemble }]))
+            .await
+            .unwrap();
+        let sessions = Sessions { active_for: 3 * LONG, ..all_heard() };
+        assert_eq!(watch.plan(&store.image(), &sessions, 3 * LONG), []);
+        let state = store.image().partition(&partition).unwrap().clone();
+        let segment = (state.chain[0].id, state.chain[0].generation);
+        let copied = ChainEdit::AddReplica { partition, segment, storage: Uuid([1; 16]), crc: 1 };
+        store.propose(Command::Edit(vec![copied])).await.unwrap();
+        let elect = ChainEdit::Elect { partition, leader: BrokerId(1), epoch: LeaderEpoch(2) };
+        assert_eq!(watch.plan(&store.image(), &sessions, 5 * LONG), [Command::Edit(vec![elect])]);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_not_wanted_leaves_once_another_can_lead() {
+        let store = store(&[&[1, 2]]).await;
+        let mut watch = watch(&store);
+        let partition = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
+        let place = |brokers: &[i32]| {
+            let brokers = brokers.iter().copied().map(BrokerId).collect();
+            store.propose(Command::Edit(vec![ChainEdit::SetPlacement { partition, brokers }]))
+        };
+        place(&[3]).await.unwrap();
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![1]));
+        place(&[3, 2]).await.unwrap();
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2]));
     }
 }

@@ -134,9 +134,19 @@ pub(crate) const SERVED: &[Served] = &[
     serve!(k33_alter_configs, AlterConfigs, AlterConfigsRequest).note("topics and brokers"),
     serve!(k37_create_partitions, CreatePartitions, CreatePartitionsRequest),
     serve!(k42_delete_groups, DeleteGroups, DeleteGroupsRequest),
+    serve!(k43_elect_leaders, ElectLeaders, ElectLeadersRequest).note("no unclean elections"),
     serve!(k44_incremental_alter_configs, IncrementalAlterConfigs, IncrementalAlterConfigsRequest)
         .note("topics and brokers"),
+    serve!(
+        k45_alter_partition_reassignments,
+        AlterPartitionReassignments,
+        AlterPartitionReassignmentsRequest
+    ),
+    serve!(k46_list_partition_reassignments, ListPartitionReassignments, ListPartitionReassignmentsRequest)
+        .bulky(),
     serve!(k47_offset_delete, OffsetDelete, OffsetDeleteRequest),
+    serve!(k55_describe_quorum, DescribeQuorum, DescribeQuorumRequest)
+        .note("how far other controllers are, only from the active one; no observers"),
     serve!(k60_describe_cluster, DescribeCluster, DescribeClusterRequest),
     serve!(k75_describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest).bulky(),
 ];

@@ -33,7 +33,7 @@ pub(crate) fn peers(spec: PeersSpec<'_>) -> Arc<Peers> {
     let PeersSpec { env, config, metadata, life, storages, leading } = spec;
     let image = metadata.image();
     let listener = config.inter_broker_listener_name().unwrap_or_default().to_owned();
-    let cluster = Arc::new(Cluster { metadata: metadata.clone(), listener });
+    let cluster = Arc::new(Cluster { metadata: metadata.clone(), listener, own: life.broker });
     let replicas = Replicas::new(ReplicasSpec {
         env: env.clone(),
         cluster: image.cluster_id,
@@ -68,6 +68,7 @@ struct Cluster {
     metadata: Arc<dyn MetadataStore>,
     /// The listener through which brokers speak with each other.
     listener: String,
+    own: BrokerId,
 }
 
 impl Directory for Cluster {
@@ -84,6 +85,13 @@ impl Directory for Cluster {
 
 impl Candidates for Cluster {
     fn candidates(&self) -> Vec<Candidate> {
+        let image = self.metadata.image();
+        // A broker that ends itself looks for nobody else: its successors do.
+        let all = image.broker(self.own).is_some_and(|own| own.draining);
+        candidates(&image, |broker| !broker.fenced && (all || !broker.draining))
+    }
+
+    fn alive(&self) -> Vec<Candidate> {
         candidates(&self.metadata.image(), |broker| !broker.fenced)
     }
 

@@ -166,7 +166,7 @@ impl Mender {
         for topic in image.topics() {
             for (number, state) in topic.partitions.iter().enumerate() {
                 // One copy is where its log is; there is nothing to bring anywhere.
-                if state.placement.len() < 2 {
+                if is_alone(state) {
                     continue;
                 }
                 let partition = PartitionId(i32::try_from(number).unwrap_or(i32::MAX));
@@ -201,7 +201,10 @@ impl Mender {
                     from.iter().filter_map(|storage| Some((*homes.get(storage)?, *storage))).collect();
                 Some(Task::Fetch { topic: topic.name.clone(), id, entry: entry.clone(), sources })
             }
-            Repair::Drop { segment, storage } if homes.get(&storage) == Some(&self.id) => {
+            // Who leads needs all segments, where no copies are wanted any more, too: another broker leads soon.
+            Repair::Drop { segment, storage }
+                if homes.get(&storage) == Some(&self.id) && state.leader != self.id =>
+            {
                 Some(Task::GiveUp { id, segment, storage })
             }
             Repair::Missing { segment } if memory.missing.insert((id, segment.0, segment.1)) => {
@@ -214,6 +217,15 @@ impl Mender {
             Repair::Copy { .. } | Repair::Drop { .. } | Repair::Missing { .. } => None,
         }
     }
+}
+
+/// Whether there is and shall be one copy, where the partition is led.
+fn is_alone(state: &PartitionState) -> bool {
+    let has_one = |entry: &SegmentEntry| match &entry.state {
+        SegmentState::Open { ensemble } => ensemble.len() == 1,
+        SegmentState::Sealed { replicas, .. } => replicas.len() == 1,
+    };
+    state.placement == [state.leader] && state.chain.iter().all(has_one)
 }
 
 /// Which broker that lives has which storage, of those that can be read.

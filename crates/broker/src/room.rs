@@ -33,7 +33,7 @@ impl Broker {
         let image = self.image();
         let own = self.own_directories();
         let mut homes = BTreeMap::new();
-        for broker in image.brokers().filter(|broker| !broker.fenced) {
+        for broker in image.brokers().filter(|broker| !broker.fenced && !broker.draining) {
             let id = broker.registration.broker;
             let writable = broker.storages.iter().filter(|(_, state)| **state == StorageHealth::Writable);
             let mut directories: Vec<StorageId> = writable.map(|(storage, _)| *storage).collect();

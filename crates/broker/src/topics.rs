@@ -292,7 +292,8 @@ fn created(topic: &NewTopic, validated: bool) -> CreatedTopic {
     CreatedTopic { id, partitions: topic.placements.len(), replication_factor }
 }
 
-fn unavailable() -> Refused {
+/// The refusal when nobody knows what became of a change.
+pub(crate) fn unavailable() -> Refused {
     Refused::new(
         ErrorCode::RequestTimedOut,
         "The metadata store did not answer; the change may have been made.",

@@ -135,8 +135,12 @@ sample_any! {
     AlterConfigs AlterConfigsRequest
     CreatePartitions CreatePartitionsRequest
     DeleteGroups DeleteGroupsRequest
+    ElectLeaders ElectLeadersRequest
     IncrementalAlterConfigs IncrementalAlterConfigsRequest
+    AlterPartitionReassignments AlterPartitionReassignmentsRequest
+    ListPartitionReassignments ListPartitionReassignmentsRequest
     OffsetDelete OffsetDeleteRequest
+    DescribeQuorum DescribeQuorumRequest
     DescribeCluster DescribeClusterRequest
     DescribeTopicPartitions DescribeTopicPartitionsRequest
 }

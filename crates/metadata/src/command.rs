@@ -43,7 +43,8 @@ pub enum Command {
         /// Key and value.
         changes: Vec<(String, Option<String>)>,
     },
-    /// Makes `leader` the leader, in a new epoch, of every partition placed on it alone or led by it.
+    /// Makes `leader` the leader, in a new epoch, of every partition that it leads, or that is placed on it alone and of
+    /// whose open segment it is a member.
     /// Answered with [`CommandResult::Count`].
     ElectAll {
         /// The broker.
@@ -61,6 +62,14 @@ pub enum Command {
         incarnation: Incarnation,
         /// Whether it is fenced from now on.
         fenced: bool,
+    },
+    /// A life of a broker comes to its end in order: from now on others lead what it can give away, and it is in no new
+    /// ensemble of theirs. Its next life begins without. Answered with [`CommandResult::Items`], one item.
+    Drain {
+        /// The broker.
+        broker: BrokerId,
+        /// The life that is meant; one that is over is refused.
+        incarnation: Incarnation,
     },
     /// Says what a log directory of a broker is good for. Answered with [`CommandResult::Items`], one item.
     SetStorageHealth {

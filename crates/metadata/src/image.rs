@@ -46,6 +46,9 @@ pub struct Broker {
     pub incarnation: Incarnation,
     /// It did not show that it lives: it leads nothing new and is in no new ensemble.
     pub fenced: bool,
+    /// It is about to end its life in order: it leads nothing that another broker can lead, and is in no new ensemble
+    /// of others.
+    pub draining: bool,
     /// Every log directory it has or had.
     pub storages: BTreeMap<StorageId, StorageHealth>,
 }
@@ -110,6 +113,16 @@ impl Image {
     /// Config values of a resource; empty when none were set.
     pub fn configs(&self, resource: &Resource) -> Configs {
         self.configs.get(resource).cloned().unwrap_or_default()
+    }
+
+    /// How many copies records of a partition need: `min.insync.replicas` as it was set through the metadata, at most the
+    /// replication factor (replication.md section 2.1).
+    pub fn copies_min(&self, id: &TopicPartition, replication_factor: usize) -> usize {
+        let name = self.topics.get(&id.topic_id).map(|topic| topic.name.to_string()).unwrap_or_default();
+        let wanted = [Resource::Topic(name), Resource::AllBrokers]
+            .iter()
+            .find_map(|resource| self.configs(resource).get("min.insync.replicas")?.parse::<usize>().ok());
+        wanted.unwrap_or(1).clamp(1, replication_factor.max(1))
     }
 
     /// Adds a topic under its id and names.

@@ -33,4 +33,4 @@ pub use image::{Broker, Configs, Image, Topic};
 pub use memory::MemoryStore;
 pub use raft::{FollowerStore, MetadataOpenError, Quorum, RaftStore};
 pub use sessions::{Heard, Sessions};
-pub use store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};
+pub use store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError, QuorumState, VoterState};

@@ -13,7 +13,7 @@ use crate::control;
 use crate::image::Image;
 use crate::record::encode_command;
 use crate::sessions::{NO_CONNECTION, Sessions, Table};
-use crate::store::{MetadataStore, ProposeError, check_length};
+use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState, check_length};
 
 /// See the module's head.
 pub struct MemoryStore {
@@ -74,6 +74,12 @@ impl MetadataStore for MemoryStore {
     fn controller(&self) -> Option<BrokerId> {
         let first = || self.image().brokers().next().map(|broker| broker.registration.broker);
         self.home.as_ref().map(|(_, node)| *node).or_else(first)
+    }
+
+    fn quorum(&self) -> QuorumState {
+        let (leader, applied) = (self.controller(), self.image().version);
+        let voter = |id| VoterState { id, address: None, log_end: Some(applied) };
+        QuorumState { leader, term: Some(0), applied, voters: leader.into_iter().map(voter).collect() }
     }
 
     fn heartbeat(

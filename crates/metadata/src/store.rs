@@ -39,6 +39,30 @@ pub(crate) fn check_length(encoded: &[u8]) -> Result<(), ProposeError> {
     }
 }
 
+/// The group of controllers at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuorumState {
+    /// The active controller, if one is known.
+    pub leader: Option<BrokerId>,
+    /// Its term; `None` where it is not known.
+    pub term: Option<u64>,
+    /// Entries of the metadata log that were applied here.
+    pub applied: u64,
+    /// The controllers, in the order of their ids.
+    pub voters: Vec<VoterState>,
+}
+
+/// One of the controllers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoterState {
+    /// Its node.
+    pub id: BrokerId,
+    /// Where the others reach it, host and port; `None` for one that is alone.
+    pub address: Option<String>,
+    /// Entries of the metadata log that it has; `None` where that is not known.
+    pub log_end: Option<u64>,
+}
+
 /// Holds the metadata and applies commands to it, one after the other.
 pub trait MetadataStore: Send + Sync {
     /// The metadata now. Shows at least every command answered before the call.
@@ -56,6 +80,9 @@ pub trait MetadataStore: Send + Sync {
 
     /// The active controller, as far as this node knows; the only one where there are no others.
     fn controller(&self) -> Option<BrokerId>;
+
+    /// The group of controllers, as far as this node knows; all that there is to know where the active one is.
+    fn quorum(&self) -> QuorumState;
 
     /// Shows every controller that a life of a broker goes on. Cheap: for calls every few hundred ms. A store speaks for
     /// the broker of its own node; that one is named.

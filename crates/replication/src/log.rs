@@ -178,6 +178,8 @@ pub struct Log<S> {
     pub(crate) edits: tokio::sync::Mutex<()>,
     /// Whether a roll is under way, so that one is asked for once.
     pub(crate) rolling: AtomicBool,
+    /// Brokers that the next segment has as members only where it takes them.
+    pub(crate) avoided: Mutex<Vec<BrokerId>>,
     /// Held by the one pass of compaction that may run.
     pub(crate) compacting: tokio::sync::Mutex<()>,
     pub(crate) horizons: Mutex<Horizons>,
@@ -374,6 +376,7 @@ impl<S: Derived> Log<S> {
             settings: ArcSwap::new(spec.settings.clone()),
             edits: tokio::sync::Mutex::new(()),
             rolling: AtomicBool::new(false),
+            avoided: Mutex::default(),
             compacting: tokio::sync::Mutex::new(()),
             horizons: Mutex::default(),
             spec,

@@ -13,6 +13,11 @@ pub trait Candidates: Send + Sync {
     fn candidates(&self) -> Vec<Candidate>;
     /// The broker that lives and has the storage.
     fn home(&self, storage: StorageId) -> Option<BrokerId>;
+
+    /// Those, and others that answer although they take no new segments.
+    fn alive(&self) -> Vec<Candidate> {
+        self.candidates()
+    }
 }
 
 /// See the module's head.

@@ -97,7 +97,8 @@ fn even_out(candidates: &[Candidate], placed: &mut [Vec<usize>], holds: &mut [u6
 
 /// Members of the next segment of a partition: the leader, then those of its placement that are candidates, then others
 /// until there are as many as wanted. Brokers in `avoided` are taken last. Without the leader among the candidates there
-/// is no such segment.
+/// is no such segment. A leader where no copy is wanted comes on top of the others: it is to leave, and needs somebody who
+/// has all it has.
 pub fn next_ensemble(
     state: &PartitionState,
     candidates: &[Candidate],
@@ -105,7 +106,9 @@ pub fn next_ensemble(
 ) -> Option<Vec<Member>> {
     let leader = candidates.iter().position(|candidate| candidate.broker == state.leader)?;
     let mut chosen = vec![leader];
-    while chosen.len() < state.placement.len() {
+    let is_home = |broker: &BrokerId| state.placement.contains(broker) && !avoided.contains(broker);
+    let goes = !state.placement.contains(&state.leader);
+    loop {
         let free = (0..candidates.len()).filter(|index| !chosen.contains(index));
         let cost = |index: &usize| {
             let candidate = &candidates[*index];
@@ -115,6 +118,10 @@ pub fn next_ensemble(
             (avoided.contains(&candidate.broker), wanted, neighbours, candidate.copies, candidate.broker)
         };
         let Some(next) = free.min_by_key(cost) else { break };
+        let is_instead = goes && is_home(&candidates[next].broker);
+        if chosen.len() >= state.placement.len() + usize::from(is_instead) {
+            break;
+        }
         chosen.push(next);
     }
     Some(chosen.into_iter().map(|index| candidates[index].member()).collect())
@@ -363,6 +370,21 @@ mod tests {
         racks[2].rack = Some("a".to_owned());
         racks[2].copies = 1;
         assert_eq!(ensemble(&racks, &[]), Some(vec![1, 4, 5]), "the emptier one of a rack");
+    }
+
+    #[test]
+    fn a_leader_that_is_to_leave_comes_on_top() {
+        let ensemble = |placement: &[i32], brokers_alive: i32, avoided: &[i32]| {
+            let mut state = partition();
+            state.set_placement(ids(placement));
+            next_ensemble(&state, &plain(brokers_alive), &ids(avoided)).map(|members| brokers(&members))
+        };
+        assert_eq!(ensemble(&[4, 5, 6], 6, &[]), Some(vec![1, 4, 5, 6]));
+        assert_eq!(ensemble(&[4, 5, 6], 5, &[]), Some(vec![1, 4, 5]), "no more than there are");
+        assert_eq!(ensemble(&[4, 5, 6], 6, &[5]), Some(vec![1, 4, 6]));
+        assert_eq!(ensemble(&[4], 6, &[]), Some(vec![1, 4]));
+        assert_eq!(ensemble(&[4], 3, &[]), Some(vec![1]));
+        assert_eq!(ensemble(&[1], 3, &[]), Some(vec![1]));
     }
 
     #[test]

@@ -317,12 +317,16 @@ impl<S: Derived> Log<S> {
         led.map_or((1, 1), |led| led.in_sync())
     }
 
-    /// Looks after the members of the open segment: opens the next one without those that fail, and with those that are
-    /// missing. `avoided` brokers are missed only where it takes them. Does nothing where too few are left. Returns those
-    /// that fail.
+    /// Looks after the members of the open segment: opens the next one without those that fail or should not be members any
+    /// more, and with those that are missing. `avoided` brokers are missed only where it takes them; members that are among
+    /// them stay. Does nothing where too few are left. Returns those that fail.
     pub fn mend_ensemble(self: &Arc<Self>, avoided: &[BrokerId]) -> Vec<Member> {
-        let state = self.state();
-        if self.spec.peers.is_none() || state.placement.len() < 2 || !self.spec.store.takes_edits() {
+        // The placement may have changed since the segment was opened.
+        let Some(state) = self.spec.store.partition(self.partition()) else { return Vec::new() };
+        let leads = (state.leader, state.leader_epoch) == (self.spec.broker, self.leader_epoch());
+        // One copy, where it is wanted.
+        let is_alone = state.placement == [self.spec.broker] && state.open_members() == 1;
+        if self.spec.peers.is_none() || !leads || is_alone || !self.spec.store.takes_edits() {
             return Vec::new();
         }
         let (failed, is_due) = {
@@ -337,8 +341,12 @@ impl<S: Derived> Log<S> {
             }
         };
         let SegmentState::Open { ensemble } = &state.last().state else { return failed };
-        let next = self.spec.members(&state, &failed, avoided);
-        let is_better = is_due || !failed.is_empty() || next.len() > ensemble.len();
+        let is_member = |broker: &BrokerId| ensemble.iter().any(|member| member.broker == *broker);
+        let avoided: Vec<BrokerId> = avoided.iter().copied().filter(|broker| !is_member(broker)).collect();
+        let next = self.spec.members(&state, &failed, &avoided);
+        *self.avoided.lock() = avoided;
+        let is_other = next.len() != ensemble.len() || next.iter().any(|member| !is_member(&member.broker));
+        let is_better = is_due || !failed.is_empty() || is_other;
         if !is_better
             || next.len() < self.spec.copies_min(&state)
             || self.rolling.swap(true, Ordering::AcqRel)
@@ -565,10 +573,11 @@ impl<S: Derived> Log<S> {
     /// a partition is made.
     fn next_ensemble(&self, state: &PartitionState, segment: &Held, failed: &[Member]) -> Vec<Member> {
         let own = self.spec.member_on(&segment.storage);
-        if state.placement.len() < 2 {
+        if state.placement == [own.broker] {
             return vec![own];
         }
-        let mut members = self.spec.members(state, failed, &[]);
+        let avoided = self.avoided.lock().clone();
+        let mut members = self.spec.members(state, failed, &avoided);
         members.retain(|member| member.broker != own.broker);
         members.insert(0, own);
         members

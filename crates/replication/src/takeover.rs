@@ -169,7 +169,7 @@ impl TakeOver<'_> {
         let clock = &self.spec.env.clock;
         let mut deadline = clock.now() + FENCE_PATIENCE;
         let mut covered = false;
-        let alive = self.peers.candidates.candidates();
+        let alive = self.peers.candidates.alive();
         let may_answer = |broker: &BrokerId| alive.iter().any(|candidate| candidate.broker == *broker);
         loop {
             if covered && !silent.iter().any(may_answer) {

@@ -48,8 +48,12 @@ error_codes! {
     AlterConfigsResponse: responses.error_code;
     CreatePartitionsResponse: results.error_code;
     DeleteGroupsResponse: results.error_code;
+    ElectLeadersResponse: error_code, replica_election_results.partition_result.error_code;
     IncrementalAlterConfigsResponse: responses.error_code;
+    AlterPartitionReassignmentsResponse: error_code, responses.partitions.error_code;
+    ListPartitionReassignmentsResponse: error_code;
     OffsetDeleteResponse: error_code, topics.partitions.error_code;
+    DescribeQuorumResponse: error_code, topics.partitions.error_code;
     DescribeClusterResponse: error_code;
     DescribeTopicPartitionsResponse: topics.error_code, topics.partitions.error_code;
 }

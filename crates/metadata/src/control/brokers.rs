@@ -27,7 +27,7 @@ pub(super) fn register(image: &mut Image, registration: Registration) -> Result<
         *state = StorageHealth::Failed;
     });
     storages.extend(registration.storages.iter().map(|storage| (*storage, StorageHealth::Writable)));
-    let broker = Broker { registration, incarnation, fenced: false, storages };
+    let broker = Broker { registration, incarnation, fenced: false, draining: false, storages };
     image.brokers.insert(broker.registration.broker, Arc::new(broker));
     Ok(incarnation)
 }
@@ -39,13 +39,24 @@ pub(super) fn set_fenced(
     incarnation: Incarnation,
     fenced: bool,
 ) -> Result<(), Refusal> {
+    life(image, id, incarnation)?.fenced = fenced;
+    Ok(())
+}
+
+/// Notes that a life of a broker comes to its end.
+pub(super) fn drain(image: &mut Image, id: BrokerId, incarnation: Incarnation) -> Result<(), Refusal> {
+    life(image, id, incarnation)?.draining = true;
+    Ok(())
+}
+
+/// A broker in this life.
+fn life(image: &mut Image, id: BrokerId, incarnation: Incarnation) -> Result<&mut Broker, Refusal> {
     let broker = image.brokers.get_mut(&id).ok_or_else(|| unknown(id))?;
     if broker.incarnation != incarnation {
         let message = format!("Broker {id} lives its life {} and not {incarnation}.", broker.incarnation);
         return Err(Refusal::new(ErrorCode::StaleBrokerEpoch, message));
     }
-    Arc::make_mut(broker).fenced = fenced;
-    Ok(())
+    Ok(Arc::make_mut(broker))
 }
 
 /// Notes what a storage is good for.

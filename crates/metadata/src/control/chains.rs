@@ -11,7 +11,7 @@ use base::chain::{
 };
 use base::ids::{BrokerId, SegmentId, TopicPartition};
 
-use crate::command::{ChainEdit, EditError, Resource, StorageHealth, index};
+use crate::command::{ChainEdit, EditError, StorageHealth, index};
 use crate::image::{Image, Topic};
 
 /// Elects `leader` for every partition it leads or is placed on alone.
@@ -19,8 +19,14 @@ pub(super) fn elect_all(image: &mut Image, leader: BrokerId) -> usize {
     let mut count = 0;
     let topics: Vec<Arc<Topic>> = image.topics.values().cloned().collect();
     for topic in topics {
-        let concerns =
-            |partition: &PartitionState| partition.leader == leader || partition.placement == [leader];
+        // Who is placed there but holds nothing yet, because the partition is being moved, cannot lead.
+        let is_member = |partition: &PartitionState| match &partition.last().state {
+            SegmentState::Open { ensemble } => ensemble.iter().any(|member| member.broker == leader),
+            SegmentState::Sealed { .. } => true,
+        };
+        let concerns = |partition: &PartitionState| {
+            partition.leader == leader || (partition.placement == [leader] && is_member(partition))
+        };
         if !topic.partitions.iter().any(|partition| concerns(partition)) {
             continue;
         }
@@ -40,7 +46,7 @@ pub(super) fn elect_all(image: &mut Image, leader: BrokerId) -> usize {
 pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionState>, EditError> {
     let id = edit.partition();
     let present = image.partition(&id).ok_or(EditError::UnknownPartition)?.clone();
-    let copies_min = copies_min(image, &id, present.placement.len());
+    let copies_min = image.copies_min(&id, present.placement.len());
     let mut state = PartitionState::clone(&present);
     match edit {
         ChainEdit::SealAndOpen { seal, ensemble, .. } => {
@@ -158,15 +164,6 @@ fn check_rewrite_name(
         return Err(ChainError::StaleSegment(new.id));
     }
     Ok(())
-}
-
-/// `min.insync.replicas`, at most the replication factor (replication.md section 2.1).
-fn copies_min(image: &Image, id: &TopicPartition, replication_factor: usize) -> usize {
-    let name = image.topics.get(&id.topic_id).map(|topic| topic.name.to_string()).unwrap_or_default();
-    let wanted = [Resource::Topic(name), Resource::AllBrokers]
-        .iter()
-        .find_map(|resource| image.configs(resource).get("min.insync.replicas")?.parse::<usize>().ok());
-    wanted.unwrap_or(1).clamp(1, replication_factor.max(1))
 }
 
 fn store(image: &mut Image, id: &TopicPartition, state: Arc<PartitionState>) {

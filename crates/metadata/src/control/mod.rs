@@ -47,6 +47,9 @@ pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
         Command::SetFenced { broker, incarnation, fenced } => {
             CommandResult::Items(vec![brokers::set_fenced(image, broker, incarnation, fenced)])
         }
+        Command::Drain { broker, incarnation } => {
+            CommandResult::Items(vec![brokers::drain(image, broker, incarnation)])
+        }
         Command::SetStorageHealth { broker, storage, state } => {
             CommandResult::Items(vec![brokers::set_storage_health(image, broker, storage, state)])
         }

@@ -32,7 +32,7 @@ use crate::command::{Command, CommandResult};
 use crate::image::Image;
 use crate::record::decode_image;
 use crate::sessions::Sessions;
-use crate::store::{MetadataStore, ProposeError};
+use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState};
 
 /// Most voters that a controller may name.
 const VOTERS_MAX: usize = 64;
@@ -364,6 +364,18 @@ impl MetadataStore for FollowerStore {
     fn controller(&self) -> Option<BrokerId> {
         let leader = *self.follower.leader.borrow();
         i32::try_from(leader?).ok().map(BrokerId)
+    }
+
+    fn quorum(&self) -> QuorumState {
+        let voter = |(id, address): (u64, String)| {
+            Some(VoterState { id: BrokerId(i32::try_from(id).ok()?), address: Some(address), log_end: None })
+        };
+        QuorumState {
+            leader: self.controller(),
+            term: None,
+            applied: self.follower.state.lock().next,
+            voters: self.follower.beats.voters().into_iter().filter_map(voter).collect(),
+        }
     }
 
     fn heartbeat(

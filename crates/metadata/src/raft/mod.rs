@@ -43,7 +43,7 @@ use tokio::sync::watch;
 use crate::command::{Command, CommandResult};
 use crate::image::Image;
 use crate::sessions::{NO_CONNECTION, Sessions};
-use crate::store::{MetadataStore, ProposeError};
+use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState};
 use answer::Host;
 use beats::Beats;
 use entry::Batch;
@@ -345,6 +345,28 @@ impl MetadataStore for RaftStore {
     fn controller(&self) -> Option<BrokerId> {
         let leader = self.lead.leader(&self.parts.raft)?;
         i32::try_from(leader).ok().map(BrokerId)
+    }
+
+    fn quorum(&self) -> QuorumState {
+        let metrics = self.parts.raft.metrics().borrow().clone();
+        let addresses = self.beats.voters();
+        let end = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        let voter = |id: u64| {
+            let log_end = if id == metrics.id {
+                Some(end(metrics.last_log_index))
+            } else {
+                let followers = metrics.replication.as_ref();
+                followers.and_then(|ends| ends.get(&id)).map(|last| end(last.map(|last| last.index)))
+            };
+            let address = addresses.get(&id).filter(|address| !address.is_empty()).cloned();
+            Some(VoterState { id: BrokerId(i32::try_from(id).ok()?), address, log_end })
+        };
+        QuorumState {
+            leader: self.controller(),
+            term: Some(metrics.current_term),
+            applied: end(metrics.last_applied.map(|applied| applied.index)),
+            voters: metrics.membership_config.membership().voter_ids().filter_map(voter).collect(),
+        }
     }
 
     fn heartbeat(

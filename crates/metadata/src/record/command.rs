@@ -12,7 +12,7 @@ use crate::command::{
 
 #[derive(Clone, PartialEq, Message)]
 struct CommandRecord {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     kind: Option<Kind>,
 }
 
@@ -40,6 +40,16 @@ enum Kind {
     SetFenced(SetFencedRecord),
     #[prost(message, tag = "11")]
     SetStorageHealth(SetStorageHealthRecord),
+    #[prost(message, tag = "12")]
+    Drain(DrainRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DrainRecord {
+    #[prost(int32, tag = "1")]
+    broker: i32,
+    #[prost(int64, tag = "2")]
+    incarnation: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -384,6 +394,9 @@ pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
         Command::SetFenced { broker, incarnation, fenced } => {
             Kind::SetFenced(SetFencedRecord { broker: broker.0, incarnation: incarnation.0, fenced: *fenced })
         }
+        Command::Drain { broker, incarnation } => {
+            Kind::Drain(DrainRecord { broker: broker.0, incarnation: incarnation.0 })
+        }
         Command::SetStorageHealth { broker, storage, state } => {
             Kind::SetStorageHealth(SetStorageHealthRecord {
                 broker: broker.0,
@@ -468,6 +481,9 @@ pub(crate) fn decode_command(bytes: &[u8]) -> Result<Command, RecordError> {
             incarnation: Incarnation(record.incarnation),
             fenced: record.fenced,
         },
+        Kind::Drain(record) => {
+            Command::Drain { broker: BrokerId(record.broker), incarnation: Incarnation(record.incarnation) }
+        }
         Kind::SetStorageHealth(record) => {
             let (storage, state) = required(record.storage, "storage")?.read()?;
             Command::SetStorageHealth { broker: BrokerId(record.broker), storage, state }

@@ -40,6 +40,8 @@ struct BrokerRecord {
     fenced: bool,
     #[prost(message, repeated, tag = "4")]
     storages: Vec<StorageRecord>,
+    #[prost(bool, tag = "5")]
+    draining: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,6 +76,7 @@ pub(crate) fn encode_image(image: &Image) -> Vec<u8> {
         registration: Some((&broker.registration).into()),
         incarnation: broker.incarnation.0,
         fenced: broker.fenced,
+        draining: broker.draining,
         storages: broker.storages.iter().map(|(id, state)| StorageRecord::new(*id, *state)).collect(),
     };
     let record = ImageRecord {
@@ -110,7 +113,8 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, RecordError> {
         let registration = required(broker.registration, "registration")?.read()?;
         let incarnation = Incarnation(broker.incarnation);
         let storages = broker.storages.into_iter().map(StorageRecord::read).collect::<Result<_, _>>()?;
-        let broker = Broker { registration, incarnation, fenced: broker.fenced, storages };
+        let (fenced, draining) = (broker.fenced, broker.draining);
+        let broker = Broker { registration, incarnation, fenced, draining, storages };
         image.brokers.insert(broker.registration.broker, Arc::new(broker));
     }
     for topic in record.topics {

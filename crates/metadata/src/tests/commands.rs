@@ -219,7 +219,12 @@ impl Draw {
                 let broker = self.broker();
                 let life = image.broker(BrokerId(broker)).map_or(0, |broker| broker.incarnation.0);
                 let incarnation = Incarnation(life - i64::from(self.one_in(9)));
-                Command::SetFenced { broker: BrokerId(broker), incarnation, fenced: self.one_in(3) }
+                match self.one_in(4) {
+                    true => Command::Drain { broker: BrokerId(broker), incarnation },
+                    false => {
+                        Command::SetFenced { broker: BrokerId(broker), incarnation, fenced: self.one_in(3) }
+                    }
+                }
             }
             12 => {
                 let (broker, other) = (self.broker(), self.one_in(9));

@@ -55,6 +55,7 @@ fn every_field_at_its_bounds_comes_back() {
         Command::Edit(Vec::new()),
         Command::AllocateProducerIds { count: i64::MIN },
         Command::SetFenced { broker: leader, incarnation, fenced: true },
+        Command::Drain { broker: leader, incarnation },
         Command::SetStorageHealth { broker: leader, storage, state: StorageHealth::Lost },
     ] {
         assert_eq!(decode_command(&encode_command(&command)).as_ref(), Ok(&command));

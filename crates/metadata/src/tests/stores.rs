@@ -239,6 +239,38 @@ fn chains_are_edited_by_the_present_leader_alone() {
 }
 
 #[test]
+fn the_quorum_has_its_leader_and_says_how_far_it_is() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        register(&*store, 1).await;
+        let quorum = store.quorum();
+        assert_eq!(quorum.leader, store.controller());
+        let voter =
+            quorum.voters.iter().find(|voter| Some(voter.id) == quorum.leader).expect("it leads itself");
+        assert!(quorum.applied > 0, "{quorum:?}");
+        assert!(voter.log_end.is_none_or(|end| end >= quorum.applied), "{quorum:?}");
+    }));
+}
+
+#[test]
+fn a_life_that_ends_is_marked_until_the_next_begins() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let first = register(store, 1).await;
+        let drain =
+            |broker: i32, incarnation| items(store, Command::Drain { broker: BrokerId(broker), incarnation });
+        let is_draining = || store.image().broker(BrokerId(1)).unwrap().draining;
+        assert_eq!(drain(2, first).await, [Err(ErrorCode::BrokerIdNotRegistered)]);
+        assert_eq!(drain(1, Incarnation(first.0 + 1)).await, [Err(ErrorCode::StaleBrokerEpoch)]);
+        assert!(!is_draining());
+        assert_eq!(drain(1, first).await, [Ok(())]);
+        assert_eq!(drain(1, first).await, [Ok(())]);
+        assert!(is_draining());
+        register(store, 1).await;
+        assert!(!is_draining());
+    }));
+}
+
+#[test]
 fn a_fenced_broker_and_a_storage_that_takes_nothing_are_in_no_new_ensemble() {
     simulated(on_each(async |store: Arc<dyn MetadataStore>| {
         let store = &*store;

@@ -122,8 +122,74 @@ def find_coordinator(session: Session) -> None:
             session.call("negative kind", "FindCoordinator", version, keyType=-1, **keys)
 
 
+def elect_leaders(session: Session) -> None:
+    create(session, "elected", 2)
+    for version in session.each("ElectLeaders"):
+        def ask(step: str, *topics: tuple, **more) -> None:
+            asked = [{"topic": name, "partitions": list(numbers)} for name, numbers in topics]
+            session.call(step, "ElectLeaders", version, **{"topicPartitions": asked, "timeoutMs": 10000, **more})
+
+        ask("led as it should", ("elected", (0, 1)))
+        ask("nothing")
+        ask("no partitions", ("elected", ()))
+        ask("unknown topic", ("elected-not", (0,)), ("elected", (0,)))
+        ask("unknown partition", ("elected", (2, -1)))
+        ask("twice", ("elected", (0, 0)))
+        ask("negative timeout", ("elected", (0,)), timeoutMs=-1)
+        if version >= 1:
+            ask("unclean", ("elected", (0,)), ("elected-not", (0,)), electionType=1)
+            ask("strange kind", ("elected", (0,)), electionType=7)
+
+
+def reassignments(session: Session) -> None:
+    create(session, "moved", 2)
+    node = session.ask("Metadata", 5, topics=[])["brokers"][0]["nodeId"]
+    for version in session.each("AlterPartitionReassignments"):
+        def ask(step: str, name: str, *partitions: tuple, **more) -> None:
+            asked = [{"partitionIndex": number, "replicas": nodes} for number, nodes in partitions]
+            topics = [{"name": name, "partitions": asked}]
+            session.call(step, "AlterPartitionReassignments", version,
+                         **{"topics": topics, "timeoutMs": 10000, **more})
+
+        ask("where it is", "moved", (0, [node]), (1, [node]))
+        ask("to a stranger", "moved", (0, [node + 77]), (1, [node]))
+        ask("nowhere", "moved", (0, []))
+        ask("twice on one", "moved", (0, [node, node]))
+        ask("to nobody", "moved", (0, [-1]))
+        ask("called off", "moved", (0, None))
+        ask("unknown topic", "moved-not", (0, [node]))
+        ask("unknown partition", "moved", (2, [node]), (-1, None))
+        ask("no partitions", "moved")
+        ask("nothing", "moved", (0, [node]), topics=[])
+        ask("negative timeout", "moved", (0, [node]), timeoutMs=-1)
+        if version >= 1:
+            ask("as many", "moved", (0, [node]), allowReplicationFactorChange=False)
+            ask("called off, as many", "moved", (0, None), allowReplicationFactorChange=False)
+    for version in session.each("ListPartitionReassignments"):
+        for step, topics in [
+            ("all", None), ("nothing", []), ("one", [{"name": "moved", "partitionIndexes": [0, 1, 2]}]),
+            ("unknown", [{"name": "moved-not", "partitionIndexes": [0]}]),
+            ("no partitions", [{"name": "moved", "partitionIndexes": []}]),
+        ]:
+            session.call(step, "ListPartitionReassignments", version, topics=topics, timeoutMs=10000)
+        session.call("negative timeout", "ListPartitionReassignments", version, topics=None, timeoutMs=-1)
+
+
+def describe_quorum(session: Session) -> None:
+    for version in session.each("DescribeQuorum"):
+        for step, topics in [
+            ("metadata", [("__cluster_metadata", (0,))]), ("another partition", [("__cluster_metadata", (1,))]),
+            ("another topic", [("quorum", (0,))]), ("nothing", []), ("no partitions", [("__cluster_metadata", ())]),
+            ("twice", [("__cluster_metadata", (0, 0))]), ("two", [("__cluster_metadata", (0,)), ("quorum", (0,))]),
+        ]:
+            asked = [{"topicName": name, "partitions": [{"partitionIndex": number} for number in numbers]}
+                     for name, numbers in topics]
+            session.call(step, "DescribeQuorum", version, topics=asked)
+
+
 SCENARIOS = [
     ("api-versions", api_versions), ("metadata", metadata), ("auto-create", auto_create),
     ("describe-cluster", describe_cluster), ("describe-topic-partitions", describe_topic_partitions),
-    ("find-coordinator", find_coordinator),
+    ("find-coordinator", find_coordinator), ("elect-leaders", elect_leaders), ("reassignments", reassignments),
+    ("describe-quorum", describe_quorum),
 ]

@@ -1,0 +1,134 @@
+//! Who should lead a partition: choices over the metadata that the controller, a client that asks for an election, and a
+//! broker that ends have in common. An election is proposed by whoever made the choice.
+
+use base::chain::{Member, PartitionState, SegmentEntry, SegmentState};
+use base::ids::{BrokerId, LeaderEpoch, PartitionId, TopicPartition};
+use metadata::{ChainEdit, Image, Topic};
+use replication::placement::{Candidate, next_leader};
+
+use crate::peers::candidates;
+
+/// The brokers that may lead, by the metadata of one moment.
+pub(crate) struct Electorate<'i> {
+    image: &'i Image,
+    /// Those that live, by id; those that are about to end among them.
+    alive: Vec<Candidate>,
+    ending: Vec<BrokerId>,
+}
+
+impl<'i> Electorate<'i> {
+    /// Of those brokers for which `lives` holds.
+    pub(crate) fn of(image: &'i Image, lives: impl Fn(&metadata::Broker) -> bool) -> Electorate<'i> {
+        let ending = image.brokers().filter(|broker| broker.draining);
+        Electorate {
+            image,
+            alive: candidates(image, lives),
+            ending: ending.map(|broker| broker.registration.broker).collect(),
+        }
+    }
+
+    /// Of those that are not fenced.
+    pub(crate) fn now(image: &'i Image) -> Electorate<'i> {
+        Electorate::of(image, |broker| !broker.fenced)
+    }
+
+    /// Whether the leader is about to end.
+    pub(crate) fn is_ending(&self, broker: BrokerId) -> bool {
+        self.ending.contains(&broker)
+    }
+
+    /// Who leads where the leader is gone: a member of the open segment that lacks least of the sealed ones. Who has
+    /// nothing of the open one cannot lead without a copy of it, and who lacks others must fetch them first.
+    pub(crate) fn successor(&self, state: &PartitionState) -> Option<BrokerId> {
+        let members = open_members(state);
+        let is_member =
+            |candidate: &Candidate| members.iter().any(|member| member.broker == candidate.broker);
+        self.best(state, is_member)
+    }
+
+    /// Who leads where the leader lives and gives up: a member in its present life that does not end itself. `None` when
+    /// that would leave too few brokers for `min.insync.replicas`.
+    pub(crate) fn heir(&self, id: &TopicPartition, state: &PartitionState) -> Option<BrokerId> {
+        let staying = self.alive.iter().filter(|candidate| !self.is_ending(candidate.broker)).count();
+        if staying < self.image.copies_min(id, state.placement.len()) {
+            return None;
+        }
+        self.best(state, |candidate| candidate.broker != state.leader && self.stays_in(state, candidate))
+    }
+
+    /// Whether the leader lives, stays, and can have a next segment without a broker that ends.
+    pub(crate) fn does_without(&self, broker: BrokerId, id: &TopicPartition, state: &PartitionState) -> bool {
+        let staying =
+            |candidate: &&Candidate| candidate.broker != broker && !self.is_ending(candidate.broker);
+        let mut staying = self.alive.iter().filter(staying);
+        let leads = staying.clone().any(|candidate| candidate.broker == state.leader);
+        let copies_min = self.image.copies_min(id, state.placement.len());
+        leads && staying.nth(copies_min.saturating_sub(1)).is_some()
+    }
+
+    /// The preferred leader, the first of the placement, if it does not lead and can.
+    pub(crate) fn preferred(&self, state: &PartitionState) -> Option<BrokerId> {
+        let preferred = *state.placement.first()?;
+        (preferred != state.leader && self.is_ready(state, preferred)).then_some(preferred)
+    }
+
+    /// Who leads instead of a broker where no copies are wanted any more.
+    pub(crate) fn homecomer(&self, state: &PartitionState) -> Option<BrokerId> {
+        if state.placement.contains(&state.leader) {
+            return None;
+        }
+        state.placement.iter().copied().find(|broker| self.is_ready(state, *broker))
+    }
+
+    /// Whether a broker can lead at once: it is a member of the open segment in its present life, does not end, and lacks
+    /// no sealed segment.
+    fn is_ready(&self, state: &PartitionState, broker: BrokerId) -> bool {
+        let candidate = self.alive.iter().find(|candidate| candidate.broker == broker);
+        candidate.is_some_and(|candidate| self.stays_in(state, candidate))
+            && lacks(self.image, state, broker) == 0
+    }
+
+    fn stays_in(&self, state: &PartitionState, candidate: &Candidate) -> bool {
+        let life = (candidate.broker, candidate.incarnation);
+        let is_member = open_members(state).iter().any(|member| (member.broker, member.incarnation) == life);
+        is_member && !self.is_ending(candidate.broker)
+    }
+
+    fn best(&self, state: &PartitionState, may: impl Fn(&Candidate) -> bool) -> Option<BrokerId> {
+        let able = self.alive.iter().filter(|candidate| may(candidate));
+        let mut able: Vec<(usize, Candidate)> =
+            able.map(|candidate| (lacks(self.image, state, candidate.broker), candidate.clone())).collect();
+        let least = able.iter().map(|(lacks, _)| *lacks).min();
+        able.retain(|(lacks, _)| Some(*lacks) == least);
+        let able: Vec<Candidate> = able.into_iter().map(|(_, candidate)| candidate).collect();
+        next_leader(state, &able, &self.ending)
+    }
+}
+
+/// How many of the sealed segments a broker has in none of its log directories.
+pub(crate) fn lacks(image: &Image, state: &PartitionState, broker: BrokerId) -> usize {
+    let Some(broker) = image.broker(broker) else { return usize::MAX };
+    let has = |entry: &&SegmentEntry| broker.storages.keys().any(|storage| entry.is_on(*storage));
+    state.chain.iter().filter(|entry| !entry.is_open() && !has(entry)).count()
+}
+
+/// Members of the open segment.
+pub(crate) fn open_members(state: &PartitionState) -> &[Member] {
+    match &state.last().state {
+        SegmentState::Open { ensemble } => ensemble,
+        SegmentState::Sealed { .. } => &[],
+    }
+}
+
+/// The edit that makes a broker the leader of a partition that is as `state` says.
+pub(crate) fn election(partition: TopicPartition, state: &PartitionState, leader: BrokerId) -> ChainEdit {
+    ChainEdit::Elect { partition, leader, epoch: LeaderEpoch(state.leader_epoch.0 + 1) }
+}
+
+/// The partitions of a topic with their ids.
+pub(crate) fn partitions_of(topic: &Topic) -> impl Iterator<Item = (TopicPartition, &PartitionState)> {
+    topic.partitions.iter().enumerate().map(|(number, state)| {
+        let partition = PartitionId(i32::try_from(number).unwrap_or(i32::MAX));
+        (TopicPartition { topic_id: topic.id, partition }, &**state)
+    })
+}

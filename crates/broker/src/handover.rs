@@ -1,0 +1,97 @@
+//! The end of a broker in order: before it stops serving, others lead what it led.
+//!
+//! ```text
+//!  says that it ends (Drain) ─► the controller elects others ─► they ask this broker, too, where its segments end
+//!        ─► they open the next ones without it ─► it is needed no more
+//! ```
+//!
+//! As it answers until its successors have opened their segments, they find all that it appended, records among it that no
+//! other broker had yet: nothing that a producer was told of is lost, with acks=1 neither (replication.md, pitfall 35).
+//! What nobody else can lead stays where it is. Everything is bounded by [`PATIENCE`].
+
+use std::time::Duration;
+
+use base::chain::PartitionState;
+use base::ids::TopicPartition;
+use metadata::{Command, Image, ProposeError};
+
+use crate::broker::Broker;
+use crate::elections::{Electorate, open_members, partitions_of};
+
+/// How long others may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the controllers may take to hear that this broker ends: where too few of them live, nothing can be given away.
+const HEARD_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Broker {
+    /// Has others lead what this broker leads, as far as they can, and waits until they do.
+    pub(crate) async fn hand_over(&self) {
+        let image = self.image();
+        let is_other = |broker: &metadata::Broker| !broker.fenced && broker.registration.broker != self.id;
+        if !image.brokers().any(|broker| is_other(broker)) || self.metadata.problem().is_some() {
+            return;
+        }
+        let clock = &self.env.clock;
+        let began = clock.now();
+        let in_order = tokio::select! {
+            biased;
+            done = self.give_away() => done,
+            () = clock.sleep_until(began + PATIENCE) => false,
+        };
+        let took_ms = clock.now().saturating_sub(began).as_millis();
+        if in_order {
+            tracing::info!(took_ms, "others lead what this broker led");
+        } else {
+            tracing::warn!(took_ms, "this broker ends although others do not lead all that it led yet");
+        }
+    }
+
+    /// Returns whether the broker is not needed any more.
+    async fn give_away(&self) -> bool {
+        let drain = Command::Drain { broker: self.id, incarnation: self.incarnation };
+        let mut images = self.metadata.subscribe();
+        let heard = tokio::select! {
+            biased;
+            heard = self.metadata.propose(drain) => heard,
+            () = self.env.clock.sleep(HEARD_PATIENCE) => Err(ProposeError::Unavailable("no answer in time".to_owned())),
+        };
+        if let Err(error) = heard {
+            tracing::warn!(%error, "the controllers do not hear that this broker ends");
+            return false;
+        }
+        loop {
+            let image = images.borrow_and_update().clone();
+            if !self.is_needed(&image) {
+                return true;
+            }
+            if images.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Whether others are about to do something for which this broker must live.
+    fn is_needed(&self, image: &Image) -> bool {
+        let electorate = Electorate::now(image);
+        let needs =
+            |(id, state): (TopicPartition, &PartitionState)| self.is_needed_for(&electorate, &id, state);
+        image.topics().any(|topic| partitions_of(topic).any(needs))
+    }
+
+    fn is_needed_for(
+        &self,
+        electorate: &Electorate<'_>,
+        id: &TopicPartition,
+        state: &PartitionState,
+    ) -> bool {
+        if state.leader == self.id {
+            return electorate.heir(id, state).is_some();
+        }
+        if !open_members(state).iter().any(|member| member.broker == self.id) {
+            return false;
+        }
+        // The next segment of a leader that stays is without this broker: it is opened by a new leader at once, by others
+        // as soon as they see that this one ends.
+        electorate.does_without(self.id, id, state)
+    }
+}
