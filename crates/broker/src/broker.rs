@@ -247,7 +247,9 @@ impl Broker {
     /// Ends the broker: others lead what they can, no new connections, requests in flight are finished (parked fetches at
     /// once), logs are closed with a checkpoint. The caller then shuts storages and metadata store down.
     pub async fn shutdown(&self) {
-        self.hand_over().await;
+        if self.config().get(keys::CONTROLLED_SHUTDOWN_ENABLE) {
+            self.hand_over().await;
+        }
         // The guard must not be held while waiting.
         let trigger = self.trigger.lock().take();
         if let Some(trigger) = trigger {

@@ -50,14 +50,8 @@ impl ControllerSpec {
     }
 }
 
-/// Starts the task of a controller; it ends when nobody holds the store any more. `session_timeout` is
-/// `broker.session.timeout.ms`.
-pub fn spawn_controller(env: Env, store: &Arc<dyn MetadataStore>, session_timeout: Duration) {
-    spawn_controller_with(env, store, ControllerSpec::new(session_timeout));
-}
-
-/// As [`spawn_controller`], with all that a controller goes by.
-pub fn spawn_controller_with(env: Env, store: &Arc<dyn MetadataStore>, spec: ControllerSpec) {
+/// Starts the task of a controller; it ends when nobody holds the store any more.
+pub fn spawn_controller(env: Env, store: &Arc<dyn MetadataStore>, spec: ControllerSpec) {
     let watch = Watch::new(spec, env.clock.now());
     tokio::spawn(control(env, Arc::downgrade(store), watch));
 }
@@ -181,7 +175,7 @@ fn elections(image: &Image, fenced: &BTreeSet<BrokerId>, balance: bool) -> Elect
         } else if electorate.is_ending(state.leader) {
             electorate.heir(&id, state)
         } else {
-            electorate.homecomer(state)
+            electorate.substitute(state).or_else(|| electorate.homecomer(state))
         };
         if let Some(leader) = needed {
             elections.needed.push(election(id, state, leader));

@@ -3,7 +3,7 @@
 
 use base::chain::{Member, PartitionState, SegmentEntry, SegmentState};
 use base::ids::{BrokerId, LeaderEpoch, PartitionId, TopicPartition};
-use metadata::{ChainEdit, Image, Topic};
+use metadata::{ChainEdit, Image, StorageHealth, Topic};
 use replication::placement::{Candidate, next_leader};
 
 use crate::peers::candidates;
@@ -40,10 +40,27 @@ impl<'i> Electorate<'i> {
     /// Who leads where the leader is gone: a member of the open segment that lacks least of the sealed ones. Who has
     /// nothing of the open one cannot lead without a copy of it, and who lacks others must fetch them first.
     pub(crate) fn successor(&self, state: &PartitionState) -> Option<BrokerId> {
-        let members = open_members(state);
-        let is_member =
-            |candidate: &Candidate| members.iter().any(|member| member.broker == candidate.broker);
-        self.best(state, is_member)
+        self.best(state, |candidate| self.holds_open(state, candidate.broker))
+    }
+
+    /// Who leads where the leader lives, but its log directory has failed.
+    pub(crate) fn substitute(&self, state: &PartitionState) -> Option<BrokerId> {
+        let is_member = open_members(state).iter().any(|member| member.broker == state.leader);
+        if !is_member || self.holds_open(state, state.leader) {
+            return None;
+        }
+        self.best(state, |candidate| {
+            candidate.broker != state.leader && self.holds_open(state, candidate.broker)
+        })
+    }
+
+    /// Whether a broker is a member of the open segment with a log directory that can be read.
+    fn holds_open(&self, state: &PartitionState, broker: BrokerId) -> bool {
+        let can_be_read = |member: &Member| {
+            let health = self.image.storage_health(member.storage);
+            matches!(health, Some(StorageHealth::Writable | StorageHealth::ReadOnly))
+        };
+        open_members(state).iter().any(|member| member.broker == broker && can_be_read(member))
     }
 
     /// Who leads where the leader lives and gives up: a member in its present life that does not end itself. `None` when

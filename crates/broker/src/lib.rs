@@ -30,6 +30,6 @@ mod topics;
 mod turns;
 
 pub use broker::{Broker, BrokerParts, StartError};
-pub use controller::{ControllerSpec, spawn_controller, spawn_controller_with};
+pub use controller::{ControllerSpec, spawn_controller};
 pub use dispatch::compat_markdown;
 pub use status::{BrokerStatus, DirectoryStatus};

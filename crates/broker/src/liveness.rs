@@ -1,6 +1,9 @@
-//! Shows the controllers that this broker lives, as long as it does.
+//! Shows the controllers that this broker lives, as long as it does, and which of its log directories do not.
 
 use std::sync::{Arc, Weak};
+
+use metadata::{Command, StorageHealth};
+use replication::StorageState;
 
 use crate::broker::Broker;
 
@@ -8,6 +11,27 @@ impl Broker {
     /// Starts the task; it ends with the broker.
     pub(crate) fn spawn_heartbeats(self: &Arc<Self>) {
         tokio::spawn(beat(Arc::downgrade(self)));
+    }
+}
+
+impl Broker {
+    /// Tells the controllers of log directories that failed, so that others lead what is on them.
+    async fn report_storages(&self) {
+        let image = self.image();
+        if image.brokers().nth(1).is_none() {
+            return;
+        }
+        for storage in self.storages.iter() {
+            let has_failed = matches!(storage.state(), StorageState::Failed(_));
+            let is_known = image.storage_health(storage.id()) == Some(StorageHealth::Failed);
+            if has_failed && !is_known {
+                let (broker, storage, state) = (self.id, storage.id(), StorageHealth::Failed);
+                // What was not heard is told again.
+                if self.metadata.propose(Command::SetStorageHealth { broker, storage, state }).await.is_ok() {
+                    tracing::warn!(%storage, "the controllers know that a log directory failed");
+                }
+            }
+        }
     }
 }
 
@@ -24,6 +48,7 @@ async fn beat(broker: Weak<Broker>) {
             _ => {}
         }
         is_heard = beat.is_ok();
+        broker.report_storages().await;
         let sleep = broker.env.clock.sleep(broker.config().broker_heartbeat_interval());
         drop(broker);
         sleep.await;

@@ -9,7 +9,7 @@ use base::batch::BatchBuilder;
 use base::env::{Env, Stream};
 use base::error::ErrorCode;
 use base::ids::BrokerId;
-use broker::{ControllerSpec, spawn_controller_with};
+use broker::{ControllerSpec, spawn_controller};
 use metadata::{Command, MemoryStore, MetadataStore};
 use wire::message::*;
 
@@ -38,7 +38,7 @@ impl Cluster {
         let env = Env::sim(seed);
         let metadata: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new(env.clone(), BrokerId(1)));
         metadata.propose(Command::Bootstrap { cluster_id: env.random_uuid() }).await.unwrap();
-        spawn_controller_with(env.clone(), &metadata, spec);
+        spawn_controller(env.clone(), &metadata, spec);
         Cluster { env, metadata }
     }
 

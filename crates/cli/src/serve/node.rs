@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ::metadata::MetadataStore;
 use base::config::{BrokerConfig, HostPort, keys};
 use base::env::Env;
 use base::metrics::Metrics;
-use broker::{Broker, BrokerParts, StartError, spawn_controller};
+use broker::{Broker, BrokerParts, ControllerSpec, StartError, spawn_controller};
 use storage::{Storage, StorageError, StorageOptions};
 use tokio::sync::watch;
 
@@ -59,7 +60,7 @@ impl Node {
         let (storages, metadata) = open(env, &config, &place, &metrics, &stage).await?;
         if metadata::listens_for_controllers(&config) {
             // Alone there is nobody to be watched: who could tell that this node is gone is gone with it.
-            spawn_controller(env.clone(), &metadata, config.broker_session_timeout());
+            spawn_controller(env.clone(), &metadata, controller_spec(&config));
         }
         let mut node = Node {
             broker: None,
@@ -228,6 +229,15 @@ fn start_failure(error: StartError) -> Failure {
         StartError::Bind(_) => failure
             .help("name an address of this machine in `listeners`, or none, as in PLAINTEXT://:9092, for all of them"),
         _ => failure,
+    }
+}
+
+fn controller_spec(config: &BrokerConfig) -> ControllerSpec {
+    let interval_s = u64::try_from(config.get(keys::LEADER_IMBALANCE_CHECK_INTERVAL_SECONDS)).unwrap_or(1);
+    let balances = config.get(keys::AUTO_LEADER_REBALANCE_ENABLE);
+    ControllerSpec {
+        session_timeout: config.broker_session_timeout(),
+        balance_interval: balances.then(|| Duration::from_secs(interval_s)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What several nodes need: the controller quorum and replication.
 
 use super::reasons::{
-    CONTROLLER_EVENTS, FETCHERS, LEADERS, METADATA_LOG, MOVE_DIRS, QUORUM, SELECTOR, THROTTLE, VOTERS,
+    CONTROLLER_EVENTS, FETCHERS, METADATA_LOG, MOVE_DIRS, QUORUM, SELECTOR, THROTTLE, VOTERS,
 };
 use crate::config::key::{Key, List, boolean, int, list, long, string};
 
@@ -78,12 +78,11 @@ config_keys! { pub(in crate::config) ROWS;
     [] int("internal.metadata.max.batch.size.in.bytes").default("8388608").low().internal()
         .doc("Largest batch of metadata records, bytes.")
         .no_effect(METADATA_LOG);
-    [] boolean("auto.leader.rebalance.enable").default("true").high()
-        .doc("Move leaders back to the first copy of their partition.")
-        .no_effect(LEADERS);
-    [] long("leader.imbalance.check.interval.seconds").default("300").min(1).high()
-        .doc("Time between two searches for leaders to move back, seconds.")
-        .no_effect(LEADERS);
+    [AUTO_LEADER_REBALANCE_ENABLE: bool] boolean("auto.leader.rebalance.enable").default("true").high()
+        .doc("Move leaders back to the first copy of their partition.");
+    [LEADER_IMBALANCE_CHECK_INTERVAL_SECONDS: i64] long("leader.imbalance.check.interval.seconds").default("300")
+        .min(1).high()
+        .doc("Time between two searches for leaders to move back, seconds.");
     [] int("num.replica.fetchers").default("1").min(1).high().cluster_wide()
         .doc("Threads that copy from each other node.")
         .no_effect(FETCHERS);

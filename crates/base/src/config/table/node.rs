@@ -2,7 +2,7 @@
 
 use super::reasons::{
     CORDON, DIR_FAILURE, METRIC_SAMPLES, MOVE_DIRS, POLICY, PROVIDERS, RECOVERY, REGISTRATION, REPORTERS,
-    SHUTDOWN, STARTUP, TELEMETRY, THREADS, UNSTABLE,
+    STARTUP, TELEMETRY, THREADS, UNSTABLE,
 };
 use crate::config::key::{Key, List, Text, boolean, class, int, list, long, string};
 
@@ -46,9 +46,8 @@ config_keys! { pub(in crate::config) ROWS;
     [] int("num.replica.alter.log.dirs.threads").high()
         .doc("Threads that move partitions between directories of one node.")
         .no_effect(MOVE_DIRS);
-    [] boolean("controlled.shutdown.enable").default("true")
-        .doc("Hand leadership over before stopping.")
-        .no_effect(SHUTDOWN);
+    [CONTROLLED_SHUTDOWN_ENABLE: bool] boolean("controlled.shutdown.enable").default("true")
+        .doc("Hand leadership over before stopping.");
     [] long("server.max.startup.time.ms").default("9223372036854775807").min(0).internal()
         .doc("How long, ms, the start may take before the process gives up.")
         .no_effect(STARTUP);
