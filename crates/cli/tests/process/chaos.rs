@@ -33,37 +33,37 @@ use crate::segments;
 /// How long faults go on.
 const FAULTS_FOR: Duration = Duration::from_secs(75);
 /// How long the cluster may take, after the last fault, until all is as it was.
-const HEAL_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const HEAL_WITHIN: Duration = Duration::from_secs(60);
 /// How long a partition may take no records while all nodes run.
-const BACK_WITHIN: Duration = Duration::from_secs(6);
+pub(crate) const BACK_WITHIN: Duration = Duration::from_secs(6);
 /// How long clients go on trying.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// A clean end under load may take so long.
-const END_WITHIN: Duration = Duration::from_secs(15);
-const COPIES: usize = 3;
+pub(crate) const END_WITHIN: Duration = Duration::from_secs(15);
+pub(crate) const COPIES: usize = 3;
 
 /// Durable, written by idempotent producers.
-const LEDGER: Field = Field { topic: "ledger", partitions: 6 };
+pub(crate) const LEDGER: Field = Field { topic: "ledger", partitions: 6 };
 /// Page-cache class, written by idempotent producers.
-const CACHED: Field = Field { topic: "cached", partitions: 3 };
+pub(crate) const CACHED: Field = Field { topic: "cached", partitions: 3 };
 /// Durable, written by a producer that is not idempotent.
-const PLAIN: Field = Field { topic: "plain", partitions: 2 };
-const FIELDS: [(Field, Promise); 3] =
+pub(crate) const PLAIN: Field = Field { topic: "plain", partitions: 2 };
+pub(crate) const FIELDS: [(Field, Promise); 3] =
     [(LEDGER, Promise::Once), (CACHED, Promise::Once), (PLAIN, Promise::AtLeastOnce)];
 
-const SETTINGS: &str = "min.insync.replicas=2\ndefault.replication.factor=3\nlog.segment.bytes=1048576\nlog.roll.ms=4000\n\
+pub(crate) const SETTINGS: &str = "min.insync.replicas=2\ndefault.replication.factor=3\nlog.segment.bytes=1048576\nlog.roll.ms=4000\n\
     group.min.session.timeout.ms=1000\ngroup.initial.rebalance.delay.ms=0\noffsets.topic.num.partitions=3\n\
     vltava.memory.limit=268435456\n";
 
 /// Nodes and their present lives.
-struct Nodes {
-    _place: Place,
-    nodes: Vec<Node>,
-    lives: Vec<Option<Process>>,
+pub(crate) struct Nodes {
+    pub(crate) _place: Place,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) lives: Vec<Option<Process>>,
 }
 
 impl Nodes {
-    fn start(name: &str) -> Nodes {
+    pub(crate) fn start(name: &str) -> Nodes {
         let place = Place::new(name);
         let nodes = Node::several(&place, COPIES);
         nodes.iter().for_each(|node| node.set(SETTINGS));
@@ -77,11 +77,11 @@ impl Nodes {
         nodes
     }
 
-    fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.clients.to_string()).collect()
     }
 
-    fn config(&self) -> ClientConfig {
+    pub(crate) fn config(&self) -> ClientConfig {
         ClientConfig {
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(2),
@@ -90,25 +90,25 @@ impl Nodes {
         }
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(&Env::os(), self.config()).await.expect("they serve")
     }
 
-    fn life(&mut self, node: usize) -> &mut Process {
+    pub(crate) fn life(&mut self, node: usize) -> &mut Process {
         self.lives[node].as_mut().expect("it runs")
     }
 
-    fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         let ended = self.life(node).ended();
         assert!(ended.is_none(), "node {} ended by itself: {ended:?}\n{}", node + 1, self.last_words(node));
         self.lives[node].take().expect("it runs").kill();
     }
 
-    fn restart(&mut self, node: usize) {
+    pub(crate) fn restart(&mut self, node: usize) {
         self.lives[node] = Some(self.nodes[node].start());
     }
 
-    fn end(&mut self, node: usize) -> Duration {
+    pub(crate) fn end(&mut self, node: usize) -> Duration {
         let asked = Instant::now();
         let status = self.life(node).end(END_WITHIN);
         assert!(status.success(), "SIGTERM of node {}: {status}\n{}", node + 1, self.last_words(node));
@@ -116,14 +116,14 @@ impl Nodes {
         asked.elapsed()
     }
 
-    fn last_words(&self, node: usize) -> String {
+    pub(crate) fn last_words(&self, node: usize) -> String {
         let log = self.nodes[node].log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
     /// What a node says of all partitions; nothing where it does not answer.
-    async fn view(&self, node: usize) -> Option<View> {
+    pub(crate) async fn view(&self, node: usize) -> Option<View> {
         let config = ClientConfig { request_timeout: Duration::from_millis(500), ..self.config() };
         let connections = Connections::new(&Env::os(), Arc::new(config));
         let connection = connections.to(&self.nodes[node].clients.to_string()).await.ok()?;
@@ -142,7 +142,7 @@ impl Nodes {
     }
 
     /// Waits until all nodes say that all partitions are led and have all copies; tells how long that took.
-    async fn heal(&self, within: Duration) -> Result<Duration, String> {
+    pub(crate) async fn heal(&self, within: Duration) -> Result<Duration, String> {
         let began = Instant::now();
         loop {
             let mut wrong = Vec::new();
@@ -184,23 +184,23 @@ impl Drop for Nodes {
     }
 }
 
-struct View {
-    controller: i32,
+pub(crate) struct View {
+    pub(crate) controller: i32,
     /// Leader, its epoch, copies in sync.
-    partitions: BTreeMap<PartitionName, (i32, i32, usize)>,
+    pub(crate) partitions: BTreeMap<PartitionName, (i32, i32, usize)>,
 }
 
 /// When what was acknowledged.
-struct Acknowledged {
-    began: Instant,
-    times: Mutex<BTreeMap<PartitionName, Vec<Duration>>>,
+pub(crate) struct Acknowledged {
+    pub(crate) began: Instant,
+    pub(crate) times: Mutex<BTreeMap<PartitionName, Vec<Duration>>>,
     /// The greatest number acknowledged of each writer.
-    greatest: Mutex<BTreeMap<(PartitionName, u16), u32>>,
-    without_offset: AtomicUsize,
+    pub(crate) greatest: Mutex<BTreeMap<(PartitionName, u16), u32>>,
+    pub(crate) without_offset: AtomicUsize,
 }
 
 impl Acknowledged {
-    fn new() -> Acknowledged {
+    pub(crate) fn new() -> Acknowledged {
         Acknowledged {
             began: Instant::now(),
             times: Mutex::default(),
@@ -209,7 +209,7 @@ impl Acknowledged {
         }
     }
 
-    fn note(&self, partition: &PartitionName, writer: u16, number: u32) {
+    pub(crate) fn note(&self, partition: &PartitionName, writer: u16, number: u32) {
         self.times.lock().entry(partition.clone()).or_default().push(self.began.elapsed());
         let mut greatest = self.greatest.lock();
         let known = greatest.entry((partition.clone(), writer)).or_default();
@@ -218,7 +218,7 @@ impl Acknowledged {
 }
 
 /// Writes to all partitions of a field until the load ends; then waits until all is acknowledged.
-async fn write(load: Arc<Load>, acks: Arc<Acknowledged>, id: u16, field: Field, idempotent: bool) {
+pub(crate) async fn write(load: Arc<Load>, acks: Arc<Acknowledged>, id: u16, field: Field, idempotent: bool) {
     let choices = load.choices();
     let config = ProducerConfig {
         acks: Acks::All,
@@ -268,16 +268,16 @@ async fn write(load: Arc<Load>, acks: Arc<Acknowledged>, id: u16, field: Field, 
 /// What watchers of high watermarks and commits noticed that need not be wrong: answers of brokers that did not know yet
 /// that they lead no more.
 #[derive(Default)]
-struct Stale {
-    notes: Mutex<Vec<String>>,
-    fetches: AtomicUsize,
-    out_of_range: AtomicUsize,
+pub(crate) struct Stale {
+    pub(crate) notes: Mutex<Vec<String>>,
+    pub(crate) fetches: AtomicUsize,
+    pub(crate) out_of_range: AtomicUsize,
     /// Times a client gave up because of a broker that is not there, and was made anew.
-    gone: AtomicUsize,
+    pub(crate) gone: AtomicUsize,
 }
 
 /// Fetches from each partition behind its end, again and again: the high watermark never falls.
-async fn watch(load: Arc<Load>, stale: Arc<Stale>, began: Instant, field: Field) {
+pub(crate) async fn watch(load: Arc<Load>, stale: Arc<Stale>, began: Instant, field: Field) {
     let mut told: BTreeMap<PartitionName, (i64, i32, Duration)> = BTreeMap::new();
     while load.goes_on() {
         for partition in field.names() {
@@ -472,14 +472,14 @@ async fn commit_without_members(load: Arc<Load>, stale: Arc<Stale>, config: Clie
 }
 
 /// What was done, when.
-struct Fault {
+pub(crate) struct Fault {
     kind: &'static str,
     text: String,
     at: Duration,
     over: Duration,
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let asked = std::env::var("PROCESS_SEED").ok();
     asked.map_or_else(
         || base::env::Random::next_u64(&*Env::os().random) >> 16,
@@ -487,7 +487,7 @@ fn seed() -> u64 {
     )
 }
 
-async fn pause_ms(ms: u64) {
+pub(crate) async fn pause_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
@@ -587,7 +587,7 @@ fn gaps(acknowledged: &Acknowledged, faults: &[Fault]) -> BTreeMap<&'static str,
     gaps
 }
 
-async fn create_topics(client: &Client) {
+pub(crate) async fn create_topics(client: &Client) {
     let topic = |(field, _): &(Field, Promise)| {
         let class =
             (field.topic == CACHED.topic).then(|| ("vltava.durability".to_owned(), "page-cache".to_owned()));
@@ -621,37 +621,7 @@ async fn chaos(seed: u64) {
     println!("all copies are there after {healed:?}");
     let (acks, stale) = (Arc::new(Acknowledged::new()), Arc::new(Stale::default()));
     let began = acks.began;
-    let mut writers = JoinSet::new();
-    // Each client goes its own way, and all end together.
-    let mut loads = Vec::new();
-    for id in 0..6 {
-        let (field, idempotent) = match id {
-            0..3 => (LEDGER, true),
-            3..5 => (CACHED, true),
-            _ => (PLAIN, false),
-        };
-        let client = nodes.client().await;
-        let load = Load::new(client, journal.clone(), seed + id);
-        writers.spawn({
-            let (load, acks) = (load.clone(), acks.clone());
-            async move { write(load, acks, id as u16, field, idempotent).await }
-        });
-        loads.push(load);
-    }
-    const READ: &[Field] = &[LEDGER, CACHED, PLAIN];
-    let mut readers = JoinSet::new();
-    for (group, polls) in [("stay", u64::MAX), ("stay", u64::MAX), ("come-and-go", 200)] {
-        readers.spawn(read_in_group(load.clone(), stale.clone(), nodes.config(), group, READ, polls));
-    }
-    readers.spawn(commit_without_members(load.clone(), stale.clone(), nodes.config(), LEDGER));
-    for (field, _) in FIELDS {
-        let own = Load::new(nodes.client().await, journal.clone(), seed);
-        readers.spawn(watch(own.clone(), stale.clone(), began, field));
-        loads.push(own);
-    }
-    let own = Load::new(nodes.client().await, journal.clone(), seed);
-    readers.spawn(watch_commits(own.clone(), stale.clone(), nodes.config(), began));
-    loads.push(own);
+    let mut clients = Clients::start(&nodes, &load, (&acks, &stale), &journal, seed).await;
     pause_ms(2_000).await;
     let mut faults = Vec::new();
     let faults_for = std::env::var("PROCESS_CHAOS_SECONDS").ok().map(|text| text.parse().expect("a number"));
@@ -671,18 +641,7 @@ async fn chaos(seed: u64) {
     }
     pause_ms(1_000).await;
     load.end();
-    loads.iter().for_each(|load| load.end());
-    for (what, clients) in [("writers", &mut writers), ("readers", &mut readers)] {
-        let all = async {
-            while let Some(ended) = clients.join_next().await {
-                ended.expect("clients do not panic")
-            }
-        };
-        if tokio::time::timeout(PATIENCE + Duration::from_secs(20), all).await.is_err() {
-            journal.find(format!("{} {what} do not end", clients.len()));
-            clients.abort_all();
-        }
-    }
+    clients.end(&journal).await;
     let topics: Vec<_> = FIELDS.iter().map(|(field, promise)| (field.topic, *promise)).collect();
     let client = nodes.client().await;
     match inspect(&client, &journal, &topics).await {
@@ -693,6 +652,13 @@ async fn chaos(seed: u64) {
     if let Err(error) = same_segments(&nodes).await {
         journal.find(error);
     }
+    end_nodes(&mut nodes, &journal);
+    let findings = journal.findings();
+    assert!(findings.is_empty(), "seed {seed}: {} findings:\n{}", findings.len(), findings.join("\n"));
+}
+
+/// Ends all nodes in order and looks at their files.
+fn end_nodes(nodes: &mut Nodes, journal: &Journal) {
     for node in 0..3 {
         if let Some(status) = nodes.life(node).ended() {
             journal.find(format!("node {} ended by itself: {status}", node + 1));
@@ -707,11 +673,68 @@ async fn chaos(seed: u64) {
             counted.batches
         );
     }
-    let findings = journal.findings();
-    assert!(findings.is_empty(), "seed {seed}: {} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
-fn summary(seed: u64, acks: &Acknowledged, stale: &Stale, faults: &[Fault], journal: &Journal) {
+/// All that write, read, commit and watch. Each goes its own way, and all end together.
+struct Clients {
+    loads: Vec<Arc<Load>>,
+    writers: JoinSet<()>,
+    readers: JoinSet<()>,
+}
+
+impl Clients {
+    async fn start(
+        nodes: &Nodes,
+        load: &Arc<Load>,
+        (acks, stale): (&Arc<Acknowledged>, &Arc<Stale>),
+        journal: &Arc<Journal>,
+        seed: u64,
+    ) -> Clients {
+        const READ: &[Field] = &[LEDGER, CACHED, PLAIN];
+        let mut clients = Clients { loads: Vec::new(), writers: JoinSet::new(), readers: JoinSet::new() };
+        for id in 0..6 {
+            let (field, idempotent) = match id {
+                0..3 => (LEDGER, true),
+                3..5 => (CACHED, true),
+                _ => (PLAIN, false),
+            };
+            let own = Load::new(nodes.client().await, journal.clone(), seed + id);
+            clients.writers.spawn(write(own.clone(), acks.clone(), id as u16, field, idempotent));
+            clients.loads.push(own);
+        }
+        let readers = &mut clients.readers;
+        for (group, polls) in [("stay", u64::MAX), ("stay", u64::MAX), ("come-and-go", 200)] {
+            readers.spawn(read_in_group(load.clone(), stale.clone(), nodes.config(), group, READ, polls));
+        }
+        readers.spawn(commit_without_members(load.clone(), stale.clone(), nodes.config(), LEDGER));
+        for (field, _) in FIELDS {
+            let own = Load::new(nodes.client().await, journal.clone(), seed);
+            readers.spawn(watch(own.clone(), stale.clone(), acks.began, field));
+            clients.loads.push(own);
+        }
+        let own = Load::new(nodes.client().await, journal.clone(), seed);
+        readers.spawn(watch_commits(own.clone(), stale.clone(), nodes.config(), acks.began));
+        clients.loads.push(own);
+        clients
+    }
+
+    async fn end(&mut self, journal: &Journal) {
+        self.loads.iter().for_each(|load| load.end());
+        for (what, clients) in [("writers", &mut self.writers), ("readers", &mut self.readers)] {
+            let all = async {
+                while let Some(ended) = clients.join_next().await {
+                    ended.expect("clients do not panic")
+                }
+            };
+            if tokio::time::timeout(PATIENCE + Duration::from_secs(20), all).await.is_err() {
+                journal.find(format!("{} {what} do not end", clients.len()));
+                clients.abort_all();
+            }
+        }
+    }
+}
+
+pub(crate) fn summary(seed: u64, acks: &Acknowledged, stale: &Stale, faults: &[Fault], journal: &Journal) {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     faults.iter().for_each(|fault| *kinds.entry(fault.kind).or_default() += 1);
     let records: usize = acks.times.lock().values().map(Vec::len).sum();
@@ -821,360 +844,4 @@ fn sealed(data: &Path) -> BTreeMap<PathBuf, u64> {
         }
     }
     files
-}
-
-/// A topic whose partitions are probed.
-const PROBED: Field = Field { topic: "probed", partitions: 6 };
-
-/// Acknowledgements of records by when they were sent: of each partition the latest send that was acknowledged.
-struct Probes {
-    began: Instant,
-    /// Sent, acknowledged.
-    done: Mutex<Vec<Vec<(Duration, Duration)>>>,
-    errors: Mutex<BTreeMap<String, usize>>,
-}
-
-impl Probes {
-    fn new() -> Arc<Probes> {
-        let done = Mutex::new(vec![Vec::new(); PROBED.partitions as usize]);
-        Arc::new(Probes { began: Instant::now(), done, errors: Mutex::default() })
-    }
-
-    /// When the first record of a partition was acknowledged that was sent after `since`.
-    fn first_after(&self, partition: usize, since: Duration) -> Option<Duration> {
-        let done = self.done.lock();
-        done[partition].iter().filter(|(sent, _)| *sent > since).map(|(_, acked)| *acked).min()
-    }
-}
-
-/// Writes to one partition every few ms; not idempotent and with little patience each, so that every attempt
-/// is a fresh one without the pauses of the one before.
-async fn probe(load: Arc<Load>, probes: Arc<Probes>, partition: usize, eager: bool) {
-    let patience = if eager { Duration::from_millis(60) } else { PATIENCE };
-    let config = ProducerConfig {
-        acks: Acks::All,
-        idempotent: !eager,
-        linger: Duration::ZERO,
-        delivery_timeout: patience,
-        ..ProducerConfig::default()
-    };
-    let producer = Producer::new(&load.client, config);
-    let mut pending = JoinSet::new();
-    while load.goes_on() {
-        let sent = probes.began.elapsed();
-        let record = ProducerRecord {
-            partition: Some(partition as i32),
-            ..ProducerRecord::value(PROBED.topic, b"0123456789")
-        };
-        let delivery = producer.send(record).await;
-        let probes = probes.clone();
-        let wait = async move {
-            match delivery {
-                Ok(delivery) => match delivery.wait().await {
-                    Ok(_) => probes.done.lock()[partition].push((sent, probes.began.elapsed())),
-                    Err(error) => *probes.errors.lock().entry(error.to_string()).or_default() += 1,
-                },
-                Err(error) => *probes.errors.lock().entry(error.to_string()).or_default() += 1,
-            }
-        };
-        if eager {
-            wait.await;
-        } else {
-            pending.spawn(wait);
-            while pending.try_join_next().is_some() {}
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Probes of both kinds, each with a client of its own.
-async fn spawn_probes(nodes: &Nodes, clients: &mut JoinSet<()>) -> (Vec<Arc<Load>>, [Arc<Probes>; 2]) {
-    let mut loads = Vec::new();
-    let probes = [Probes::new(), Probes::new()];
-    for (eager, probes) in [false, true].into_iter().zip(&probes) {
-        for partition in 0..PROBED.partitions as usize {
-            if partition % 3 == 0 {
-                loads.push(Load::new(nodes.client().await, Arc::default(), 0));
-            }
-            let load = loads.last().expect("just made").clone();
-            clients.spawn(probe(load, probes.clone(), partition, eager));
-        }
-    }
-    (loads, probes)
-}
-
-async fn create_probed(nodes: &Nodes) {
-    let client = nodes.client().await;
-    let topic = NewTopic {
-        partitions: Some(PROBED.partitions),
-        replication_factor: Some(COPIES as i16),
-        ..NewTopic::named(PROBED.topic)
-    };
-    client.create_topics(&[topic], false).await.expect("an answer").remove(0).expect("a new topic");
-    nodes.heal(HEAL_WITHIN).await.expect("all copies are made");
-}
-
-/// The node that leads most, counted from 0, and which partitions.
-fn busiest(view: &View) -> (usize, Vec<usize>) {
-    let led = |node: i32| {
-        let of_node = view
-            .partitions
-            .iter()
-            .filter(|(name, (leader, ..))| *leader == node && &*name.topic == PROBED.topic);
-        of_node.map(|(name, _)| name.partition as usize).collect::<Vec<_>>()
-    };
-    (1..=3).map(|node| (node as usize - 1, led(node))).max_by_key(|(_, led)| led.len()).expect("three")
-}
-
-/// Waits until all of these have an acknowledgement of what was sent after `since`; how long that took.
-async fn acknowledged_again(probes: &Probes, partitions: &[usize], since: Instant) -> Duration {
-    let at = since.duration_since(probes.began);
-    let began = Instant::now();
-    loop {
-        let times: Option<Vec<_>> =
-            partitions.iter().map(|partition| probes.first_after(*partition, at)).collect();
-        if let Some(latest) = times.and_then(|times| times.into_iter().max()) {
-            return latest - at;
-        }
-        assert!(
-            began.elapsed() < Duration::from_secs(40),
-            "nothing is acknowledged: {:?}",
-            probes.errors.lock()
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-#[test]
-fn another_leader_acknowledges_within_a_second_of_a_kill() {
-    run(async {
-        let mut nodes = Nodes::start("failover");
-        create_probed(&nodes).await;
-        let mut clients = JoinSet::new();
-        let (loads, [patient, eager]) = spawn_probes(&nodes, &mut clients).await;
-        pause_ms(2_000).await;
-        let mut times: [Vec<Duration>; 2] = Default::default();
-        for round in 0..10 {
-            let view = nodes.view(0).await.expect("it serves");
-            let (node, led) = busiest(&view);
-            let killed = Instant::now();
-            nodes.kill(node);
-            let survivor = (node + 1) % 3;
-            let elected = async {
-                loop {
-                    if let Some(view) = nodes.view(survivor).await
-                        && led.iter().all(|partition| {
-                            let row =
-                                view.partitions.get(&PartitionName::new(PROBED.topic, *partition as i32));
-                            row.is_some_and(|(leader, ..)| *leader > 0 && *leader != node as i32 + 1)
-                        })
-                    {
-                        return killed.elapsed();
-                    }
-                    pause_ms(5).await;
-                }
-            };
-            let (elected, patient_time, eager_time) = tokio::join!(
-                elected,
-                acknowledged_again(&patient, &led, killed),
-                acknowledged_again(&eager, &led, killed)
-            );
-            let was_controller = view.controller == node as i32 + 1;
-            println!(
-                "round {round}: node {} killed (controller: {was_controller}), led {}; others elected after {elected:.3?}, acknowledged again: eager producers {eager_time:.3?}, patient ones {patient_time:.3?}",
-                node + 1,
-                led.len()
-            );
-            times[0].push(patient_time);
-            times[1].push(eager_time);
-            nodes.restart(node);
-            let healed =
-                nodes.heal(HEAL_WITHIN).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
-            println!("          back with all copies after {healed:.2?}");
-            pause_ms(500).await;
-        }
-        loads.iter().for_each(|load| load.end());
-        while clients.join_next().await.is_some() {}
-        for (name, times) in ["patient", "eager"].iter().zip(&mut times) {
-            times.sort();
-            println!(
-                "{name} producers: median {:.3?}, least {:.3?}, most {:.3?}",
-                (times[4] + times[5]) / 2,
-                times[0],
-                times[9]
-            );
-        }
-        println!("errors of patient producers: {:?}", patient.errors.lock());
-        let median = (times[1][4] + times[1][5]) / 2;
-        assert!(median <= Duration::from_secs(1), "the median is {median:?}");
-        assert!(patient.errors.lock().is_empty());
-    });
-}
-
-#[test]
-fn a_leader_that_is_held_is_replaced_and_does_no_harm_afterwards() {
-    run(async {
-        let seed = seed();
-        println!("PROCESS_SEED={seed}");
-        let mut nodes = Nodes::start("held");
-        create_probed(&nodes).await;
-        let client = nodes.client().await;
-        create_topics(&client).await;
-        let journal = Arc::new(Journal::default());
-        let (acks, stale) = (Arc::new(Acknowledged::new()), Arc::new(Stale::default()));
-        let mut clients = JoinSet::new();
-        let mut loads = Vec::new();
-        for (id, field) in [(0, LEDGER), (1, LEDGER), (2, CACHED)] {
-            let load = Load::new(nodes.client().await, journal.clone(), seed + id);
-            clients.spawn(write(load.clone(), acks.clone(), id as u16, field, true));
-            loads.push(load);
-        }
-        for field in [LEDGER, CACHED] {
-            let load = Load::new(nodes.client().await, journal.clone(), seed);
-            clients.spawn(watch(load.clone(), stale.clone(), acks.began, field));
-            loads.push(load);
-        }
-        pause_ms(1_500).await;
-        let mut slowest = Duration::ZERO;
-        for round in 0..5 {
-            let view = nodes.view(0).await.expect("it serves");
-            let (node, led) = busiest(&view);
-            let held = Instant::now();
-            nodes.life(node).hold(true);
-            let survivor = (node + 1) % 3;
-            let elected = loop {
-                if let Some(view) = nodes.view(survivor).await
-                    && view.partitions.values().all(|(leader, ..)| *leader > 0 && *leader != node as i32 + 1)
-                {
-                    break held.elapsed();
-                }
-                assert!(held.elapsed() < Duration::from_secs(20), "nobody replaces node {}", node + 1);
-                pause_ms(10).await;
-            };
-            // A client that never heard of the one that is held.
-            let addresses = nodes.addresses().into_iter().enumerate().filter(|(other, _)| *other != node);
-            let config =
-                ClientConfig { bootstrap: addresses.map(|(_, address)| address).collect(), ..nodes.config() };
-            let fresh = Client::connect(&Env::os(), config).await.expect("two serve");
-            let producer = Producer::new(
-                &fresh,
-                ProducerConfig {
-                    idempotent: false,
-                    delivery_timeout: Duration::from_secs(60),
-                    ..Default::default()
-                },
-            );
-            for partition in &led {
-                let record = ProducerRecord {
-                    partition: Some(*partition as i32),
-                    ..ProducerRecord::value(PROBED.topic, b"0123456789")
-                };
-                producer.send(record).await.expect("room").wait().await.expect("another leads");
-            }
-            let again = held.elapsed();
-            slowest = slowest.max(again);
-            pause_ms(1_000).await;
-            nodes.life(node).hold(false);
-            let healed =
-                nodes.heal(HEAL_WITHIN).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
-            let was_controller = view.controller == node as i32 + 1;
-            println!(
-                "round {round}: node {} held (controller: {was_controller}), led {}; others lead after {elected:.2?}, acknowledged after {again:.2?}; all copies {healed:.2?} after it goes on",
-                node + 1,
-                led.len()
-            );
-            pause_ms(500).await;
-        }
-        loads.iter().for_each(|load| load.end());
-        while clients.join_next().await.is_some() {}
-        let topics = [(LEDGER.topic, Promise::Once), (CACHED.topic, Promise::Once)];
-        let inspection = inspect(&client, &journal, &topics).await.expect("all can be read");
-        println!("read {inspection}; slowest {slowest:.2?}");
-        summary(seed, &acks, &stale, &[], &journal);
-        let findings = journal.findings();
-        assert!(findings.is_empty(), "seed {seed}:\n{}", findings.join("\n"));
-        assert!(slowest <= Duration::from_secs(5), "the slowest took {slowest:?}");
-    });
-}
-
-#[test]
-fn a_leader_whose_followers_died_one_by_one_goes_on_when_they_are_back() {
-    followers_die(1_500);
-}
-
-#[test]
-fn a_leader_whose_followers_died_together_goes_on_when_they_are_back() {
-    followers_die(0);
-}
-
-fn followers_die(between_ms: u64) {
-    run(async {
-        let mut nodes = Nodes::start("lonely");
-        create_probed(&nodes).await;
-        let mut clients = JoinSet::new();
-        let (loads, [patient, _]) = spawn_probes(&nodes, &mut clients).await;
-        pause_ms(1_500).await;
-        let (leader, led) = busiest(&nodes.view(0).await.expect("it serves"));
-        let (first, second) = ((leader + 1) % 3, (leader + 2) % 3);
-        nodes.kill(first);
-        // After a while the ensembles are the leader and one other.
-        pause_ms(between_ms).await;
-        nodes.kill(second);
-        pause_ms(1_000).await;
-        let back = Instant::now();
-        nodes.restart(first);
-        nodes.restart(second);
-        let all: Vec<_> = (0..PROBED.partitions as usize).collect();
-        for (what, partitions) in [("the leader's own", &led), ("all", &all)] {
-            let again = acknowledged_again(&patient, partitions, back).await;
-            println!("{what} partitions are acknowledged again {again:.2?} after the others are started");
-        }
-        loads.iter().for_each(|load| load.end());
-        while clients.join_next().await.is_some() {}
-        nodes.heal(HEAL_WITHIN).await.expect("all copies are made");
-    });
-}
-
-#[test]
-fn a_rolling_restart_holds_nobody_up_for_long() {
-    run(async {
-        let mut nodes = Nodes::start("rolling");
-        create_probed(&nodes).await;
-        let mut clients = JoinSet::new();
-        let (loads, [patient, _]) = spawn_probes(&nodes, &mut clients).await;
-        pause_ms(1_500).await;
-        for patience in [true, false] {
-            for node in 0..COPIES {
-                let took = tokio::task::block_in_place(|| nodes.end(node));
-                pause_ms(500).await;
-                nodes.restart(node);
-                while !nodes.nodes[node].serves() {
-                    pause_ms(5).await;
-                }
-                let healed = if patience { Some(nodes.heal(HEAL_WITHIN).await) } else { None };
-                println!("node {} ended in {took:.2?}, healed {healed:.2?}", node + 1);
-                pause_ms(1_000).await;
-            }
-        }
-        let healed = nodes.heal(HEAL_WITHIN).await;
-        println!("healed at the end: {healed:.2?}");
-        let mut longest = (Duration::ZERO, 0, Duration::ZERO);
-        for (partition, done) in patient.done.lock().iter().enumerate() {
-            let mut times: Vec<_> = done.iter().map(|(_, acked)| *acked).collect();
-            times.push(patient.began.elapsed());
-            times.sort();
-            for pair in times.windows(2) {
-                longest = longest.max((pair[1] - pair[0], partition, pair[0]));
-            }
-        }
-        println!(
-            "longest without an acknowledgement {:.2?}: partition {} from {:.2?} on",
-            longest.0, longest.1, longest.2
-        );
-        loads.iter().for_each(|load| load.end());
-        assert!(healed.is_ok() && longest.0 < BACK_WITHIN, "{longest:?}");
-        while clients.join_next().await.is_some() {}
-        println!("errors: {:?}", patient.errors.lock());
-        assert!(patient.errors.lock().is_empty());
-    });
 }

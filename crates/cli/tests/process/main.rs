@@ -17,6 +17,7 @@ mod churn;
 mod cluster;
 mod compaction;
 mod completion;
+mod failover;
 mod hostile;
 mod idle;
 mod inspect;

@@ -326,6 +326,38 @@ impl Message {
         Ok(())
     }
 
+    /// Those that a member sends.
+    fn put_answer(&self, out: &mut Writer<'_>) {
+        match self {
+            Message::Fetched(request, failure) => {
+                out.u8(FETCHED);
+                out.u64(*request);
+                out.text(failure.as_deref().unwrap_or_default());
+            }
+            Message::Ack { stream, end } => {
+                out.u8(ACK);
+                out.u32(*stream);
+                out.i64(*end);
+            }
+            Message::Nack { stream, refusal } => {
+                out.u8(NACK);
+                out.u32(*stream);
+                out.refusal(*refusal);
+            }
+            Message::FenceAnswer(request, result) => {
+                out.u8(FENCE_ANSWER);
+                out.u64(*request);
+                out.fence_result(result);
+            }
+            Message::Pulled(request, result) => {
+                out.u8(PULLED);
+                out.u64(*request);
+                out.pull_result(result);
+            }
+            _ => debug_assert!(false, "a leader sends it: {self:?}"),
+        }
+    }
+
     fn put(&self, out: &mut Writer<'_>) {
         match self {
             Message::Hello(hello) => {
@@ -372,31 +404,7 @@ impl Message {
                 out.u64(*request);
                 out.fetch(fetch);
             }
-            Message::Fetched(request, failure) => {
-                out.u8(FETCHED);
-                out.u64(*request);
-                out.text(failure.as_deref().unwrap_or_default());
-            }
-            Message::Ack { stream, end } => {
-                out.u8(ACK);
-                out.u32(*stream);
-                out.i64(*end);
-            }
-            Message::Nack { stream, refusal } => {
-                out.u8(NACK);
-                out.u32(*stream);
-                out.refusal(*refusal);
-            }
-            Message::FenceAnswer(request, result) => {
-                out.u8(FENCE_ANSWER);
-                out.u64(*request);
-                out.fence_result(result);
-            }
-            Message::Pulled(request, result) => {
-                out.u8(PULLED);
-                out.u64(*request);
-                out.pull_result(result);
-            }
+            answer => answer.put_answer(out),
         }
     }
 
