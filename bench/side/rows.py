@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 
-from . import runs
+from . import clusters, runs
 from .brokers import Sides
 from .runs import DEFAULTS, FSYNC, PAGE_CACHE, Run, load
 
@@ -105,6 +105,20 @@ WITH_BARS = (
         runs.raw_produce, (at(0.7, BYTES), CPU_PER_GB), sides=("vltava", "yardstick"), takes_s=15),
     Row("machine, consume", "answers of 1 MiB over 4 connections, against the miniature broker",
         runs.raw_fetch, (at(0.8, BYTES), CPU_PER_GB), sides=("vltava", "yardstick"), takes_s=25),
+    Row("three brokers, start", "three copies, empty directories to the first acknowledged record", clusters.start, (
+        Figure("first_record_s", "seconds"), Figure("idle_mb", "idle memory, MB")), takes_s=40),
+    Row("three brokers, saturation", "2 producers, 6 partitions, three copies, page cache",
+        clusters.load(PAGE_CACHE, SATURATION), (
+            at(2.5, RATE), ACK_P99, at(1 / 3, CPU_PER_MILLION), at(1 / 8, PEAK)), takes_s=80),
+    Row("three brokers, saturation, as they come", "ours with fsync, Kafka without", clusters.load(DEFAULTS, SATURATION), (
+        at(1.5, RATE), ACK_P99, at(1 / 3, CPU_PER_MILLION), at(1 / 8, PEAK)), takes_s=80),
+    Row("three brokers, 1,000/s, as they come", "end to end, ours with fsync, Kafka without",
+        clusters.load(DEFAULTS, "latency --rate 1000 --for {seconds}"), (P50, at(1 / 5, P99), CPU), takes_s=80),
+    Row("three brokers, 20,000/s, as they come", "end to end, 2 producers, ours with fsync, Kafka without",
+        clusters.load(DEFAULTS, "latency --rate 20000 --producers 2 --for {seconds}"), (
+            P50, at(1 / 5, P99), at(1 / 3, CPU)), takes_s=80),
+    Row("three brokers, kill -9 of a leader", "200/s with acks=all: the longest wait for an answer", clusters.fail_over, (
+        Figure("ack_latency_ms.max", "longest, ms"), ACK_P50), takes_s=130),
 )
 
 

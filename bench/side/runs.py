@@ -76,9 +76,13 @@ def loaded(
         }
 
 
-def create_topic(sides: Sides, broker: Broker, topic: str, partitions: int, *configs: str) -> None:
+def create_topic(
+    sides: Sides, broker: Broker, topic: str, partitions: int, *configs: str, copies: int = 1,
+) -> None:
     """Makes a topic; with many partitions it may take minutes."""
     words = [word for config in configs for word in ("-c", config)]
+    if copies > 1:
+        words += ["--replicas", str(copies)]
     made = min(partitions, PARTITIONS_AT_ONCE)
     sides.tool(broker, "topic", "create", "--timeout", "300", "-p", str(made), *words, topic)
     while made < partitions:

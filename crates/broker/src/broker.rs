@@ -169,6 +169,7 @@ impl Broker {
             metadata: metadata.clone(),
             peers: peers.clone(),
             storages: storages.clone(),
+            copying: tokio::sync::RwLock::default(),
         });
         let partitions = Partitions::new(Opening {
             env: env.clone(),

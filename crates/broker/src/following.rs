@@ -69,11 +69,16 @@ impl Broker {
                 let new_entry = new.chain.iter().find(same);
                 // What this broker leads its log looks after, but for what was never part of it.
                 let leads = new.leader == self.id;
+                let (generation, base) = (entry.generation, entry.base);
+                let name =
+                    SegmentName { topic: now.name.clone(), partition: id, id: entry.id, generation, base };
                 match new_entry {
-                    None if !leads || entry.is_open() => self.remove_copy(&now.name, id, entry).await,
+                    None if !leads || entry.is_open() => self.mender.remove_copy(name).await,
                     // Given up, because others have enough of it.
                     Some(given_up) if !entry.is_open() && !own.iter().any(|own| given_up.is_on(*own)) => {
-                        self.remove_copy(&now.name, id, entry).await;
+                        let mender = self.mender.clone();
+                        // It may have to wait for what is being fetched.
+                        tokio::spawn(async move { mender.remove_given_up(name).await });
                     }
                     Some(sealed) if entry.is_open() && !sealed.is_open() && !leads => {
                         self.seal_copy(&now.name, id, sealed).await;
@@ -94,25 +99,6 @@ impl Broker {
                 tracing::warn!(topic = &**topic, partition = id.partition.0, segment = %entry.id, %error, "a copy cannot be ended");
             }
         }
-    }
-
-    async fn remove_copy(&self, topic: &Arc<str>, id: TopicPartition, entry: &SegmentEntry) {
-        let name = SegmentName {
-            topic: topic.clone(),
-            partition: id,
-            id: entry.id,
-            generation: entry.generation,
-            base: entry.base,
-        };
-        let storages = self.storages.clone();
-        let remove = move || {
-            for storage in storages.iter().filter(|storage| storage.holds(&name)) {
-                if let Err(error) = storage.remove(&name) {
-                    tracing::warn!(topic = &*name.topic, %error, "a segment that left the chain is not removed yet");
-                }
-            }
-        };
-        self.env.blocking(remove).await;
     }
 }
 

@@ -207,12 +207,13 @@ impl Partitions {
                 Slot::Open(partition) => Some(partition.log.leader_epoch()),
                 Slot::Offline => None,
             };
-            let state = topic.partition(id.partition);
-            let is_led = state.is_some_and(|state| {
-                // A log that was opened just now may be of a later epoch than this image.
-                state.leader == self.opening.broker && own.is_none_or(|own| own >= state.leader_epoch)
-            });
-            id.topic_id == topic.id && !is_led
+            // This image may be older than what was opened: from a later one, which others have seen before.
+            let is_others = |state: &PartitionState| match own {
+                Some(own) if state.leader_epoch == own => state.leader != self.opening.broker,
+                Some(own) => state.leader_epoch > own,
+                None => state.leader != self.opening.broker,
+            };
+            id.topic_id == topic.id && topic.partition(id.partition).is_some_and(|state| is_others(state))
         };
         let lost: Vec<_> = self.slots.write().extract_if(|id, slot| is_lost(id, slot)).collect();
         for (id, slot) in lost {
@@ -249,31 +250,40 @@ impl Partitions {
     }
 
     /// Takes a partition over as often as it takes, and completes what its log needs. `None` when another broker leads it.
-    async fn take_over(&self, spec: &LogSpec, state: &PartitionState) -> Option<Arc<PartitionState>> {
-        let (id, topic, epoch) = (spec.partition, &spec.topic, state.leader_epoch);
+    async fn take_over(&self, spec: &LogSpec, epoch: LeaderEpoch) -> Option<Arc<PartitionState>> {
+        let (id, topic) = (spec.partition, &spec.topic);
         let mut pause = TAKE_OVER_PAUSE_MIN;
-        let mut taken = None;
         while self.slots.read().get(&id).is_some_and(|slot| slot.is_opening_in(epoch)) {
             // Never closed.
             let turn = self.turns.acquire().await;
-            if taken.is_none() {
-                match take_over(spec, state).await {
-                    Ok(sealed) => taken = Some(sealed),
-                    Err(error @ TakeOverError::Superseded(_)) => {
-                        tracing::info!(topic = &**topic, partition = id.partition.0, %error, "another broker leads now");
-                        self.give_up(id, epoch);
-                        return None;
-                    }
-                    Err(error) => {
-                        tracing::warn!(topic = &**topic, partition = id.partition.0, %error, "the partition cannot be taken over yet");
+            // An attempt whose answer was lost may have been made.
+            let state = self.opening.store.partition(id);
+            let state = state.filter(|state| (state.leader, state.leader_epoch) == (spec.broker, epoch));
+            let Some(state) = state else {
+                self.give_up(id, epoch);
+                return None;
+            };
+            let taken = match must_take_over(spec, &state) {
+                true => take_over(spec, &state).await,
+                false => Ok(state),
+            };
+            match taken {
+                Ok(taken) => {
+                    let whole = self.opening.mender.complete(topic, id, taken).await;
+                    if let Some(whole) =
+                        whole.filter(|state| (state.leader, state.leader_epoch) == (spec.broker, epoch))
+                    {
+                        return Some(whole);
                     }
                 }
-            }
-            if let Some(sealed) = &taken
-                && let Some(whole) = self.opening.mender.complete(topic, id, sealed.clone()).await
-                && (whole.leader, whole.leader_epoch) == (spec.broker, epoch)
-            {
-                return Some(whole);
+                Err(error @ TakeOverError::Superseded(_)) => {
+                    tracing::info!(topic = &**topic, partition = id.partition.0, %error, "another broker leads now");
+                    self.give_up(id, epoch);
+                    return None;
+                }
+                Err(error) => {
+                    tracing::warn!(topic = &**topic, partition = id.partition.0, %error, "the partition cannot be taken over yet");
+                }
             }
             drop(turn);
             // What is in the way may be gone when it is tried again.
@@ -333,7 +343,7 @@ impl Drop for Partitions {
 async fn take_over_and_open(partitions: Arc<Partitions>, wanted: Wanted) {
     let Wanted { spec, state } = wanted;
     let (id, topic, epoch) = (spec.partition, spec.topic.clone(), state.leader_epoch);
-    let Some(taken) = partitions.take_over(&spec, &state).await else { return };
+    let Some(taken) = partitions.take_over(&spec, epoch).await else { return };
     let end = taken.last().base;
     partitions.opening.peers.replicas.release(id).await;
     let (opening, env) = (partitions.opening.clone(), spec.env.clone());

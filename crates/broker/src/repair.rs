@@ -50,6 +50,9 @@ pub(crate) struct Mender {
     pub(crate) metadata: Arc<dyn MetadataStore>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) storages: Arc<Vec<Arc<Storage>>>,
+    /// Held by whoever makes a copy until the metadata has it, and alone by who removes one that was given up: it may be
+    /// wanted again by then.
+    pub(crate) copying: tokio::sync::RwLock<()>,
 }
 
 impl Broker {
@@ -88,6 +91,7 @@ impl Mender {
 
     /// Does one thing; false when it failed.
     async fn carry_out(&self, task: Task) -> bool {
+        let _copying = self.copying.read().await;
         let (id, segment, edit) = match task {
             Task::GiveUp { id, segment, storage } => {
                 (id, segment, ChainEdit::DropReplica { partition: id, segment, storage })
@@ -107,6 +111,34 @@ impl Mender {
                 tracing::debug!(partition = %id, segment = %segment.0, ?other, "a copy is not noted");
                 false
             }
+        }
+    }
+
+    /// Removes the files of a segment that left the chain, or whose copy here did.
+    pub(crate) async fn remove_copy(&self, name: SegmentName) {
+        self.peers.replicas.forget(&name).await;
+        let storages = self.storages.clone();
+        let remove = move || {
+            for storage in storages.iter().filter(|storage| storage.holds(&name)) {
+                if let Err(error) = storage.remove(&name) {
+                    tracing::warn!(topic = &*name.topic, %error, "a segment that left the chain is not removed yet");
+                }
+            }
+        };
+        self.env.blocking(remove).await;
+    }
+
+    /// Removes the copy of a segment that was given up, unless it was noted again meanwhile.
+    pub(crate) async fn remove_given_up(&self, name: SegmentName) {
+        let _alone = self.copying.write().await;
+        let image = self.metadata.image();
+        let is_noted = image.partition(&name.partition).is_some_and(|state| {
+            let same = |entry: &&SegmentEntry| (entry.id, entry.generation) == (name.id, name.generation);
+            let entry = state.chain.iter().find(same);
+            entry.is_some_and(|entry| self.storages.iter().any(|storage| entry.is_on(storage.id())))
+        });
+        if !is_noted {
+            self.remove_copy(name).await;
         }
     }
 

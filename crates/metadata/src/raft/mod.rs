@@ -93,8 +93,9 @@ impl Default for Limits {
 
 /// Between two signs of life of the leader, ms.
 const HEARTBEAT_INTERVAL_MS: u64 = 50;
-/// Without a sign of life of the leader another voter stands for election after this or up to twice as long, ms.
-const ELECTION_TIMEOUT_MIN_MS: u64 = 250;
+/// Without a sign of life of the leader another voter stands for election after twice this or up to four times as long,
+/// ms: openraft first waits until the lease of the leader is over, which is as long as the time-out.
+const ELECTION_TIMEOUT_MIN_MS: u64 = 200;
 /// Time for a part of a snapshot, ms.
 const INSTALL_SNAPSHOT_TIMEOUT_MS: u64 = 5_000;
 /// Pause before a new cluster's id is proposed again.

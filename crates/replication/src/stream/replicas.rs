@@ -407,7 +407,9 @@ impl Replicas {
             None => {
                 let Some(storage) = self.holder(&name) else { return Ok(SealedCopy::Absent) };
                 let loaded = storage.load(name.clone(), end, bytes, crc);
-                if self.spec.env.blocking(move || loaded.verify()).await.is_ok() {
+                // It may have more than was sealed, if it was away when the end was settled.
+                let whole = move || loaded.verify().and_then(|()| loaded.cut_rest());
+                if self.spec.env.blocking(whole).await.is_ok() {
                     return Ok(SealedCopy::Whole(storage.id()));
                 }
                 // Only what a leader wrote is without gaps, as what is recovered must be.

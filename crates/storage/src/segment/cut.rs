@@ -124,6 +124,23 @@ impl Segment {
         Ok(crc)
     }
 
+    /// Cuts off what the file of a sealed segment has behind its end, durably: records that the copy had from a leader who
+    /// ended before he knew that anybody had them. Blocks.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], [`StorageError::Failed`].
+    pub fn cut_rest(&self) -> Result<(), StorageError> {
+        let path = self.path(SegmentFile::Log);
+        let length = self.storage.env.disk.open(&path, OpenMode::Existing).and_then(|log| log.len());
+        match length {
+            Ok(length) if length > self.bytes() => self.cut_file(self.bytes()),
+            Ok(_) => Ok(()),
+            // An empty one may have no file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StorageError::io("measure", &path, error)),
+        }
+    }
+
     /// Cuts the log file, durably. Checkpoints go first: one that knew of more would make the file look damaged.
     fn cut_file(&self, length: u64) -> Result<(), StorageError> {
         let disk = &self.storage.env.disk;

@@ -66,6 +66,27 @@ fn a_cut_copy_equals_one_that_never_had_more() {
     }
 }
 
+/// A copy that was away when the end was settled has more than was sealed, and is not sealed itself.
+#[test]
+fn what_a_copy_has_behind_the_end_that_others_settled_is_cut_off() {
+    let sim = Sim::new(1);
+    let storage = open(&sim);
+    let (longer, exact) = (create(&storage, name(0, 1, 100)), create(&storage, name(1, 2, 100)));
+    fill(&exact, 140, 300);
+    fill(&longer, 180, 300);
+    let sealed = exact.seal().unwrap();
+    let length = longer.bytes();
+    drop(longer);
+    let loaded = storage.load(name(0, 1, 100), sealed.end, sealed.bytes, sealed.crc);
+    loaded.verify().unwrap();
+    loaded.cut_rest().unwrap();
+    loaded.cut_rest().unwrap();
+    assert!(sealed.bytes < length);
+    let recovered = storage.recover(name(0, 1, 100), &[(EPOCH, 100)], &mut |_| true).unwrap();
+    assert_eq!((recovered.segment.end(), recovered.segment.bytes()), (140, sealed.bytes));
+    loaded.verify().unwrap();
+}
+
 #[test]
 fn only_the_end_of_a_batch_can_be_the_end() {
     let sim = Sim::new(1);
