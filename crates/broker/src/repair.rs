@@ -92,6 +92,7 @@ impl Mender {
     /// Does one thing; false when it failed.
     async fn carry_out(&self, task: Task) -> bool {
         let _copying = self.copying.read().await;
+        let mut fetched = None;
         let (id, segment, edit) = match task {
             Task::GiveUp { id, segment, storage } => {
                 (id, segment, ChainEdit::DropReplica { partition: id, segment, storage })
@@ -101,6 +102,13 @@ impl Mender {
                 let Some((storage, crc)) = self.fetch(&topic, id, &entry, sources).await else {
                     return false;
                 };
+                fetched = Some(SegmentName {
+                    topic: topic.clone(),
+                    partition: id,
+                    id: entry.id,
+                    generation: entry.generation,
+                    base: entry.base,
+                });
                 (id, segment, ChainEdit::AddReplica { partition: id, segment, storage, crc })
             }
         };
@@ -109,6 +117,9 @@ impl Mender {
             // The chain has moved on, or the copy was counted for others meanwhile: planned anew.
             other => {
                 tracing::debug!(partition = %id, segment = %segment.0, ?other, "a copy is not noted");
+                if let Some(name) = fetched {
+                    self.remove_unlisted(name).await;
+                }
                 false
             }
         }
@@ -126,6 +137,17 @@ impl Mender {
             }
         };
         self.env.blocking(remove).await;
+    }
+
+    /// Removes a copy whose segment left the chain while it was fetched: nobody else would know of it.
+    async fn remove_unlisted(&self, name: SegmentName) {
+        let image = self.metadata.image();
+        let is_listed = image.partition(&name.partition).is_some_and(|state| {
+            state.chain.iter().any(|entry| (entry.id, entry.generation) == (name.id, name.generation))
+        });
+        if !is_listed {
+            self.remove_copy(name).await;
+        }
     }
 
     /// Removes the copy of a segment that was given up, unless it was noted again meanwhile.

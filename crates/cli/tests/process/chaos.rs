@@ -665,7 +665,7 @@ fn end_nodes(nodes: &mut Nodes, journal: &Journal) {
             continue;
         }
         let took = tokio::task::block_in_place(|| nodes.end(node));
-        let counted = segments::check(&[nodes.nodes[node].dir.join("data")]);
+        let counted = segments::check_with_leftovers(&[nodes.nodes[node].dir.join("data")]);
         println!(
             "node {}: ended in {took:.2?}, {} segments of {} batches",
             node + 1,
