@@ -83,11 +83,20 @@ fn tell(command: &Command) {
     }
 }
 
+/// A broker's life, as it is waited for.
+struct Life {
+    incarnation: Incarnation,
+    /// When it was first seen in the metadata: it needs a moment to show itself.
+    since: Duration,
+    /// When it was first seen that its connection had ended.
+    hung_up_at: Option<Duration>,
+}
+
 /// Who is waited for since when. Times are those of the clock's `now`.
 struct Watch {
     spec: ControllerSpec,
-    /// The life of each broker, and when it was first seen in the metadata: it needs a moment to show itself.
-    lives: BTreeMap<BrokerId, (Incarnation, Duration)>,
+    /// The life of each broker.
+    lives: BTreeMap<BrokerId, Life>,
     /// The metadata in which no leader had to be replaced.
     settled: Option<u64>,
     /// When it was looked last for leaders to move back.
@@ -138,17 +147,25 @@ impl Watch {
     /// Whether a broker is to be taken for dead; `None` when nobody can say.
     fn is_silent(&mut self, broker: &metadata::Broker, sessions: &Sessions, now: Duration) -> Option<bool> {
         let id = broker.registration.broker;
-        let life = self.lives.entry(id).or_insert((broker.incarnation, now));
-        if life.0 != broker.incarnation {
-            *life = (broker.incarnation, now);
+        let incarnation = broker.incarnation;
+        let begin = || Life { incarnation, since: now, hung_up_at: None };
+        let life = self.lives.entry(id).or_insert_with(begin);
+        if life.incarnation != incarnation {
+            *life = begin();
         }
-        let heard = sessions.heard.get(&id).filter(|heard| heard.incarnation == broker.incarnation);
+        let heard = sessions.heard.get(&id).filter(|heard| heard.incarnation == incarnation);
+        if !heard.is_some_and(|heard| heard.hung_up) {
+            life.hung_up_at = None;
+        }
         match heard {
-            Some(heard) if heard.hung_up => (heard.ago >= HUNG_UP_PATIENCE).then_some(true),
+            Some(heard) if heard.hung_up => {
+                let hung_up_at = *life.hung_up_at.get_or_insert(now);
+                (now.saturating_sub(hung_up_at) >= HUNG_UP_PATIENCE).then_some(true)
+            }
             Some(heard) if heard.ago < self.spec.session_timeout => Some(false),
             // Its signs of life may have gone to the controller before this one.
             _ => {
-                let waited = sessions.active_for.min(now.saturating_sub(life.1));
+                let waited = sessions.active_for.min(now.saturating_sub(life.since));
                 (waited >= self.spec.session_timeout).then_some(true)
             }
         }
@@ -284,9 +301,13 @@ mod tests {
     async fn who_hung_up_is_not_waited_for() {
         let store = store(&[&[1, 2]]).await;
         let mut watch = watch(&store);
-        let hung_up = |ago| heard(&[(1, 1, ago, true), (2, 2, 0, false), (3, 3, 0, false)]);
-        assert_eq!(watch.plan(&store.image(), &hung_up(100), LONG), []);
-        assert_eq!(carry_out(&mut watch, &store, &hung_up(200)).await, (vec![1], vec![2]));
+        let all = heard(&[(1, 1, 900, false), (2, 2, 0, false), (3, 3, 0, false)]);
+        let hung_up = heard(&[(1, 1, 900, true), (2, 2, 0, false), (3, 3, 0, false)]);
+        let soon = LONG.saturating_sub(HUNG_UP_PATIENCE);
+        assert_eq!(watch.plan(&store.image(), &hung_up, soon), [], "it may come back");
+        assert_eq!(watch.plan(&store.image(), &all, soon), []);
+        assert_eq!(watch.plan(&store.image(), &hung_up, soon), [], "and is waited for anew");
+        assert_eq!(carry_out(&mut watch, &store, &hung_up).await, (vec![1], vec![2]));
     }
 
     #[tokio::test]
