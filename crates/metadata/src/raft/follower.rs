@@ -195,7 +195,8 @@ impl Follower {
                 }
                 PeerResponse::Alive(leader) => {
                     let now = self.env.clock.now();
-                    self.leader.send_replace(leader);
+                    // Who waits hears of changes alone.
+                    self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
                     if leader.is_some() {
                         led_at = now;
                         self.contact.lock().well_at = now;
@@ -301,6 +302,19 @@ impl Follower {
         })
     }
 
+    /// Completes when it is heard from now on that another one than `id` leads.
+    async fn replaced(&self, id: u64) {
+        let mut leader = self.leader.subscribe();
+        loop {
+            if leader.changed().await.is_err() {
+                std::future::pending().await
+            }
+            if leader.borrow_and_update().is_some_and(|leader| leader != id) {
+                return;
+            }
+        }
+    }
+
     async fn propose(&self, batch: Batch) -> Result<Vec<CommandResult>, String> {
         let deadline = self.env.clock.now() + LEADER_PATIENCE;
         let mut hint = None;
@@ -308,7 +322,9 @@ impl Follower {
             let leader = hint.take().or(*self.leader.borrow());
             let voters: BTreeMap<u64, String> = self.beats.voters();
             let attempt = match leader.and_then(|id| Some((id, voters.get(&id)?))) {
-                Some((id, address)) => self.group.forward(id, address, batch.clone()).await,
+                Some((id, address)) => {
+                    self.group.forward_until(self.replaced(id), id, address, batch.clone()).await
+                }
                 None => Attempt::Again(None),
             };
             match attempt {

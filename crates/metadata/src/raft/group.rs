@@ -105,7 +105,7 @@ impl Group {
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                     match to.leader_id.and_then(|id| Some((id, self.address(id, to.leader_node?.addr)))) {
                         Some((id, address)) => {
-                            self.forward_while_it_leads(raft, id, &address, batch.clone()).await
+                            self.forward_until(replaced(raft, id), id, &address, batch.clone()).await
                         }
                         None => Attempt::Again(None),
                     }
@@ -123,10 +123,11 @@ impl Group {
         }
     }
 
-    /// As [`Group::forward`], until another one leads: who stands still or is cut off would be waited for in vain.
-    async fn forward_while_it_leads(
+    /// As [`Group::forward`], until `replaced`, which says that another one leads: who stands still or is cut off would be
+    /// waited for in vain.
+    pub(super) async fn forward_until(
         &self,
-        raft: &Raft<TypeConfig>,
+        replaced: impl Future<Output = ()>,
         id: u64,
         address: &str,
         batch: Batch,
@@ -134,7 +135,7 @@ impl Group {
         tokio::select! {
             biased;
             attempt = self.forward(id, address, batch) => return attempt,
-            () = replaced(raft, id) => {}
+            () = replaced => {}
         }
         // Its answer may still come on that connection.
         *self.leader.lock().await = None;
@@ -147,7 +148,7 @@ impl Group {
     }
 
     /// Gives commands to the voter that is said to lead.
-    pub(super) async fn forward(&self, id: u64, address: &str, batch: Batch) -> Attempt {
+    async fn forward(&self, id: u64, address: &str, batch: Batch) -> Attempt {
         let mut known = self.leader.lock().await;
         let peer = match known.take() {
             Some(peer) if peer.is(id, address) => peer,
