@@ -141,11 +141,7 @@ def start(sides: Sides, side: str, _: int) -> dict[str, float]:
     with running(sides, side, {}, serve=False) as watched:
         began = time.monotonic()
         watched.broker.start()
-        words = f"bench produce --topic {runs.TOPIC} --keep {COPIES} --for 1 --warm-up 0 --rate 1 --timeout 300"
-        seen = sides.tool(watched.broker, *words.split())
-        acked_s = seen["ack_latency_ms"]["max"] / 1000
-        # As `runs.first_record_s` has it.
-        took = time.monotonic() - began - max(1.0, acked_s) + acked_s - 0.2
+        took = runs.first_record_s(sides, watched.broker, began, COPIES)
         time.sleep(5)
         return {"first_record_s": took, "idle_mb": watched.resident_mb()}
 

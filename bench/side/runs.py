@@ -110,10 +110,13 @@ def flatten(seen: dict) -> dict[str, float]:
     return flat
 
 
-def first_record_s(sides: Sides, broker: Broker, began: float, topic: str = TOPIC) -> float:
-    """From then to the acknowledgement of one record that is produced as soon as that is possible, seconds."""
+def first_record_s(sides: Sides, broker: Broker, began: float, more: str = "") -> float:
+    """From then to the acknowledgement of one record that is produced as soon as that is possible, seconds.
+
+    `more` are words for the topic, if it is to be made.
+    """
     seen = sides.tool(broker, *(
-        f"bench produce --topic {topic} --keep --for 1 --warm-up 0 --rate 1 --timeout 300").split())
+        f"bench produce --topic {TOPIC} --keep {more} --for 1 --warm-up 0 --rate 1 --timeout 300").split())
     acked_s = seen["ack_latency_ms"]["max"] / 1000
     # The load lasts a second at least; its one record is due as it begins, after a head start of 0.2 s.
     return time.monotonic() - began - max(1.0, acked_s) + acked_s - 0.2
