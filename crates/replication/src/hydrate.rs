@@ -110,7 +110,7 @@ async fn fetch_from(
             })
             .await?;
     }
-    env.blocking(move || import.finish(None)).await?;
+    env.blocking(move || import.finish()).await?;
     Ok(())
 }
 

@@ -25,6 +25,7 @@
 //!
 //! What it does not do: decide what to keep, replicate, cache record bytes (the page cache does).
 
+mod building;
 mod checkpoint;
 mod compact;
 mod crc;
