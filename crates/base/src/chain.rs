@@ -265,6 +265,15 @@ impl PartitionState {
         entry.end().is_none_or(|end| offset < end).then_some(entry)
     }
 
+    /// Whether a segment of this base and generation will never be listed again, if it ever was: what lies there now is
+    /// as late a rewrite, or the offset was trimmed. Judged by a chain of long ago, too, it is true for ever.
+    pub fn has_outlived(&self, base: Offset, generation: Generation) -> bool {
+        match self.entry_for(base) {
+            Some(entry) => !entry.is_open() && generation <= entry.generation,
+            None => base < self.chain[0].base,
+        }
+    }
+
     /// Makes `leader` the leader in `epoch`, if that is the next one.
     ///
     /// # Errors
@@ -545,6 +554,18 @@ mod tests {
         let p = grown();
         let bounds: Vec<_> = p.chain.iter().map(|e| (e.id.0, e.base, e.end())).collect();
         assert_eq!(bounds, [(1, 0, Some(10)), (2, 10, Some(20)), (4, 20, Some(30)), (5, 30, None)]);
+    }
+
+    #[test]
+    fn what_is_sealed_trimmed_or_rewritten_since_is_outlived() {
+        let mut p = grown();
+        let outlived = |p: &PartitionState, base, generation| p.has_outlived(base, Generation(generation));
+        // One that was never listed because another leader sealed further, and the empty one at 20.
+        assert!(outlived(&p, 15, 0) && outlived(&p, 20, 0));
+        // One that is being made to follow the open one, and a rewrite that is being made.
+        assert!(!outlived(&p, 30, 0) && !outlived(&p, 31, 0) && !outlived(&p, 10, 1));
+        p.trim(12).unwrap();
+        assert!(outlived(&p, 0, 0) && outlived(&p, 0, 1) && !outlived(&p, 10, 1));
     }
 
     #[test]

@@ -141,6 +141,7 @@ impl Broker {
         broker.spawn_heartbeats();
         broker.spawn_keeper();
         broker.spawn_repair();
+        broker.spawn_sweeper();
         broker.follow_metadata(image.clone());
         broker.spawn_compaction(image);
         broker.listen(&config).await?;

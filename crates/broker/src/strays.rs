@@ -2,19 +2,29 @@
 //! what left it, between the making of a rewrite and its `Replace`, or in the middle of a topic's
 //! deletion.
 //!
-//! Looked for once after the start, behind everything else and before compaction begins, because a
+//! Looked for after the start, behind everything else and before compaction begins, because a
 //! rewrite that is not listed yet looks the same. Only what was made before this life is touched: a
 //! segment with an id that the metadata of the start had not given yet stays. That the log directory
 //! and the metadata belong together was checked before (`Storage::claim`).
+//!
+//! Where there are other brokers, what is provably of no use is looked for now and then, too
+//! ([`PartitionState::has_outlived`]): a copy may come to be while its segment leaves the chain.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use base::chain::{PartitionState, SegmentEntry};
 use base::ids::TopicPartition;
 use metadata::Image;
-use replication::{Storage, StorageError};
+use replication::{SegmentName, Storage, StorageError};
 
 use crate::broker::Broker;
+
+/// Least time between two looks for what chains have outlived.
+const LOOK_INTERVAL: Duration = Duration::from_secs(20);
+/// A look is followed by so many times its own duration without one.
+const REST_FACTOR: u32 = 200;
 
 impl Broker {
     /// Removes what no chain listed in `image`, the metadata this life began with.
@@ -31,6 +41,62 @@ impl Broker {
             }
         }
     }
+
+    /// Starts the task that looks for what chains have outlived; it ends with the broker.
+    pub(crate) fn spawn_sweeper(self: &Arc<Self>) {
+        tokio::spawn(sweep_for_ever(Arc::downgrade(self)));
+    }
+
+    async fn remove_outlived(&self, image: &Arc<Image>) {
+        for storage in self.storages.iter() {
+            let (storage, image) = (storage.clone(), image.clone());
+            let dir = storage.dir().display().to_string();
+            match self.env.in_background(move || outlived(&storage, &image)).await {
+                Ok(names) => {
+                    for name in names {
+                        tracing::info!(dir, topic = &*name.topic, segment = %name.id, "a segment whose chain outlived it is removed");
+                        self.mender.remove_copy(name).await;
+                    }
+                }
+                Err(error) => tracing::warn!(dir, %error, "leftover segments are not looked for"),
+            }
+        }
+    }
+}
+
+async fn sweep_for_ever(broker: Weak<Broker>) {
+    let mut looked_at = None;
+    let mut rest = LOOK_INTERVAL;
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        let sleep = strong.env.clock.sleep(rest);
+        drop(strong);
+        sleep.await;
+        let Some(strong) = broker.upgrade() else { return };
+        let image = strong.image();
+        if strong.drain.is_draining() || image.brokers().nth(1).is_none() || looked_at == Some(image.version)
+        {
+            continue;
+        }
+        looked_at = Some(image.version);
+        let began = strong.env.clock.now();
+        strong.remove_outlived(&image).await;
+        rest = LOOK_INTERVAL.max((strong.env.clock.now() - began) * REST_FACTOR);
+    }
+}
+
+fn is_listed(state: &PartitionState, name: &SegmentName) -> bool {
+    let listed = |entry: &SegmentEntry| (entry.id, entry.generation) == (name.id, name.generation);
+    state.chain.iter().any(listed)
+}
+
+fn outlived(storage: &Arc<Storage>, image: &Image) -> Result<Vec<SegmentName>, StorageError> {
+    let is_outlived = |name: &SegmentName| {
+        image
+            .partition(&name.partition)
+            .is_some_and(|state| !is_listed(state, name) && state.has_outlived(name.base, name.generation))
+    };
+    storage.scan().filter(|found| found.as_ref().map_or(true, is_outlived)).collect()
 }
 
 fn sweep(storage: &Arc<Storage>, image: &Image) -> Result<usize, StorageError> {
@@ -44,10 +110,7 @@ fn sweep(storage: &Arc<Storage>, image: &Image) -> Result<usize, StorageError> {
         }
         match image.partition(&name.partition) {
             Some(state) => {
-                let listed = |entry: &base::chain::SegmentEntry| {
-                    (entry.id, entry.generation) == (name.id, name.generation)
-                };
-                if !state.chain.iter().any(listed) {
+                if !is_listed(state, &name) {
                     storage.remove(&name)?;
                     removed += 1;
                 }

@@ -7,6 +7,7 @@
 //! What it does not do: schedule tasks. Tasks are tokio's; the simulation runs them on one thread
 //! with tokio's paused clock, which is deterministic.
 
+mod faulty;
 mod memory;
 mod os;
 mod run;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use faulty::{Faults, Faulty, NoFault};
 pub use run::{FileRange, Run};
 
 use crate::ids::{TimestampMs, Uuid};

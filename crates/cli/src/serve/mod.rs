@@ -4,6 +4,7 @@ mod advertised;
 mod conflicts;
 mod console;
 mod ephemeral;
+mod faults;
 mod greeting;
 mod metadata;
 mod node;
@@ -47,11 +48,17 @@ pub(crate) struct ServeArguments {
     /// End, as at SIGTERM, when the process of this number is gone, which has started this one
     #[arg(long, hide = true, value_name = "PROCESS")]
     end_with: Option<u32>,
+    /// Let disk and clock misbehave as this file says, and look for changes of it all the time
+    #[arg(long, hide = true, value_name = "FILE")]
+    faults: Option<std::path::PathBuf>,
 }
 
 /// Runs the command until the user or the system ends it.
 pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
-    let env = Env::os();
+    let env = match arguments.faults.clone() {
+        None => Env::os(),
+        Some(path) => faults::rehearse(Env::os(), path)?,
+    };
     let mut signals = EndSignals::listen()?;
     arguments.end_with.map_or(Ok(()), end_with_parent)?;
     let wanted = if arguments.memory { Wanted::Memory } else { Wanted::Directory(arguments.data.clone()) };

@@ -1,5 +1,5 @@
-//! Three brokers that are killed, held and ended at random, one by one and together: what was acknowledged is there
-//! afterwards, once and in order, and everything is as it was before.
+//! Three brokers that are killed, held and ended at random, one by one and together, cut off from one another, or given
+//! bad disks: what was acknowledged is there afterwards, once and in order, and everything is as it was before.
 //!
 //! `PROCESS_SEED=n` repeats the choices of a run, `PROCESS_CHAOS_SECONDS` says how long faults go on.
 
@@ -24,11 +24,13 @@ use wire::message::fetch_request::{FetchPartition, FetchTopic};
 use wire::message::{FetchRequest, FetchResponse, MetadataRequest, MetadataResponse};
 
 use crate::cluster::{Node, Place, Process, wait_for};
+use crate::faults::{Fault, Plan};
 use crate::inspect::inspect;
 use crate::journal::{Journal, Known, Promise};
 use crate::load::{Field, Load};
 use crate::run;
 use crate::segments;
+use crate::wires::{Wires, inside};
 
 /// How long faults go on.
 const FAULTS_FOR: Duration = Duration::from_secs(75);
@@ -58,17 +60,32 @@ pub(crate) const SETTINGS: &str = "min.insync.replicas=2\ndefault.replication.fa
 /// Nodes and their present lives.
 pub(crate) struct Nodes {
     pub(crate) _place: Place,
+    /// What connects them; nothing but loopback when there are none.
+    pub(crate) wires: Option<Wires>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) lives: Vec<Option<Process>>,
 }
 
 impl Nodes {
     pub(crate) fn start(name: &str) -> Nodes {
+        Nodes::start_for(name, Plan::Lives)
+    }
+
+    /// As the faults that are planned need them.
+    pub(crate) fn start_for(name: &str, plan: Plan) -> Nodes {
         let place = Place::new(name);
-        let nodes = Node::several(&place, COPIES);
-        nodes.iter().for_each(|node| node.set(SETTINGS));
+        let wires = (plan == Plan::Wires).then(|| Wires::lay(COPIES));
+        let mut nodes = match &wires {
+            Some(wires) => Node::at(&place, &wires.addresses()),
+            None => Node::several(&place, COPIES),
+        };
+        for node in &mut nodes {
+            node.set(SETTINGS);
+            node.wired = wires.is_some();
+            node.faulty = plan == Plan::Disks;
+        }
         let lives = nodes.iter().map(|node| Some(node.start())).collect();
-        let mut nodes = Nodes { _place: place, nodes, lives };
+        let mut nodes = Nodes { _place: place, wires, nodes, lives };
         wait_for("all serve", || {
             let ended = (0..COPIES).find(|node| nodes.life(*node).ended().is_some());
             assert_eq!(ended, None, "it ended while it started");
@@ -471,14 +488,6 @@ async fn commit_without_members(load: Arc<Load>, stale: Arc<Stale>, config: Clie
     }
 }
 
-/// What was done, when.
-pub(crate) struct Fault {
-    kind: &'static str,
-    text: String,
-    at: Duration,
-    over: Duration,
-}
-
 pub(crate) fn seed() -> u64 {
     let asked = std::env::var("PROCESS_SEED").ok();
     asked.map_or_else(
@@ -489,62 +498,6 @@ pub(crate) fn seed() -> u64 {
 
 pub(crate) async fn pause_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
-}
-
-async fn fault(nodes: &mut Nodes, choices: &SimRandom, began: Instant) -> Fault {
-    let at = began.elapsed();
-    let one = choices.below(3) as usize;
-    let other = (one + 1 + choices.below(2) as usize) % 3;
-    let down = 200 + choices.below(4_800);
-    let (kind, text) = match choices.below(11) {
-        0..=2 => {
-            nodes.kill(one);
-            pause_ms(down).await;
-            nodes.restart(one);
-            ("kill", format!("kill {}, {down} ms", one + 1))
-        }
-        3..=5 => {
-            let ms = 1_000 + choices.below(7_000);
-            nodes.life(one).hold(true);
-            pause_ms(ms).await;
-            nodes.life(one).hold(false);
-            ("hold", format!("hold {}, {ms} ms", one + 1))
-        }
-        6..=7 => {
-            let between = choices.below(1_500);
-            nodes.kill(one);
-            pause_ms(between).await;
-            nodes.kill(other);
-            pause_ms(down).await;
-            let (first, second) = if choices.below(2) == 0 { (one, other) } else { (other, one) };
-            nodes.restart(first);
-            let apart = choices.below(1_000);
-            pause_ms(apart).await;
-            nodes.restart(second);
-            let text = format!(
-                "kill {}, {between} ms later {}, {down} ms, start {}, {apart} ms later {}",
-                one + 1,
-                other + 1,
-                first + 1,
-                second + 1
-            );
-            ("kill two", text)
-        }
-        8 => {
-            (0..3).for_each(|node| nodes.kill(node));
-            pause_ms(down / 2).await;
-            (0..3).for_each(|node| nodes.restart(node));
-            ("kill all", format!("kill all, {} ms", down / 2))
-        }
-        _ => {
-            let took = tokio::task::block_in_place(|| nodes.end(one));
-            pause_ms(down / 2).await;
-            nodes.restart(one);
-            ("end", format!("end {} ({} ms), {} ms", one + 1, took.as_millis(), down / 2))
-        }
-    };
-    println!("{:7.2} s  {text}", at.as_secs_f64());
-    Fault { kind, text, at, over: began.elapsed() }
 }
 
 /// The longest time without an acknowledgement of one partition.
@@ -606,14 +559,30 @@ pub(crate) async fn create_topics(client: &Client) {
 
 #[test]
 fn what_was_acknowledged_survives_faults_of_nodes() {
-    let seed = seed();
-    println!("PROCESS_SEED={seed}");
-    run(chaos(seed));
+    chaos(Plan::Lives);
 }
 
-async fn chaos(seed: u64) {
+#[test]
+fn what_was_acknowledged_survives_faults_of_the_network() {
+    if inside("chaos::what_was_acknowledged_survives_faults_of_the_network") {
+        chaos(Plan::Wires);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_faults_of_disks_and_clocks() {
+    chaos(Plan::Disks);
+}
+
+fn chaos(plan: Plan) {
+    let seed = seed();
+    println!("PROCESS_SEED={seed}");
+    run(suffer(plan, seed));
+}
+
+async fn suffer(plan: Plan, seed: u64) {
     let choices = SimRandom::new(seed);
-    let mut nodes = Nodes::start("chaos");
+    let mut nodes = Nodes::start_for("chaos", plan);
     let journal = Arc::new(Journal::default());
     let load = Load::new(nodes.client().await, journal.clone(), seed);
     create_topics(&load.client).await;
@@ -627,7 +596,7 @@ async fn chaos(seed: u64) {
     let faults_for = std::env::var("PROCESS_CHAOS_SECONDS").ok().map(|text| text.parse().expect("a number"));
     let faults_for = faults_for.map_or(FAULTS_FOR, Duration::from_secs);
     while began.elapsed() < faults_for {
-        faults.push(fault(&mut nodes, &choices, began).await);
+        faults.push(plan.strike(&mut nodes, &choices, began).await);
         let ms = if choices.below(3) == 0 { choices.below(300) } else { 500 + choices.below(3_500) };
         pause_ms(ms).await;
     }

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::run;
 use crate::server::free_address;
+use crate::wires::Wires;
 
 /// How long anything but an end may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -93,9 +94,14 @@ impl Drop for Place {
 
 /// A node with its file, as an operator of Kafka writes it.
 pub(crate) struct Node {
+    index: usize,
     pub(crate) dir: PathBuf,
     pub(crate) clients: SocketAddr,
     http: SocketAddr,
+    /// It runs in the network namespace of [`Wires`].
+    pub(crate) wired: bool,
+    /// Its disk and its clock do as [`Node::fault`] says.
+    pub(crate) faulty: bool,
 }
 
 impl Node {
@@ -106,25 +112,31 @@ impl Node {
             let address = free_address();
             addresses.extend((!addresses.contains(&address)).then_some(address));
         }
-        let controllers = &addresses[..count];
-        let voters: Vec<_> = (1..).zip(controllers).map(|(id, address)| format!("{id}@{address}")).collect();
-        let node = |index: usize| {
-            let (id, clients, http) = (index + 1, addresses[count + index], addresses[2 * count + index]);
+        let of = |node: &[SocketAddr]| [node[0], node[1], node[2]];
+        Node::at(place, &addresses.chunks(3).map(of).collect::<Vec<_>>())
+    }
+
+    /// The same where the addresses are given: of each its controller's, its broker's and its console's.
+    pub(crate) fn at(place: &Place, addresses: &[[SocketAddr; 3]]) -> Vec<Node> {
+        let voters: Vec<_> =
+            (1..).zip(addresses).map(|(id, [address, ..])| format!("{id}@{address}")).collect();
+        let node = |(index, [controller, clients, http]): (usize, &[SocketAddr; 3])| {
+            let id = index + 1;
             let dir = place.0.join(format!("{id}"));
             fs::create_dir_all(&dir).expect("a directory");
             let text = format!(
                 "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={}\n\
-                 listeners=PLAINTEXT://{clients},CONTROLLER://{}\ncontroller.listener.names=CONTROLLER\n\
+                 listeners=PLAINTEXT://{clients},CONTROLLER://{controller}\n\
+                 controller.listener.names=CONTROLLER\n\
                  listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
                  inter.broker.listener.name=PLAINTEXT\nlog.dirs={}\nvltava.http.listener={http}\n",
                 voters.join(","),
-                controllers[index],
                 dir.join("data").display(),
             );
             fs::write(dir.join("server.properties"), text).expect("a file");
-            Node { dir, clients, http }
+            Node { index, dir, clients: *clients, http: *http, wired: false, faulty: false }
         };
-        (0..count).map(node).collect()
+        addresses.iter().enumerate().map(node).collect()
     }
 
     /// Adds lines to its file.
@@ -136,10 +148,23 @@ impl Node {
 
     pub(crate) fn start(&self) -> Process {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+        let binary = env!("CARGO_BIN_EXE_vltava");
+        let mut command = if self.wired { Wires::command(self.index) } else { Command::new(binary) };
+        if self.wired {
+            command.arg(binary);
+        }
         command.arg("serve").arg("--config").arg(self.dir.join("server.properties"));
+        if self.faulty {
+            command.arg("--faults").arg(self.dir.join("faults"));
+        }
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Process(command.spawn().expect("the binary was built for this test"))
+    }
+
+    /// What is wrong with its disk and its clock from now on (see [`base::env::Faults`]).
+    pub(crate) fn fault(&self, faults: &str) {
+        let path = self.dir.join("faults");
+        Env::os().disk.replace(&path, faults.as_bytes()).expect("a file");
     }
 
     pub(crate) fn serves(&self) -> bool {

@@ -18,6 +18,7 @@ mod cluster;
 mod compaction;
 mod completion;
 mod failover;
+mod faults;
 mod hostile;
 mod idle;
 mod inspect;
@@ -31,6 +32,7 @@ mod rudeness;
 mod segments;
 mod server;
 mod start;
+mod wires;
 
 use std::future::Future;
 
