@@ -55,6 +55,7 @@ fn main() -> ExitCode {
     if completion::answer() {
         return ExitCode::SUCCESS;
     }
+    use_small_pages();
     let arguments = Arguments::parse();
     let result = start_log(&arguments).and_then(|()| run(arguments.command));
     match result {
@@ -65,6 +66,14 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_status())
         }
     }
+}
+
+/// Has the system give this process pages of 4 KiB alone. The allocator asks for large ones, and of those every 2 MiB in
+/// which one byte is in use count whole: an idle broker took 24 MB with them and takes 12 MB without.
+fn use_small_pages() {
+    // A kernel that refuses has none.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Sends the log to standard error: a server tells what it does, a tool only warns.

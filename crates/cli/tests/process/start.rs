@@ -14,7 +14,7 @@ const LISTENS_WITHIN: Duration = Duration::from_millis(300);
 /// From the same moment until a record was produced and consumed.
 const SERVES_WITHIN: Duration = Duration::from_secs(3);
 /// Resident memory of a process that idles, bytes.
-const IDLE_BYTES_MAX: u64 = 40_000_000;
+const IDLE_BYTES_MAX: u64 = 20_000_000;
 /// Starts that are measured; the middle one counts, because other processes use the machine too.
 const STARTS: usize = 7;
 /// How long the process is left alone before its memory counts.
