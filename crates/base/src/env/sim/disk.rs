@@ -15,7 +15,7 @@ use std::io::{self, IoSlice};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::super::{DirEntry, Disk, File, OpenMode, Space};
@@ -63,6 +63,8 @@ pub struct DiskCounts {
 /// The disk. All handles made by it share one state.
 pub struct SimDisk {
     world: Arc<Mutex<World>>,
+    /// The life it was handed to: afterwards nothing works through it. `None` for whoever stands outside.
+    life: Option<u64>,
 }
 
 #[derive(Default)]
@@ -476,7 +478,21 @@ impl SimDisk {
             faults: Faults::default(),
             counts: DiskCounts::default(),
         };
-        SimDisk { world: Arc::new(Mutex::new(world)) }
+        SimDisk { world: Arc::new(Mutex::new(world)), life: None }
+    }
+
+    /// The same disk for the present life: when that ends, nothing works through it any more.
+    pub(super) fn of_this_life(&self) -> SimDisk {
+        SimDisk { world: self.world.clone(), life: Some(self.life()) }
+    }
+
+    /// The state, if the life goes on.
+    fn enter(&self) -> io::Result<MutexGuard<'_, World>> {
+        let world = self.world.lock();
+        match self.life {
+            Some(life) if life != world.life => Err(Errno::IO.into()),
+            _ => Ok(world),
+        }
     }
 
     /// The power goes and comes back: unsynced things are lost by `policy`, the boot id changes, every
@@ -581,7 +597,7 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         world.powered()?;
         let (dir, name) = world.parent(path)?;
         let found = world.dir(dir)?.names.get(&name).copied();
@@ -602,7 +618,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         let mut dir = ROOT;
         for name in components(path) {
             dir = match world.dir(dir)?.names.get(name) {
@@ -618,7 +634,7 @@ impl Disk for SimDisk {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let world = self.world.lock();
+        let world = self.enter()?;
         world.powered()?;
         let dir = world.dir(world.find(path)?)?;
         let entries = dir.names.iter().map(|(name, id)| {
@@ -629,7 +645,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         let (from_dir, from_name) = world.parent(from)?;
         let (to_dir, to_name) = world.parent(to)?;
         let node = world.find(from)?;
@@ -647,7 +663,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         let (dir, name) = world.parent(path)?;
         let node = world.find(path)?;
         world.file_mut(node)?;
@@ -655,7 +671,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         let (dir, name) = world.parent(path)?;
         let node = world.find(path)?;
         world.dir(node)?;
@@ -663,7 +679,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         let dir = world.find(path)?;
         world.dir(dir)?;
         world.counts.dir_syncs += 1;
@@ -674,7 +690,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_all(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         world.find(path)?;
         world.counts.full_syncs += 1;
         world.step()?;
@@ -691,18 +707,18 @@ impl Disk for SimDisk {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        self.world.lock().find(path).is_ok()
+        self.enter().map_or(true, |world| world.find(path).is_ok())
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
-        let world = self.world.lock();
+        let world = self.enter()?;
         world.find(path)?;
         Ok(Space { total: world.capacity, available: world.capacity.saturating_sub(world.used()) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         drop(self.open(path, OpenMode::ReadWrite)?);
-        let mut world = self.world.lock();
+        let mut world = self.enter()?;
         let path: PathBuf = components(path).into_iter().collect();
         if !world.locks.insert(path.clone()) {
             return Err(Errno::WOULDBLOCK.into());

@@ -2,19 +2,26 @@
 //!
 //! Time is tokio's paused clock, so build the world inside a runtime made with `start_paused(true)`
 //! on one thread; then tasks, waiting and "threads" ([`Workers`]) interleave the same way on every run
-//! of a seed. The disk ([`SimDisk`]) knows what was synced and what was not and can lose the rest; the
-//! network ([`SimNetwork`]) carries bytes within the process.
+//! of a seed. A world ([`SimWorld`]) has machines ([`Sim`]), each with a disk ([`SimDisk`]) that knows what was synced and
+//! what was not and can lose the rest, a wall clock and workers of its own; the network ([`SimNetwork`]) between them
+//! carries bytes within the process. One machine alone is a world of its own ([`Sim::new`]).
+//!
+//! A machine may live several lives ([`Sim::boot`]): each is given its own [`Env`], through which nothing works any more
+//! when it ended, and nothing goes on while it stands still.
 //!
 //! What it does not do: simulate CPU time, or faults that nobody asked for.
 #![allow(clippy::disallowed_methods, reason = "this is the door's other side")]
 
 mod disk;
+mod life;
 mod network;
 
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod disk_tests;
+#[cfg(test)]
+mod machine_tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -22,7 +29,10 @@ use std::time::Duration;
 
 pub use disk::{CrashPolicy, DiskCounts, SimDisk};
 pub use network::SimNetwork;
+use parking_lot::Mutex;
 
+use self::life::Life;
+use self::network::Hub;
 use super::{BoxFuture, Clock, Env, Random, Workers};
 use crate::ids::TimestampMs;
 
@@ -32,9 +42,39 @@ pub const START_WALL_MS: TimestampMs = 1_700_000_000_000;
 /// Longest time a job waits for its simulated thread, µs.
 const JOB_DELAY_MAX_US: u64 = 2_000;
 
-/// A simulated world and the handles to disturb it.
+/// Several machines on one network.
+pub struct SimWorld {
+    random: SimRandom,
+    hub: Arc<Hub>,
+}
+
+impl SimWorld {
+    /// A world without machines.
+    pub fn new(seed: u64) -> SimWorld {
+        let random = SimRandom::new(seed);
+        let hub = Arc::new(Hub::new(random.next_u64()));
+        SimWorld { random, hub }
+    }
+
+    /// Adds a machine with an empty disk, which others reach by this name.
+    pub fn machine(&self, name: &str) -> Sim {
+        Sim::plug(&self.hub, name, self.random.next_u64())
+    }
+
+    /// The network, as a bystander sees it: to heal all links.
+    pub fn heal_network(&self) {
+        self.hub.heal_all();
+    }
+
+    /// Sets the longest delay of bytes between any two machines, ms.
+    pub fn set_delay_max_ms(&self, ms: u64) {
+        self.hub.set_delay_max_ms(ms);
+    }
+}
+
+/// A simulated machine and the handles to disturb it.
 pub struct Sim {
-    /// What the product is given.
+    /// What the product is given where lives do not matter, or whoever stands outside of them.
     pub env: Env,
     /// The disk behind `env.disk`.
     pub disk: Arc<SimDisk>,
@@ -42,37 +82,103 @@ pub struct Sim {
     pub network: Arc<SimNetwork>,
     /// The clock behind `env.clock`.
     pub clock: Arc<SimClock>,
-    jobs_die: Arc<AtomicBool>,
+    random: Arc<SimRandom>,
+    pool: Arc<Pool>,
+    /// The present one, if there was any.
+    life: Mutex<Option<Arc<Life>>>,
+    hub: Arc<Hub>,
 }
 
 impl Sim {
-    /// A fresh world with an empty disk.
+    /// A machine with an empty disk, alone in its world.
     pub fn new(seed: u64) -> Sim {
+        Sim::plug(&Arc::new(Hub::new(seed)), "alone", seed)
+    }
+
+    fn plug(hub: &Arc<Hub>, name: &str, seed: u64) -> Sim {
         let random = Arc::new(SimRandom::new(seed));
         let disk = Arc::new(SimDisk::new(random.next_u64()));
-        let network = Arc::new(SimNetwork::new());
+        let network = Arc::new(hub.plug(name));
         let clock = Arc::new(SimClock::new());
-        let jobs_die = Arc::new(AtomicBool::new(false));
-        let workers = Arc::new(SimWorkers {
+        let pool = Arc::new(Pool {
             random: SimRandom::new(random.next_u64()),
             disk: disk.clone(),
-            jobs_die: jobs_die.clone(),
+            jobs_die: AtomicBool::new(false),
+            delay_max_us: AtomicU64::new(JOB_DELAY_MAX_US),
         });
+        let workers = Arc::new(SimWorkers { pool: pool.clone(), life: None });
         let env = Env {
             clock: clock.clone(),
             disk: disk.clone(),
             network: network.clone(),
-            random,
+            random: random.clone(),
             background: workers.clone(),
             workers,
         };
-        Sim { env, disk, network, clock, jobs_die }
+        Sim { env, disk, network, clock, random, pool, life: Mutex::default(), hub: hub.clone() }
+    }
+
+    /// Starts a process on the machine, and ends one that still ran as [`Sim::kill`] does. What it is given works until
+    /// its life ends.
+    pub fn boot(&self) -> Env {
+        let lives = self.life.lock().as_ref().is_some_and(|life| !life.has_ended());
+        if lives {
+            self.kill();
+        }
+        let life = Arc::new(Life::new(self.hub.changed.clone()));
+        *self.life.lock() = Some(life.clone());
+        let workers = Arc::new(SimWorkers { pool: self.pool.clone(), life: Some(life.clone()) });
+        Env {
+            clock: Arc::new(LifeClock { clock: self.clock.clone(), life: life.clone() }),
+            disk: Arc::new(self.disk.of_this_life()),
+            network: Arc::new(self.network.of_life(life)),
+            random: Arc::new(SimRandom::new(self.random.next_u64())),
+            background: workers.clone(),
+            workers,
+        }
+    }
+
+    /// The process is killed: nothing written is lost, its connections end.
+    pub fn kill(&self) {
+        self.end_life(true);
+        self.disk.kill();
+    }
+
+    /// The power goes: of what was not synced, `policy` says what is lost. Nobody is told that connections ended before
+    /// the machine is booted again.
+    pub fn lose_power(&self, policy: CrashPolicy) {
+        self.end_life(false);
+        self.disk.crash(policy);
+    }
+
+    fn end_life(&self, has_power: bool) {
+        if let Some(life) = &*self.life.lock() {
+            life.end();
+        }
+        self.network.die(has_power);
+    }
+
+    /// Lets the process stand still (SIGSTOP) or go on (SIGCONT): meanwhile no timer, job or connection of it moves.
+    pub fn pause(&self, paused: bool) {
+        if let Some(life) = &*self.life.lock() {
+            life.pause(paused);
+        }
+    }
+
+    /// Whether a process runs there and does not stand still.
+    pub fn is_running(&self) -> bool {
+        self.life.lock().as_ref().is_some_and(|life| life.is_running())
+    }
+
+    /// How long jobs that may wait for the device take, µs at most: a slow disk. `None` is as usual.
+    pub fn set_job_delay_max_us(&self, us: Option<u64>) {
+        self.pool.delay_max_us.store(us.unwrap_or(JOB_DELAY_MAX_US), Ordering::Relaxed);
     }
 
     /// From now on a job whose life ended before it began never begins. Whoever waits for it waits for ever, so this is
     /// for lives nobody has to wind up.
     pub fn let_jobs_die_with_their_life(&self) {
-        self.jobs_die.store(true, Ordering::Relaxed);
+        self.pool.jobs_die.store(true, Ordering::Relaxed);
     }
 }
 
@@ -148,24 +254,58 @@ impl Random for SimRandom {
     }
 }
 
+/// The clock of one life: no timer of it fires while it stands still or after its end.
+struct LifeClock {
+    clock: Arc<SimClock>,
+    life: Arc<Life>,
+}
+
+impl Clock for LifeClock {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn wall_ms(&self) -> TimestampMs {
+        self.clock.wall_ms()
+    }
+
+    fn sleep_until(&self, deadline: Duration) -> BoxFuture<'static, ()> {
+        let (sleep, life) = (self.clock.sleep_until(deadline), self.life.clone());
+        Box::pin(async move {
+            sleep.await;
+            life.running().await;
+        })
+    }
+}
+
+/// The threads of a machine.
+struct Pool {
+    random: SimRandom,
+    disk: Arc<SimDisk>,
+    jobs_die: AtomicBool,
+    delay_max_us: AtomicU64,
+}
+
 /// Jobs as tasks that begin after a random delay, so that their order varies with the seed. Outside a
 /// runtime a job runs at once, on the caller's stack.
 struct SimWorkers {
-    random: SimRandom,
-    disk: Arc<SimDisk>,
-    jobs_die: Arc<AtomicBool>,
+    pool: Arc<Pool>,
+    life: Option<Arc<Life>>,
 }
 
 impl Workers for SimWorkers {
     fn run(&self, job: Box<dyn FnOnce() + Send>) {
-        let delay = Duration::from_micros(self.random.below(JOB_DELAY_MAX_US));
+        let delay_max_us = self.pool.delay_max_us.load(Ordering::Relaxed);
+        let delay = Duration::from_micros(self.pool.random.below(delay_max_us));
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
-                let (disk, life) = (self.disk.clone(), self.disk.life());
-                let jobs_die = self.jobs_die.clone();
+                let (pool, begun_in, life) = (self.pool.clone(), self.pool.disk.life(), self.life.clone());
                 drop(runtime.spawn(async move {
                     tokio::time::sleep(delay).await;
-                    if jobs_die.load(Ordering::Relaxed) && disk.life() != life {
+                    if let Some(life) = life {
+                        life.running().await;
+                    }
+                    if pool.jobs_die.load(Ordering::Relaxed) && pool.disk.life() != begun_in {
                         std::future::pending::<()>().await;
                     }
                     job();
