@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use base::config::{BrokerConfig, keys};
 use base::env::Env;
 use base::ids::{BrokerId, Incarnation};
 use metadata::{ChainEdit, Command, Image, MetadataStore, Sessions};
@@ -47,6 +48,17 @@ impl ControllerSpec {
     /// With Kafka's default for everything else.
     pub fn new(session_timeout: Duration) -> ControllerSpec {
         ControllerSpec { session_timeout, balance_interval: Some(BALANCE_INTERVAL) }
+    }
+
+    /// As a node is configured.
+    pub fn from_config(config: &BrokerConfig) -> ControllerSpec {
+        let interval_s =
+            u64::try_from(config.get(keys::LEADER_IMBALANCE_CHECK_INTERVAL_SECONDS)).unwrap_or(1);
+        let balances = config.get(keys::AUTO_LEADER_REBALANCE_ENABLE);
+        ControllerSpec {
+            session_timeout: config.broker_session_timeout(),
+            balance_interval: balances.then(|| Duration::from_secs(interval_s)),
+        }
     }
 }
 

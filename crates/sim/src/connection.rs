@@ -3,7 +3,7 @@
 use std::io;
 
 use base::batch::Batches;
-use base::env::Stream;
+use base::env::{Env, Stream};
 use base::ids::TopicId;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,7 +32,15 @@ impl Connection {
     /// # Errors
     /// Of the simulated network.
     pub async fn open(world: &World, address: &str) -> io::Result<Connection> {
-        Ok(Connection { stream: world.sim.env.network.connect(address).await?, sent: 0, received: 0 })
+        Connection::dial(&world.sim.env, address).await
+    }
+
+    /// Connects from the machine of `env`.
+    ///
+    /// # Errors
+    /// Of the simulated network.
+    pub async fn dial(env: &Env, address: &str) -> io::Result<Connection> {
+        Ok(Connection { stream: env.network.connect(address).await?, sent: 0, received: 0 })
     }
 
     /// Sends a request and waits for nothing.

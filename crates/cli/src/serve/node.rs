@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use ::metadata::MetadataStore;
 use base::config::{BrokerConfig, HostPort, keys};
@@ -60,7 +59,7 @@ impl Node {
         let (storages, metadata) = open(env, &config, &place, &metrics, &stage).await?;
         if metadata::listens_for_controllers(&config) {
             // Alone there is nobody to be watched: who could tell that this node is gone is gone with it.
-            spawn_controller(env.clone(), &metadata, controller_spec(&config));
+            spawn_controller(env.clone(), &metadata, ControllerSpec::from_config(&config));
         }
         let mut node = Node {
             broker: None,
@@ -229,15 +228,6 @@ fn start_failure(error: StartError) -> Failure {
         StartError::Bind(_) => failure
             .help("name an address of this machine in `listeners`, or none, as in PLAINTEXT://:9092, for all of them"),
         _ => failure,
-    }
-}
-
-fn controller_spec(config: &BrokerConfig) -> ControllerSpec {
-    let interval_s = u64::try_from(config.get(keys::LEADER_IMBALANCE_CHECK_INTERVAL_SECONDS)).unwrap_or(1);
-    let balances = config.get(keys::AUTO_LEADER_REBALANCE_ENABLE);
-    ControllerSpec {
-        session_timeout: config.broker_session_timeout(),
-        balance_interval: balances.then(|| Duration::from_secs(interval_s)),
     }
 }
 

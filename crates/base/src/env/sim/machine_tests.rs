@@ -113,7 +113,11 @@ fn who_is_killed_hangs_up_and_who_loses_power_is_silent_until_it_is_back() {
             let pair = Pair::new();
             let mut listener = pair.listen().await;
             let (mut client, mut server) = pair.connect(&mut *listener).await;
-            if kill { pair.b.kill() } else { pair.b.lose_power(CrashPolicy::LoseAll) }
+            if kill {
+                pair.b.kill()
+            } else {
+                pair.b.lose_power(CrashPolicy::LoseAll)
+            }
             let told = tokio::time::timeout(LONG, client.read_u8()).await;
             assert_eq!(told.is_ok(), kill);
             let dialled = pair.at_a.network.connect("b:9092").await.err().unwrap().kind();
@@ -152,7 +156,9 @@ fn through_the_door_of_a_life_that_ended_nothing_works() {
         let new = machine.boot();
         count(&new);
         assert!(file.write_all_at(&[IoSlice::new(b"x")], 0).is_err());
-        assert!(old.disk.open(Path::new("/d/f"), OpenMode::Read).is_err() && old.disk.exists(Path::new("/no")));
+        assert!(
+            old.disk.open(Path::new("/d/f"), OpenMode::Read).is_err() && old.disk.exists(Path::new("/no"))
+        );
         assert!(new.disk.open(Path::new("/d/f"), OpenMode::Read).is_ok());
         assert!(tokio::time::timeout(LONG, old.clock.sleep(Duration::from_secs(1))).await.is_err());
         assert!(tokio::time::timeout(LONG, old.network.connect("a:1")).await.is_err());
