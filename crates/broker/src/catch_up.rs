@@ -28,6 +28,7 @@ impl Broker {
             return;
         }
         tokio::select! {
+            biased;
             () = self.catch_up_with_all() => {}
             () = self.env.clock.sleep(PATIENCE) => {}
         }

@@ -2,15 +2,15 @@
 //!
 //! What a request to this broker changes is brought in step before its answer; everything else comes this way.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use base::chain::SegmentEntry;
 use base::ids::{PartitionId, StorageId, TopicId, TopicPartition};
-use metadata::{Image, Resource, Topic};
+use metadata::{Image, Resource, Topic, watch};
 use replication::SegmentName;
 use replication::stream::SealedCopy;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::groups::OFFSETS_TOPIC;
@@ -29,7 +29,8 @@ impl Broker {
         if configs(before) != configs(now) {
             self.reload_config();
         }
-        let mut old: HashMap<TopicId, &Arc<Topic>> = before.topics().map(|topic| (topic.id, topic)).collect();
+        let mut old: BTreeMap<TopicId, &Arc<Topic>> =
+            before.topics().map(|topic| (topic.id, topic)).collect();
         let mut groups_move = false;
         for topic in now.topics() {
             let known = old.remove(&topic.id);

@@ -7,6 +7,7 @@
 //! time ([`Partitions::sync_topic`]), so a name that is deleted and created anew never mixes the two.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,10 +64,13 @@ impl Slot {
     }
 }
 
+/// Without random keys: partitions are looked at in an order that follows from their ids, which we have drawn ourselves.
+type Slots = HashMap<TopicPartition, Slot, BuildHasherDefault<DefaultHasher>>;
+
 /// The registry. See the module's head.
 pub(crate) struct Partitions {
     opening: Arc<Opening>,
-    slots: RwLock<HashMap<TopicPartition, Slot>>,
+    slots: RwLock<Slots>,
     /// Held while topics are opened or closed.
     topology: tokio::sync::Mutex<()>,
     /// Told when a partition was taken over, and at the end.

@@ -23,6 +23,7 @@ mod sessions;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 pub use command::{
     ChainEdit, Command, CommandResult, EditError, Endpoint, NewTopic, Placement, Refusal, Registration,

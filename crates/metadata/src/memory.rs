@@ -6,7 +6,6 @@ use std::time::Duration;
 use base::env::{BoxFuture, Env};
 use base::ids::{BrokerId, Incarnation};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::command::{Command, CommandResult};
 use crate::control;
@@ -14,6 +13,7 @@ use crate::image::Image;
 use crate::record::encode_command;
 use crate::sessions::{NO_CONNECTION, Sessions, Table};
 use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState, check_length};
+use crate::watch;
 
 /// See the module's head.
 pub struct MemoryStore {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use base::env::BoxFuture;
 use base::ids::{BrokerId, Incarnation};
-use tokio::sync::watch;
 
 use crate::command::{Command, CommandResult};
 use crate::image::Image;
 use crate::sessions::Sessions;
+use crate::watch;
 
 /// Why a command was not applied, as far as is known.
 #[derive(Clone, Debug, thiserror::Error)]

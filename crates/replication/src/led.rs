@@ -189,6 +189,7 @@ impl Led {
                 _ => {}
             }
             tokio::select! {
+                biased;
                 () = moved => {}
                 () = clock.sleep_until(began + patience) => {}
             }

@@ -59,6 +59,7 @@ pub(crate) async fn handle(
     if !context.broker.memory.has_room_for_answers() {
         // Without room until then the answer comes without records, as if there were none.
         tokio::select! {
+            biased;
             () = context.broker.memory.room_for_answers() => {}
             () = context.broker.env.clock.sleep_until(deadline) => {}
             () = context.broker.drain.draining() => {}
@@ -85,6 +86,7 @@ pub(crate) async fn handle(
         // Read anew after the wait: who only waits holds no records.
         drop(read);
         let ended = tokio::select! {
+            biased;
             () = waiter.woken() => false,
             () = context.broker.env.clock.sleep_until(deadline) => true,
             () = context.broker.drain.draining() => true,

@@ -114,6 +114,7 @@ impl Groups {
             broker.groups.sync(&broker).await;
         });
         tokio::select! {
+            biased;
             _ = loading => {}
             () = self.env.clock.sleep(LOAD_PATIENCE) => tracing::info!("groups are still being loaded"),
         }

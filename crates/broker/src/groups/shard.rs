@@ -299,6 +299,7 @@ async fn keep_time(shard: Weak<Shard>, moved: Arc<Notify>) {
         match sleep {
             None => moved.notified().await,
             Some(sleep) => tokio::select! {
+                biased;
                 () = sleep => {}
                 () = moved.notified() => {}
             },

@@ -13,7 +13,7 @@
 //! is read for them while they are made ([`Held`]). They may go a quarter beyond the budget, so that frames, which stop
 //! at the budget, never keep all records from those who read.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -41,7 +41,7 @@ pub struct MemoryBudget {
 
 #[derive(Debug, Default)]
 struct Waiters {
-    wakers: HashMap<u64, Waker>,
+    wakers: BTreeMap<u64, Waker>,
     /// The connection that may read although nothing is available.
     overdraft: Option<u64>,
 }
@@ -121,7 +121,7 @@ impl MemoryBudget {
 
     fn wake_all(&self, waiters: &mut Waiters) {
         self.has_waiters.store(false, Ordering::SeqCst);
-        waiters.wakers.drain().for_each(|(_, waker)| waker.wake());
+        std::mem::take(&mut waiters.wakers).into_values().for_each(Waker::wake);
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each connection notes what it waits for; once a second all notes are looked through. So a connection needs no
 //! timer of its own, and thousands of idle ones cost next to nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl Activity {
 
 /// The notes of all connections.
 #[derive(Debug, Default)]
-pub(super) struct Register(Mutex<HashMap<u64, Arc<Activity>>>);
+pub(super) struct Register(Mutex<BTreeMap<u64, Arc<Activity>>>);
 
 impl Register {
     /// Adds a connection; it leaves by [`Register::remove`].

@@ -281,6 +281,7 @@ impl<S: Service> Connection<S> {
     async fn serve_peer(mut self) {
         let stream = Box::new(Prefixed::new(self.input.take_all(), self.stream));
         tokio::select! {
+            biased;
             () = self.service.serve_peer(&self.info, stream) => {}
             () = self.shared.drain.draining() => {}
         }
@@ -305,6 +306,7 @@ impl<S: Service> Connection<S> {
             io::Result::Ok(())
         };
         tokio::select! {
+            biased;
             // Whether it heard is its own affair.
             _ = talk => {}
             () = self.shared.env.clock.sleep(FAREWELL) => {}

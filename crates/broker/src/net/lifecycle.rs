@@ -3,21 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Makes the two ends: who says it, and who hears it.
 pub fn drain_channel() -> (DrainTrigger, DrainSignal) {
-    let (sender, receiver) = watch::channel(());
-    let said = Arc::new(AtomicBool::new(false));
-    (DrainTrigger { said: said.clone(), _sender: sender }, DrainSignal { said, receiver })
+    let word = Arc::<Word>::default();
+    (DrainTrigger { word: word.clone() }, DrainSignal { word })
+}
+
+/// Those who wait are woken in the order in which they came.
+#[derive(Debug, Default)]
+struct Word {
+    said: AtomicBool,
+    heard: Notify,
 }
 
 /// Says that the broker drains, when it is dropped at the latest.
 #[derive(Debug)]
 pub struct DrainTrigger {
-    said: Arc<AtomicBool>,
-    /// Its end is what those who wait are woken by.
-    _sender: watch::Sender<()>,
+    word: Arc<Word>,
 }
 
 impl DrainTrigger {
@@ -29,28 +33,30 @@ impl DrainTrigger {
 
 impl Drop for DrainTrigger {
     fn drop(&mut self) {
-        self.said.store(true, Ordering::SeqCst);
+        self.word.said.store(true, Ordering::SeqCst);
+        self.word.heard.notify_waiters();
     }
 }
 
 /// Hears that the broker drains. Clones hear the same.
 #[derive(Clone, Debug)]
 pub struct DrainSignal {
-    said: Arc<AtomicBool>,
-    receiver: watch::Receiver<()>,
+    word: Arc<Word>,
 }
 
 impl DrainSignal {
     /// True once it was said. Costs one load, so it may be asked often.
     pub fn is_draining(&self) -> bool {
-        self.said.load(Ordering::SeqCst)
+        self.word.said.load(Ordering::SeqCst)
     }
 
     /// Completes once it was said, at once if it was before.
     pub async fn draining(&self) {
-        // Nothing is ever sent: the only news is that the trigger is gone.
-        let mut receiver = self.receiver.clone();
-        while receiver.changed().await.is_ok() {}
+        // Hears from here on, so that a word between the look and the wait is not missed.
+        let heard = self.word.heard.notified();
+        if !self.is_draining() {
+            heard.await;
+        }
     }
 }
 

@@ -163,6 +163,7 @@ impl<S: Service> Server<S> {
     pub async fn drained(&self, patience: Duration) -> usize {
         self.shared.drain.draining().await;
         let cut_off = tokio::select! {
+            biased;
             () = self.all_left() => 0,
             () = self.shared.env.clock.sleep(patience) => {
                 let cut_off = self.connections();
@@ -212,6 +213,7 @@ async fn check_all<S: Service>(shared: Arc<Shared<S>>) {
     let mut told = false;
     while !(told && shared.population.by_address.lock().total == 0) {
         tokio::select! {
+            biased;
             () = shared.env.clock.sleep(CHECK_INTERVAL) => {}
             () = shared.drain.draining(), if !told => {
                 told = true;
@@ -234,6 +236,7 @@ async fn accept_all<S: Service>(
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         let accepted = tokio::select! {
+            biased;
             () = shared.drain.draining() => return,
             accepted = async {
                 shared.room_for_one().await;

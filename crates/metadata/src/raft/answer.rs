@@ -14,7 +14,7 @@ use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::raft::InstallSnapshotRequest;
 use tokio::io::AsyncReadExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::TypeConfig;
 use super::feed::Feed;
@@ -25,6 +25,7 @@ use super::messages::{PeerRequest, PeerResponse};
 use super::peers::{
     Caller, HELLO_BYTES, HELLO_TIME, IDLE_MAX, RETRY_AFTER, Speaker, read_frame_size, read_rest, write_frame,
 };
+use crate::watch;
 
 /// Connections of voters, and of those who did not say yet who they are: several for each of the largest group.
 const VOTER_CONNECTIONS_MAX: usize = 256;
@@ -232,7 +233,7 @@ impl Host {
                 self.send(stream, &PeerResponse::Alive(self.lead.leader(&self.raft))).await?;
                 alive_at = clock.now() + ALIVE_EVERY;
             }
-            shown.borrow_and_update();
+            drop(shown.borrow_and_update());
             let entries = self.feed.from(next);
             let entries = entries.ok_or_else(|| io::Error::other("the follower is too slow"))?;
             if let Some((last, _)) = entries.last() {

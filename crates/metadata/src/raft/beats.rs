@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use base::ids::{BrokerId, Incarnation};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::messages::{PeerRequest, PeerResponse};
 use super::peers::{Peer, RETRY_AFTER, Speaker};
 use crate::store::ProposeError;
+use crate::watch;
 
 /// How long a heartbeat waits for a majority.
 const MAJORITY_PATIENCE: Duration = Duration::from_secs(1);

@@ -10,12 +10,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::entry::Batch;
 use crate::image::Image;
 use crate::record::encode_image;
 use crate::store::COMMAND_BYTES_MAX;
+use crate::watch;
 
 /// Entries are kept up to this many bytes, the newest in any case.
 const KEPT_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;

@@ -17,7 +17,6 @@ use std::time::Duration;
 use base::env::{BoxFuture, Env, Stream};
 use base::ids::{BrokerId, Incarnation};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::beats::Beats;
 use super::entry::Batch;
@@ -33,6 +32,7 @@ use crate::image::Image;
 use crate::record::decode_image;
 use crate::sessions::Sessions;
 use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState};
+use crate::watch;
 
 /// Most voters that a controller may name.
 const VOTERS_MAX: usize = 64;

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use base::env::{Disk, Env, OpenMode};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::Limits;
+use crate::watch;
 
 /// Number in the head of every file this version reads and writes.
 pub(super) const FORMAT: u32 = 2;

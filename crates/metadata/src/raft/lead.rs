@@ -6,11 +6,11 @@ use std::time::Duration;
 use base::env::Clock;
 use openraft::{BasicNode, Raft, RaftMetrics, ServerState};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::TypeConfig;
 use super::group::NO_LEADER;
 use crate::sessions::Table;
+use crate::watch;
 
 /// So long without a leader is told of.
 const PROBLEM_AFTER: Duration = Duration::from_secs(3);

@@ -11,7 +11,6 @@ use openraft::{
     BasicNode, Entry, EntryPayload, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder,
     Snapshot, SnapshotMeta, StorageError, StorageIOError, StoredMembership,
 };
-use tokio::sync::watch;
 
 use super::TypeConfig;
 use super::entry::{Batch, Meta, decode_snapshot, encode_snapshot, snapshot_id};
@@ -22,6 +21,7 @@ use crate::command::CommandResult;
 use crate::control;
 use crate::image::Image;
 use crate::record::{RecordError, decode_command, decode_image, encode_image};
+use crate::watch;
 
 /// Longest encoded image that is taken in from another node, bytes.
 pub(super) const IMAGE_BYTES_MAX: u64 = 1 << 30;

@@ -38,12 +38,12 @@ use std::time::Duration;
 use base::env::{BoxFuture, Env};
 use base::ids::{BrokerId, Incarnation};
 use openraft::{BasicNode, Raft, SnapshotPolicy};
-use tokio::sync::watch;
 
 use crate::command::{Command, CommandResult};
 use crate::image::Image;
 use crate::sessions::{NO_CONNECTION, Sessions};
 use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState};
+use crate::watch;
 use answer::Host;
 use beats::Beats;
 use entry::Batch;

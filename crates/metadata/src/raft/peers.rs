@@ -27,13 +27,13 @@ use openraft::raft::{
 };
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 
 use super::TypeConfig;
 use super::entry::encode_entry;
 use super::messages::{PeerRequest, PeerResponse};
 use crate::image::Image;
 use crate::store::COMMAND_BYTES_MAX;
+use crate::watch;
 
 const MAGIC: &[u8; 8] = b"VltavaCq";
 /// Number of this way of talking; another one is refused.

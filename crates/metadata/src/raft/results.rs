@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::command::CommandResult;
+use crate::watch;
 
 /// Entries whose results are kept: the response that names one is on its way for one round trip.
 const ENTRIES_MAX: usize = 1_000;
@@ -42,7 +42,7 @@ impl Results {
 
     /// What an entry came to, once it is in the image; `None` if that is not known any more.
     pub(super) async fn of(&self, index: u64) -> Option<Vec<CommandResult>> {
-        self.applied.subscribe().wait_for(|applied| *applied >= Some(index)).await.ok()?;
+        drop(self.applied.subscribe().wait_for(|applied| *applied >= Some(index)).await.ok()?);
         let kept = self.kept.lock();
         let at = kept.binary_search_by_key(&index, |(index, _)| *index).ok()?;
         Some(kept[at].1.clone())

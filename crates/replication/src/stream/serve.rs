@@ -61,6 +61,7 @@ pub async fn serve(mut stream: Box<dyn Stream>, replicas: Arc<Replicas>) -> io::
         }
     };
     let hello = tokio::select! {
+        biased;
         hello = hello => hello?,
         () = clock.sleep(HELLO_TIME) => return Err(io::ErrorKind::TimedOut.into()),
     };
