@@ -9,12 +9,13 @@ use sim::cluster::{Options, run_seed};
 const USAGE: &str = "\
 Runs whole clusters in simulated time; everything in a run follows from its seed.
 
-usage: sim [--seed N | --seeds A..B] [--nodes N] [--faults KIND,…|none] [--log FILTER]
+usage: sim [--seed N | --seeds A..B] [--nodes N] [--faults KIND,…|none] [--compaction on|off] [--log FILTER]
 
   --seed N       one seed, with its trace on standard output [default: 0]
   --seeds A..B   many, with a count on standard error; a seed that fails is told with the end of its trace
   --nodes N      nodes, from 3 to 9; three of them vote [default: 3]
   --faults KINDS kinds of faults to draw from, or none [default: all]
+  --compaction on|off  whether logs are compacted [default: on]
   --log FILTER   what brokers log, too, as in RUST_LOG
 
 kinds:";
@@ -26,12 +27,13 @@ struct Arguments {
     one: bool,
     nodes: usize,
     faults: Vec<Kind>,
+    compaction: bool,
     log: Option<String>,
 }
 
 fn parse(mut texts: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let faults = Kind::ALL.iter().map(|(kind, _)| *kind).collect();
-    let mut arguments = Arguments { seeds: 0..1, one: true, nodes: 3, faults, log: None };
+    let mut arguments = Arguments { seeds: 0..1, one: true, nodes: 3, faults, compaction: true, log: None };
     while let Some(key) = texts.next() {
         let value = texts.next().ok_or_else(|| format!("{key} takes a value"))?;
         let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{key}: {text} is no number"));
@@ -55,6 +57,7 @@ fn parse(mut texts: impl Iterator<Item = String>) -> Result<Arguments, String> {
                 let kind = |name| Kind::of(name).ok_or_else(|| format!("--faults: there is no {name}"));
                 arguments.faults = value.split(',').map(kind).collect::<Result<_, _>>()?;
             }
+            "--compaction" if value == "on" || value == "off" => arguments.compaction = value == "on",
             "--log" => arguments.log = Some(value),
             _ => return Err(format!("there is no {key}")),
         }
@@ -77,8 +80,13 @@ fn main() -> ExitCode {
     let (mut failed, mut records, mut copies) = (Vec::new(), 0, 0);
     let count = arguments.seeds.end.saturating_sub(arguments.seeds.start);
     for (done, seed) in (1..).zip(arguments.seeds.clone()) {
-        let options =
-            Options { seed, nodes: arguments.nodes, faults: arguments.faults.clone(), echo: arguments.one };
+        let options = Options {
+            nodes: arguments.nodes,
+            faults: arguments.faults.clone(),
+            compaction: arguments.compaction,
+            echo: arguments.one,
+            ..Options::new(seed)
+        };
         let outcome = run_seed(&options);
         match outcome.result {
             Ok(counts) => (records, copies) = (records + counts.records, copies + counts.copies),

@@ -9,6 +9,7 @@ pub mod faults;
 mod groups;
 pub mod history;
 pub mod node;
+mod panics;
 mod quiet;
 mod reader;
 mod storm;
@@ -74,14 +75,17 @@ pub struct Options {
     pub nodes: usize,
     /// Kinds of faults; none is a quiet run.
     pub faults: Vec<Kind>,
+    /// Whether logs are compacted; if not, there is no compacted topic either.
+    pub compaction: bool,
     /// Prints the trace as it grows.
     pub echo: bool,
 }
 
 impl Options {
-    /// Three nodes and all kinds of faults.
+    /// Three nodes, compaction and all kinds of faults.
     pub fn new(seed: u64) -> Options {
-        Options { seed, nodes: 3, faults: Kind::ALL.iter().map(|(kind, _)| *kind).collect(), echo: false }
+        let faults = Kind::ALL.iter().map(|(kind, _)| *kind).collect();
+        Options { seed, nodes: 3, faults, compaction: true, echo: false }
     }
 }
 
@@ -121,7 +125,9 @@ struct Cluster {
 pub fn run_seed(options: &Options) -> Outcome {
     crate::run(async {
         let cluster = Cluster::new(options);
-        let result = cluster.live(options).await;
+        panics::forget();
+        let lived = cluster.live(options).await;
+        let result = panics::take().map_or(lived, |panic| Err(format!("a task of a node panicked: {panic}")));
         if let Err(error) = &result {
             cluster.trace.note(format!("the run failed: {error}"));
         }
@@ -133,7 +139,8 @@ impl Cluster {
     fn new(options: &Options) -> Cluster {
         let world = SimWorld::new(options.seed);
         let random = SimRandom::new(options.seed ^ 0x5eed);
-        let settings: Vec<String> = SETTINGS.iter().map(|text| (*text).to_owned()).collect();
+        let mut settings: Vec<String> = SETTINGS.iter().map(|text| (*text).to_owned()).collect();
+        settings.push(format!("log.cleaner.enable={}", options.compaction));
         let nodes = (1..=options.nodes as i32)
             .map(|id| Arc::new(Node::new(id, options.nodes, world.machine(&host(id)), &settings)));
         let nodes: Vec<_> = nodes.collect();
@@ -147,7 +154,7 @@ impl Cluster {
     async fn live(&self, options: &Options) -> Result<Counts, String> {
         self.nodes.iter().for_each(|node| self.boot(node));
         self.all_serve().await?;
-        let places = self.create_topics().await?;
+        let places = self.create_topics(options.compaction).await?;
         let work = self.hire(&places);
         let faults = self.storm(&options.faults).await?;
         self.heal().await?;
@@ -159,7 +166,7 @@ impl Cluster {
             group.check().await?;
         }
         self.sweep().await?;
-        let copies = self.check_copies()?;
+        let copies = self.check_copies().await?;
         self.accused()?;
         let records = self.clients.history.lock().acknowledgements();
         let simulated_ms = self.clients.env.clock.now().as_millis() as u64;
@@ -183,7 +190,8 @@ impl Cluster {
 
     /// The first promise that was broken so far.
     fn accused(&self) -> Result<(), String> {
-        self.clients.accusation().map_or(Ok(()), Err)
+        let panicked = || panics::seen().map(|panic| format!("a task of a node panicked: {panic}"));
+        self.clients.accusation().or_else(panicked).map_or(Ok(()), Err)
     }
 
     async fn sleep_ms(&self, ms: u64) {
@@ -225,10 +233,13 @@ impl Cluster {
         .await
     }
 
-    async fn create_topics(&self) -> Result<Vec<(Place, Promise)>, String> {
+    async fn create_topics(&self, compaction: bool) -> Result<Vec<(Place, Promise)>, String> {
         const EXISTS: i16 = 36;
         let mut places = Vec::new();
         for (name, partitions, promise, configs) in TOPICS {
+            if promise.compacted && !compaction {
+                continue;
+            }
             let clients = &self.clients;
             self.until(START_PATIENCE, async || {
                 let node = clients.somebody(&self.random);

@@ -18,6 +18,11 @@ use super::writer::key_of;
 
 /// How long the cluster may take to be as it was.
 const HEAL_PATIENCE: Duration = Duration::from_secs(90);
+/// How long a start may take to remove files that nobody lists, and how often all nodes are started for that.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
+const SWEEPS_MAX: usize = 4;
+/// How long a node may take to have what is listed on it.
+const COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest file of a segment.
 const SEGMENT_BYTES_MAX: usize = 64 << 20;
 
@@ -67,15 +72,23 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts all nodes anew, one after the other, and waits until no files are left that nobody lists.
+    /// Starts all nodes anew, one after the other, and waits until no files are left that nobody lists. A leader that is
+    /// deposed may leave some that only the next start removes, so that it may take several rounds.
     pub(super) async fn sweep(&self) -> Result<(), String> {
-        for node in &self.nodes {
-            node.stop().await;
-            self.boot(node);
-            self.all_serve().await?;
+        let mut swept = Ok(());
+        for _ in 0..SWEEPS_MAX {
+            for node in &self.nodes {
+                node.stop().await;
+                self.boot(node);
+                self.all_serve().await?;
+            }
+            self.quiet().await?;
+            swept = self.until(SWEEP_PATIENCE, async || self.strays()).await;
+            if swept.is_ok() {
+                break;
+            }
         }
-        self.quiet().await?;
-        self.until(HEAL_PATIENCE, async || self.strays()).await
+        swept
     }
 
     fn strays(&self) -> Option<String> {
@@ -105,7 +118,21 @@ impl Cluster {
     }
 
     /// Compares all copies of sealed segments with what was sealed; returns how many.
-    pub(super) fn check_copies(&self) -> Result<usize, String> {
+    pub(super) async fn check_copies(&self) -> Result<usize, String> {
+        let mut copies = 0;
+        // A node may be about to take a step of which another has told already.
+        let compared = self.until(COPY_PATIENCE, async || match self.compare_copies() {
+            Ok(compared) => {
+                copies = compared;
+                None
+            }
+            Err(error) => Some(error),
+        });
+        compared.await?;
+        Ok(copies)
+    }
+
+    fn compare_copies(&self) -> Result<usize, String> {
         let mut homes = BTreeMap::new();
         for node in &self.nodes {
             let life = node.life().ok_or("a node does not serve")?;
