@@ -608,9 +608,13 @@ impl<S: Derived> Log<S> {
         Ok((made, led))
     }
 
-    /// Shows a newer chain to readers and removes the files of segments that left it.
+    /// Shows a newer chain to readers and removes the files of segments that left it. One of a later leader is not shown: it
+    /// has segments of his, and this log is about to be closed.
     pub(crate) fn show(self: &Arc<Self>, state: Arc<PartitionState>, opened: Option<Held>) {
         let old = self.view.load_full();
+        if state.leader_epoch != old.state.leader_epoch {
+            return;
+        }
         let mut segments = Vec::with_capacity(state.chain.len());
         for entry in &state.chain {
             let same = |segment: &&Held| {

@@ -303,6 +303,41 @@ fn a_trim_that_comes_first_wins_and_the_rewrite_leaves_nothing() {
     });
 }
 
+/// The next leader has opened a segment on another broker when the log start is raised by the one before, who does not know
+/// yet that he is deposed.
+#[test]
+fn a_log_does_not_show_the_chain_of_a_later_leader() {
+    simulate(async {
+        let mut world = World::new(settings());
+        for _ in 0..2 {
+            world.write(&[("a", Some("x")), ("b", Some("y"))]);
+            world.log.roll_now().await.unwrap();
+        }
+        let before = read(&world.log);
+        {
+            let mut chains = world.chains.state.lock();
+            chains.0.elect(BrokerId(2));
+            let (broker, storage) = (BrokerId(2), Uuid([2; 16]));
+            let member = Member { broker, storage, incarnation: INCARNATION };
+            let last = chains.0.last();
+            let seal = Seal {
+                segment: last.id,
+                leader_epoch: LeaderEpoch(1),
+                end: last.base,
+                crc: 0,
+                bytes: 0,
+                holders: vec![storage],
+                unclean: false,
+            };
+            let next = NewSegment { id: SegmentId(99), ensemble: vec![member], ack_quorum: 1 };
+            chains.0.seal_and_open(&seal, next, 1).unwrap();
+        }
+        assert_eq!(world.log.trim(2).await.unwrap(), 2);
+        assert_eq!((world.log.leader_epoch(), world.log.log_start()), (LeaderEpoch(0), 0));
+        assert_eq!(read(&world.log), before);
+    });
+}
+
 #[test]
 fn k_2_9_03_young_records_are_left_alone_and_old_ones_are_not() {
     simulate(async {
