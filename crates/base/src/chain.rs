@@ -160,6 +160,9 @@ pub struct Rewrite {
     /// Where the compaction pass that this rewrite completes ended; the old value for one that completes
     /// none.
     pub compacted_to: Offset,
+    /// The epoch in which the caller leads: the log of a later leader would not see the rewrite. `None` for one that a
+    /// former version made, which did not say.
+    pub leader_epoch: Option<LeaderEpoch>,
 }
 
 /// What a seal states about the segment it ends.
@@ -438,10 +441,14 @@ impl PartitionState {
     ///
     /// # Errors
     /// [`ChainError::StaleSegment`] unless the run stands in the chain exactly as named;
-    /// [`ChainError::BadOffset`] unless the new segment is sealed and covers the same offsets, and
-    /// `compacted_to` lies in the sealed part; [`ChainError::TooFewCopies`] below `copies_min` replicas.
+    /// [`ChainError::StaleEpoch`] when another leader was elected meanwhile; [`ChainError::BadOffset`] unless the new
+    /// segment is sealed and covers the same offsets, and `compacted_to` lies in the sealed part;
+    /// [`ChainError::TooFewCopies`] below `copies_min` replicas.
     pub fn replace(&mut self, rewrite: Rewrite, copies_min: usize) -> Result<Vec<SegmentEntry>, ChainError> {
-        let Rewrite { old, new, compacted_to } = rewrite;
+        let Rewrite { old, new, compacted_to, leader_epoch } = rewrite;
+        if let Some(asked) = leader_epoch.filter(|asked| *asked != self.leader_epoch) {
+            return Err(ChainError::StaleEpoch { asked, current: self.leader_epoch });
+        }
         let stale = || ChainError::StaleSegment(old.first().map_or(new.id, |(id, _)| *id));
         let first = old.first().ok_or_else(stale)?;
         let at = self.chain.iter().position(|e| (e.id, e.generation) == *first).ok_or_else(stale)?;
@@ -666,10 +673,16 @@ mod tests {
             ..p.chain[0].clone()
         };
         let run = vec![(SegmentId(1), Generation(0)), (SegmentId(2), Generation(0))];
-        let rewrite = |old, compacted_to| Rewrite { old, new: new.clone(), compacted_to };
+        let leader_epoch = Some(LeaderEpoch(2));
+        let rewrite = |old, compacted_to| Rewrite { old, new: new.clone(), compacted_to, leader_epoch };
         assert!(p.clone().replace(rewrite(run[..1].to_vec(), 20), 1).is_err());
         assert!(p.clone().replace(rewrite(vec![run[1], run[0]], 20), 1).is_err());
         assert_eq!(p.clone().replace(rewrite(run.clone(), 31), 1), Err(ChainError::BadOffset(31)));
+        let late = Rewrite { leader_epoch: Some(LeaderEpoch(1)), ..rewrite(run.clone(), 15) };
+        let (asked, current) = (LeaderEpoch(1), LeaderEpoch(2));
+        assert_eq!(p.clone().replace(late, 1), Err(ChainError::StaleEpoch { asked, current }));
+        let unsaid = Rewrite { leader_epoch: None, ..rewrite(run.clone(), 15) };
+        assert_eq!(p.clone().replace(unsaid, 1).map(|removed| removed.len()), Ok(2));
         let removed = p.replace(rewrite(run.clone(), 15), 1).unwrap();
         assert_eq!((removed.len(), p.compacted_to), (2, 15));
         assert_eq!(p.chain[0], new);

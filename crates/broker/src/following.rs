@@ -70,11 +70,12 @@ impl Broker {
                 let new_entry = new.chain.iter().find(same);
                 // What this broker leads its log looks after, but for what was never part of it.
                 let leads = new.leader == self.id;
+                let leads_still = leads && (old.leader, old.leader_epoch) == (new.leader, new.leader_epoch);
                 let (generation, base) = (entry.generation, entry.base);
                 let name =
                     SegmentName { topic: now.name.clone(), partition: id, id: entry.id, generation, base };
                 match new_entry {
-                    None if !leads || entry.is_open() => self.mender.remove_copy(name).await,
+                    None if !leads_still || entry.is_open() => self.mender.remove_copy(name).await,
                     // Given up, because others have enough of it.
                     Some(given_up) if !entry.is_open() && !own.iter().any(|own| given_up.is_on(*own)) => {
                         let mender = self.mender.clone();

@@ -22,23 +22,19 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
-use base::chain::{PartitionState, Rewrite, SegmentEntry, SegmentState};
+use base::chain::{PartitionState, SegmentEntry};
 use base::config::TopicSettings;
-use base::ids::{Generation, Offset, SegmentId, StorageId, TimestampMs};
+use base::ids::{Generation, LeaderEpoch, Offset, SegmentId, TimestampMs};
 use storage::{
-    CompactionRules, CompactionStats, KeyIndexer, NoTransactions, OffsetMap, RewriteRequest, Rewritten,
-    SealedInfo, SegmentExtent, SegmentName, Storage, StorageError, Throttle, group_segments,
+    CompactionRules, CompactionStats, Keep, KeyIndexer, NoTransactions, OffsetMap, SegmentExtent,
+    StorageError, Throttle, group_segments,
 };
 
 use crate::chain_store::ChainStoreError;
 use crate::log::{Derived, Held, Log};
-use crate::stream::FetchRequest;
+use crate::rewriting::Run;
 use crate::tail::SEGMENT_BYTES_MAX;
-
-/// Time for another broker to fetch a rewrite.
-const COPY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What one pass may use.
 #[derive(Clone)]
@@ -151,6 +147,7 @@ pub(crate) type Horizons = BTreeMap<(SegmentId, Generation), TimestampMs>;
 /// The part of a log that compaction may touch, oldest first.
 struct Cleanable {
     state: Arc<PartitionState>,
+    leader_epoch: LeaderEpoch,
     segments: Vec<Held>,
     /// How many of the segments are clean as a whole.
     clean: usize,
@@ -235,7 +232,9 @@ impl<S: Derived> Log<S> {
             segments.push(segment.clone());
         }
         let clean = segments.partition_point(|segment| segment.end() <= from);
-        Ok(Cleanable { state: view.state.clone(), segments, clean, from })
+        let leader_epoch = self.tail.lock().epoch;
+        let state = self.state_behind(&view).unwrap_or_else(|| view.state.clone());
+        Ok(Cleanable { state, leader_epoch, segments, clean, from })
     }
 
     /// Indexes of clean segments with tombstones that may go.
@@ -326,102 +325,15 @@ impl<S: Derived> Log<S> {
         group: Range<usize>,
     ) -> Result<CompactionStats, CompactionError> {
         let (old, entries) = pass.of(group);
-        let name = self.name_of_rewrite(entries);
-        let request = RewriteRequest {
-            run: old.iter().map(|held| held.segment.clone()).collect(),
-            name: name.clone(),
-            map: pass.map.clone(),
-            rules: pass.rules.clone(),
-        };
-        let Rewritten { info, stats } =
-            storage::rewrite(request, Box::new(NoTransactions), &pass.throttle).await?;
-        let storage = old[0].storage.clone();
-        let replicas = self.copy_rewrite(&name, info, entries, storage.id()).await;
-        let (have, need) = (replicas.len(), self.spec.copies_min(&pass.cleanable.state));
-        if have < need {
-            self.remove_rewrite(storage, name).await;
-            return Err(CompactionError::TooFewCopies { have, need });
-        }
-        let state = SegmentState::Sealed { end: info.end, crc: info.crc, bytes: info.bytes, replicas };
-        let rewrite = Rewrite {
-            old: entries.iter().map(|entry| (entry.id, entry.generation)).collect(),
-            new: rewritten_entry(entries, name.generation, state),
+        let run = Run {
+            old,
+            entries,
+            keep: Keep::Latest { map: pass.map.clone(), rules: pass.rules.clone() },
+            copies_min: self.spec.copies_min(&pass.cleanable.state),
             compacted_to: pass.compacted_to,
+            leader_epoch: pass.cleanable.leader_epoch,
         };
-        if let Err(error) = self.replace(rewrite, stats.next_horizon_ms).await {
-            // Listed nowhere, unless the answer was lost: then the chain is read anew before it is opened.
-            if matches!(error, ChainStoreError::Refused(_) | ChainStoreError::UnknownPartition) {
-                self.remove_rewrite(storage, name).await;
-            }
-            return Err(error.into());
-        }
-        Ok(stats)
-    }
-
-    async fn remove_rewrite(&self, storage: Arc<Storage>, name: SegmentName) {
-        let removed = self.spec.env.blocking(move || storage.remove(&name)).await;
-        if let Err(error) = removed {
-            tracing::warn!(partition = %self.partition(), %error, "a rewrite that nobody lists is not removed yet");
-        }
-    }
-
-    /// Has the other brokers that hold all of what was rewritten fetch the rewrite, which takes its place. Returns who has
-    /// it, the own storage first; others get it later as they get any sealed segment.
-    async fn copy_rewrite(
-        &self,
-        name: &SegmentName,
-        sealed: SealedInfo,
-        entries: &[SegmentEntry],
-        own: StorageId,
-    ) -> Vec<StorageId> {
-        let Some(peers) = &self.spec.peers else { return vec![own] };
-        let SegmentState::Sealed { replicas, .. } = &entries[0].state else { return vec![own] };
-        let holds_all = |storage: &StorageId| entries.iter().all(|entry| entry.is_on(*storage));
-        let others = replicas.iter().copied().filter(|storage| *storage != own && holds_all(storage));
-        let fetches = others.filter_map(|storage| Some((storage, peers.candidates.home(storage)?)));
-        let fetches = fetches.map(|(storage, broker)| async move {
-            let fetch = FetchRequest { name: name.clone(), storage, sealed, source: own };
-            let fetched = peers.links.have_fetched(broker, fetch, COPY_PATIENCE).await;
-            if let Err(error) = &fetched {
-                tracing::warn!(partition = %self.partition(), %broker, %error, "a rewrite is not copied yet");
-            }
-            fetched.is_ok().then_some(storage)
-        });
-        let copied = futures::future::join_all(fetches).await;
-        std::iter::once(own).chain(copied.into_iter().flatten()).collect()
-    }
-
-    fn name_of_rewrite(&self, entries: &[SegmentEntry]) -> SegmentName {
-        let latest = entries.iter().map(|entry| entry.generation.0).max().unwrap_or(0);
-        SegmentName {
-            topic: self.spec.topic.clone(),
-            partition: self.partition(),
-            id: entries[0].id,
-            generation: Generation(latest + 1),
-            base: entries[0].base,
-        }
-    }
-
-    /// Edits the chain and shows it, in a task of its own: who compacts may be given up in between.
-    async fn replace(
-        self: &Arc<Self>,
-        rewrite: Rewrite,
-        horizon_ms: Option<TimestampMs>,
-    ) -> Result<(), ChainStoreError> {
-        let log = self.clone();
-        let edit = tokio::spawn(async move {
-            let _edit = log.edits.lock().await;
-            let new = (rewrite.new.id, rewrite.new.generation);
-            let state = log.spec.store.replace(log.partition(), rewrite).await?;
-            let listed: std::collections::HashSet<_> =
-                state.chain.iter().map(|entry| (entry.id, entry.generation)).collect();
-            log.show(state, None);
-            let mut horizons = log.horizons.lock();
-            horizons.retain(|name, _| listed.contains(name));
-            horizons.extend(horizon_ms.map(|horizon| (new, horizon)));
-            Ok(())
-        });
-        edit.await.unwrap_or_else(|_| Err(ChainStoreError::Unavailable("the broker ends".into())))
+        self.rewrite_run(run, &pass.throttle).await
     }
 }
 
@@ -464,23 +376,6 @@ fn groups(segments: &[Held], settings: &TopicSettings) -> Vec<Range<usize>> {
         start += run.len();
     }
     groups
-}
-
-/// The chain's entry for a rewrite of `run`: every epoch that has a start in it keeps that start.
-fn rewritten_entry(run: &[SegmentEntry], generation: Generation, state: SegmentState) -> SegmentEntry {
-    let mut epochs = run[0].epochs.clone();
-    for (epoch, start) in run[1..].iter().flat_map(|entry| &entry.epochs) {
-        if epochs.last().is_none_or(|(last, _)| epoch > last) {
-            epochs.push((*epoch, *start));
-        }
-    }
-    SegmentEntry {
-        generation,
-        epochs,
-        state,
-        unclean: run.iter().any(|entry| entry.unclean),
-        ..run[0].clone()
-    }
 }
 
 /// How long ago the oldest dirty batch should have been compacted, ms.

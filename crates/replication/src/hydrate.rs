@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base::batch::Batches;
 use base::env::Env;
-use base::ids::{BrokerId, Offset, StorageId};
+use base::ids::{BrokerId, LeaderEpoch, Offset, StorageId};
 use bytes::Bytes;
 use storage::{Import, SealedInfo, SegmentName, Storage, StorageError};
 
@@ -27,6 +27,9 @@ pub enum FetchError {
     /// A broker that should have it gives nothing, or something else.
     #[error("broker {0} does not give it: {1}")]
     Source(BrokerId, String),
+    /// Who asked for it leads no more.
+    #[error("epoch {0} was promised to another leader")]
+    Superseded(LeaderEpoch),
     /// The own storage does not take it.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -51,8 +54,22 @@ pub struct Wanted<'a> {
 /// # Errors
 /// [`FetchError`], of the last source that was asked.
 pub async fn fetch_segment(peers: &Peers, wanted: &Wanted<'_>) -> Result<(), FetchError> {
+    fetch_unless(peers, wanted, None, || None).await
+}
+
+/// As [`fetch_segment`], unless another leader was promised to be followed when its turn comes; with the state at the
+/// segment's base.
+pub(crate) async fn fetch_unless(
+    peers: &Peers,
+    wanted: &Wanted<'_>,
+    snapshot: Option<Bytes>,
+    superseded: impl Fn() -> Option<LeaderEpoch>,
+) -> Result<(), FetchError> {
     // A take-over and a repair may want the same one: the second finds what the first has brought.
     let _turn = peers.replicas.importing(&wanted.name).await;
+    if let Some(epoch) = superseded() {
+        return Err(FetchError::Superseded(epoch));
+    }
     let SealedInfo { end, bytes, crc } = wanted.sealed;
     if wanted.to.holds(&wanted.name) {
         let there = wanted.to.load(wanted.name.clone(), end, bytes, crc);
@@ -62,7 +79,7 @@ pub async fn fetch_segment(peers: &Peers, wanted: &Wanted<'_>) -> Result<(), Fet
     }
     let mut last = FetchError::NoSource;
     for source in &wanted.sources {
-        match fetch_from(peers, wanted, *source).await {
+        match fetch_from(peers, wanted, snapshot.clone(), *source).await {
             Ok(()) => return Ok(()),
             Err(error @ FetchError::Storage(StorageError::NoSpace { .. } | StorageError::Failed { .. })) => {
                 return Err(error);
@@ -76,6 +93,7 @@ pub async fn fetch_segment(peers: &Peers, wanted: &Wanted<'_>) -> Result<(), Fet
 async fn fetch_from(
     peers: &Peers,
     wanted: &Wanted<'_>,
+    snapshot: Option<Bytes>,
     (broker, storage): (BrokerId, StorageId),
 ) -> Result<(), FetchError> {
     let (env, sealed) = (wanted.env, wanted.sealed);
@@ -110,7 +128,7 @@ async fn fetch_from(
             })
             .await?;
     }
-    env.blocking(move || import.finish()).await?;
+    env.blocking(move || import.finish(snapshot)).await?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod peers;
 pub mod placement;
 pub mod protocol;
 mod retention;
+mod rewriting;
 pub mod stream;
 mod tail;
 mod takeover;

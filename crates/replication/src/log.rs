@@ -408,6 +408,14 @@ impl<S: Derived> Log<S> {
         self.view.load().state.clone()
     }
 
+    /// The partition as the metadata store has it now, with copies that came and went since; `None` while its segments are
+    /// others than those of `view`.
+    pub(crate) fn state_behind(&self, view: &View) -> Option<Arc<PartitionState>> {
+        let state = self.spec.store.partition(self.partition())?;
+        let name = |entry: &SegmentEntry| (entry.id, entry.generation);
+        state.chain.iter().map(name).eq(view.state.chain.iter().map(name)).then_some(state)
+    }
+
     /// First offset a reader may ask for.
     pub fn log_start(&self) -> Offset {
         self.view.load().state.log_start

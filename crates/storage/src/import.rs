@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use base::batch::Batches;
+use bytes::Bytes;
 
 use crate::building::Building;
 use crate::error::StorageError;
@@ -51,12 +52,12 @@ impl Import {
         self.building.write(bytes)
     }
 
-    /// Puts the segment in its place, durably. The state at its base is not known. Blocks.
+    /// Puts the segment in its place, durably. `snapshot` is the state at its base, where that is known. Blocks.
     ///
     /// # Errors
     /// [`StorageError::InvalidBatch`] if the bytes are not those that were sealed; [`StorageError::NoSpace`],
     /// [`StorageError::Failed`], [`StorageError::Io`].
-    pub fn finish(self) -> Result<(), StorageError> {
+    pub fn finish(self, snapshot: Option<Bytes>) -> Result<(), StorageError> {
         let SealedInfo { end, bytes, crc } = self.sealed;
         if self.building.written() != (bytes, crc) {
             let (length, found) = self.building.written();
@@ -69,6 +70,7 @@ impl Import {
         let parent = storage.layout.partition(&self.name.topic, self.name.partition);
         let made = storage.env.disk.create_dir_all(&parent);
         made.map_err(|error| storage.fail("make", &parent, &error))?;
-        self.building.finish(end, None).map(drop)
+        let beginning = snapshot.map(|snapshot| storage.first_checkpoint(&self.name, snapshot));
+        self.building.finish(end, beginning).map(drop)
     }
 }

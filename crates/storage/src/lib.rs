@@ -46,7 +46,7 @@ mod storage;
 mod sync;
 
 pub use compact::{
-    BatchFate, CompactionRules, CompactionStats, KeyIndexer, LiveProducer, NoTransactions,
+    BatchFate, CompactionRules, CompactionStats, Keep, KeyIndexer, LiveProducer, NoTransactions,
     OFFSET_MAP_ENTRY_BYTES, OffsetMap, RewriteRequest, Rewritten, SegmentExtent, Throttle, TransactionView,
     group_segments, rewrite,
 };

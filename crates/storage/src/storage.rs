@@ -422,9 +422,7 @@ impl Storage {
         let bare = self.bare_start(&name);
         let made = name.base != 0 || !create.snapshot.is_empty();
         if made {
-            let first =
-                Checkpoint { snapshot: Some(create.snapshot), boot: self.boot.clone(), ..bare.clone() };
-            self.make_files(&name, Some(&first))?;
+            self.make_files(&name, Some(&self.first_checkpoint(&name, create.snapshot)))?;
         }
         let interval = self.options.index_interval_bytes;
         let start = SegmentStart {
@@ -709,6 +707,11 @@ impl Storage {
     }
 
     /// The start of a segment about which nothing else is known.
+    /// What is noted of the state at a segment's base.
+    pub(crate) fn first_checkpoint(&self, name: &SegmentName, snapshot: Bytes) -> Checkpoint {
+        Checkpoint { snapshot: Some(snapshot), boot: self.boot.clone(), ..self.bare_start(name) }
+    }
+
     pub(crate) fn bare_start(&self, name: &SegmentName) -> Checkpoint {
         let builder = IndexBuilder::new(name.base, self.options.index_interval_bytes);
         Checkpoint {

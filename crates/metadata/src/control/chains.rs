@@ -143,7 +143,7 @@ fn was_sealed(state: &PartitionState, seal: &Seal, ensemble: &[Member]) -> bool 
 }
 
 fn was_replaced(state: &PartitionState, rewrite: &Rewrite) -> bool {
-    let Rewrite { old, new, compacted_to } = rewrite;
+    let Rewrite { old, new, compacted_to, .. } = rewrite;
     state.chain.contains(new)
         && state.compacted_to >= *compacted_to
         && !state.chain.iter().any(|entry| old.contains(&(entry.id, entry.generation)))

@@ -346,6 +346,9 @@ struct ReplaceRecord {
     new: Option<EntryRecord>,
     #[prost(int64, tag = "3")]
     compacted_to: i64,
+    /// Absent in what the first versions wrote.
+    #[prost(int32, optional, tag = "4")]
+    leader_epoch: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -424,11 +427,12 @@ fn write_edit(edit: &ChainEdit) -> EditRecord {
             ensemble: write_members(ensemble),
         }),
         ChainEdit::Trim { start, .. } => EditKind::Trim(*start),
-        ChainEdit::Replace { rewrite: Rewrite { old, new, compacted_to }, .. } => {
+        ChainEdit::Replace { rewrite: Rewrite { old, new, compacted_to, leader_epoch }, .. } => {
             EditKind::Replace(ReplaceRecord {
                 old: old.iter().copied().map(SegmentNameRecord::new).collect(),
                 new: Some(new.into()),
                 compacted_to: *compacted_to,
+                leader_epoch: leader_epoch.map(|epoch| epoch.0),
             })
         }
         ChainEdit::Elect { leader, epoch, .. } => {
@@ -515,6 +519,7 @@ fn read_edit(record: EditRecord) -> Result<ChainEdit, RecordError> {
                 old: record.old.iter().map(SegmentNameRecord::read).collect(),
                 new: required(record.new, "rewrite")?.read()?,
                 compacted_to: record.compacted_to,
+                leader_epoch: record.leader_epoch.map(LeaderEpoch),
             };
             ChainEdit::Replace { partition, rewrite }
         }

@@ -150,7 +150,12 @@ impl Draw {
                 let new = SegmentEntry { generation, state: sealed, ..head.clone() };
                 let old = run.iter().map(|e| (e.id, e.generation)).collect();
                 let compacted_to = self.0.below(last.base as u64 + 2) as i64;
-                ChainEdit::Replace { partition, rewrite: Rewrite { old, new, compacted_to } }
+                let leader_epoch = match self.0.below(8) {
+                    0 => None,
+                    1 => Some(LeaderEpoch(state.leader_epoch.0 - 1)),
+                    _ => Some(state.leader_epoch),
+                };
+                ChainEdit::Replace { partition, rewrite: Rewrite { old, new, compacted_to, leader_epoch } }
             }
             8 => ChainEdit::Elect {
                 partition,

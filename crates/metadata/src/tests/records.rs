@@ -37,6 +37,16 @@ fn every_field_at_its_bounds_comes_back() {
                 old: vec![(SegmentId(0), Generation(u32::MAX))],
                 new: sealed_entry(),
                 compacted_to: i64::MAX,
+                leader_epoch: Some(LeaderEpoch(i32::MIN)),
+            },
+        },
+        ChainEdit::Replace {
+            partition,
+            rewrite: Rewrite {
+                old: Vec::new(),
+                new: sealed_entry(),
+                compacted_to: i64::MIN,
+                leader_epoch: None,
             },
         },
     ];

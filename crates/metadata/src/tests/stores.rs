@@ -215,7 +215,8 @@ fn chains_are_edited_by_the_present_leader_alone() {
         let mut rewrite = state.chain[0].clone();
         let old = vec![(rewrite.id, rewrite.generation)];
         let replace = |new| {
-            let rewrite = Rewrite { old: old.clone(), new, compacted_to: 10 };
+            let leader_epoch = Some(LeaderEpoch(1));
+            let rewrite = Rewrite { old: old.clone(), new, compacted_to: 10, leader_epoch };
             ChainEdit::Replace { partition, rewrite }
         };
         for (id, generation) in [(rewrite.id, 0), (SegmentId(1_000), 1), (state.last().id, 0)] {
@@ -226,6 +227,15 @@ fn chains_are_edited_by_the_present_leader_alone() {
         }
         rewrite.generation.0 = 1;
         rewrite.state = SegmentState::Sealed { end: 10, crc: 1, bytes: 2, replicas: vec![storages(1)[0]] };
+        let late = match replace(rewrite.clone()) {
+            ChainEdit::Replace { partition, rewrite } => {
+                let rewrite = Rewrite { leader_epoch: Some(LeaderEpoch(0)), ..rewrite };
+                ChainEdit::Replace { partition, rewrite }
+            }
+            other => other,
+        };
+        let refused = edit(store, late).await;
+        assert!(matches!(refused, Err(EditError::Chain(ChainError::StaleEpoch { .. }))));
         let replaced = edit(store, replace(rewrite.clone())).await.unwrap();
         assert_eq!((&replaced.chain[0], replaced.compacted_to), (&rewrite, 10));
         assert_eq!(edit(store, replace(rewrite)).await.unwrap(), replaced);

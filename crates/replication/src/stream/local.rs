@@ -9,7 +9,7 @@ use storage::{Patience, SealedInfo, Segment, SegmentName, StorageError};
 use super::message::{Create, FenceRequest, FenceResult, FetchRequest, PushKind, Refusal};
 use super::push::PushSource;
 use super::replicas::{Fenced, NotTaken, Replicas, Target, of_failed};
-use crate::hydrate::{Wanted, fetch_segment};
+use crate::hydrate::{FetchError, Wanted, fetch_unless};
 use crate::peers::Peers;
 
 /// A copy on this broker that others are asked to complete, or complete themselves from.
@@ -67,17 +67,23 @@ impl Replicas {
         }
     }
 
-    /// Fetches a sealed segment that no chain lists yet from the broker that asks for it.
+    /// Fetches a sealed segment that no chain lists yet from the broker that asks for it, unless a later leader was promised
+    /// to be followed.
     ///
     /// # Errors
     /// Why it is not there.
     pub(super) async fn fetch_from(&self, broker: BrokerId, fetch: FetchRequest) -> Result<(), String> {
-        let FetchRequest { name, storage, sealed, source } = fetch;
+        let FetchRequest { name, storage, sealed, source, epoch, snapshot } = fetch;
+        let partition = name.partition;
+        let promised = || self.promised(partition).filter(|promised| *promised > epoch);
+        if let Some(promised) = promised() {
+            return Err(FetchError::Superseded(promised).to_string());
+        }
         let peers = self.peers.get().and_then(Weak::upgrade).ok_or("the broker ends")?;
         let to = self.spec.storages.iter().find(|own| own.id() == storage).cloned();
         let to = to.ok_or("the storage is not on this broker")?;
         let wanted = Wanted { env: &self.spec.env, name, sealed, sources: vec![(broker, source)], to };
-        fetch_segment(&peers, &wanted).await.map_err(|error| error.to_string())
+        fetch_unless(&peers, &wanted, snapshot, promised).await.map_err(|error| error.to_string())
     }
 }
 

@@ -179,6 +179,10 @@ pub struct FetchRequest {
     pub sealed: SealedInfo,
     /// The sender's storage that has it.
     pub source: StorageId,
+    /// The epoch in which the sender leads: a later leader may have made another of the same name.
+    pub epoch: LeaderEpoch,
+    /// Producer state at the segment's base, where the sender knows it.
+    pub snapshot: Option<Bytes>,
 }
 
 /// What a storage answers to a pull.
@@ -593,6 +597,9 @@ impl Writer<'_> {
         self.u64(bytes);
         self.u32(crc);
         self.uuid(fetch.source);
+        self.i32(fetch.epoch.0);
+        self.u8(u8::from(fetch.snapshot.is_some()));
+        self.0.extend_from_slice(fetch.snapshot.as_deref().unwrap_or_default());
     }
 
     fn refusal(&mut self, refusal: Refusal) {
@@ -807,7 +814,13 @@ impl Reader {
     fn fetch(&mut self) -> Result<FetchRequest, MessageError> {
         let (name, storage) = (self.name()?, self.uuid()?);
         let sealed = SealedInfo { end: self.offset("end")?, bytes: self.u64()?, crc: self.u32()? };
-        Ok(FetchRequest { name, storage, sealed, source: self.uuid()? })
+        let (source, epoch) = (self.uuid()?, self.epoch()?);
+        let snapshot = match self.u8()? {
+            0 => None,
+            1 => Some(self.rest()),
+            _ => return Err(MessageError::Field("snapshot")),
+        };
+        Ok(FetchRequest { name, storage, sealed, source, epoch, snapshot })
     }
 
     fn refusal(&mut self) -> Result<Refusal, MessageError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::config::Durability;
 use base::env::sim::CrashPolicy;
 use base::ids::{Incarnation, LeaderEpoch, SegmentId};
-use replication::stream::{FenceResult, LinkError, Refusal, Refused};
+use replication::stream::{FenceResult, FetchRequest, LinkError, Refusal, Refused};
 
 use crate::network::Faults;
 use crate::world::*;
@@ -146,6 +146,34 @@ fn a_fence_ends_what_an_old_leader_may_write() {
 }
 
 /// What a new leader builds on is on the disk, whatever the class of the topic.
+#[test]
+fn nothing_is_fetched_for_a_leader_that_was_replaced() {
+    simulate(|| async {
+        let world = World::new(3);
+        let (leader, member) = (world.broker(1).await, world.broker(2).await);
+        let links = world.links(&leader);
+        let led = Led::new(&leader, 0, 10, 5, Durability::Fsync);
+        led.append(1, 10);
+        let fetch = FetchRequest {
+            name: led.name(),
+            storage: member.storage().id(),
+            sealed: led.segment.seal().unwrap(),
+            source: leader.storage().id(),
+            epoch: LeaderEpoch(5),
+            snapshot: None,
+        };
+        let answer = async || match links.have_fetched(member.life.broker, fetch.clone(), PATIENCE).await {
+            Err(LinkError::NotFetched(_, reason)) => reason,
+            other => panic!("{other:?}"),
+        };
+        // This broker has no way to fetch anything; it would have tried.
+        member.replicas().promise(partition(0), LeaderEpoch(5)).unwrap();
+        assert_eq!(answer().await, "the broker ends");
+        member.replicas().promise(partition(0), LeaderEpoch(6)).unwrap();
+        assert_eq!(answer().await, "epoch 6 was promised to another leader");
+    });
+}
+
 #[test]
 fn what_a_fence_tells_of_outlives_a_power_cut() {
     for seed in 0..20 {

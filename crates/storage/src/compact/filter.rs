@@ -107,6 +107,13 @@ pub(crate) struct Filtered {
     pub(crate) unreadable: bool,
 }
 
+impl Filtered {
+    /// The batch stays as it is, and nobody looks into it.
+    pub(crate) fn same(batch: &BatchView<'_>) -> Filtered {
+        outcome(Kept::Same, batch.record_count.max(0) as u64, None)
+    }
+}
+
 fn outcome(kept: Kept, records_kept: u64, horizon_ms: Option<TimestampMs>) -> Filtered {
     Filtered { kept, records_kept, horizon_ms, unreadable: false }
 }

@@ -1,4 +1,4 @@
-//! Log compaction: of every key, keep the last record.
+//! Log compaction: of every key, keep the last record. And the joining of small segments, which keeps all.
 //!
 //! ```text
 //!  sealed segments  ├── clean ──┤├──────── dirty ────────┤          open
@@ -93,6 +93,20 @@ pub struct CompactionStats {
     pub next_horizon_ms: Option<TimestampMs>,
 }
 
+/// What a rewrite keeps.
+#[derive(Clone, Debug)]
+pub enum Keep {
+    /// Every batch, byte for byte.
+    All,
+    /// Of every key the last record.
+    Latest {
+        /// The keys.
+        map: Arc<OffsetMap>,
+        /// What may go.
+        rules: CompactionRules,
+    },
+}
+
 /// A run of segments to be rewritten as one.
 #[derive(Clone, Debug)]
 pub struct RewriteRequest {
@@ -100,10 +114,8 @@ pub struct RewriteRequest {
     pub run: Vec<Arc<Segment>>,
     /// Name of the new segment: its base is the first one's.
     pub name: SegmentName,
-    /// The keys.
-    pub map: Arc<OffsetMap>,
-    /// What may go.
-    pub rules: CompactionRules,
+    /// What of them stays.
+    pub keep: Keep,
 }
 
 /// A rewrite that is durable and in its place, listed nowhere yet.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use base::batch::{BatchView, DecompressBuffer, HEADER_LEN};
 use base::env::File;
 
-use super::filter::{Kept, TransactionView, filter_batch};
-use super::{CompactionStats, RewriteRequest, Rewritten, STEP_BYTES};
+use super::filter::{Filtered, Kept, TransactionView, filter_batch};
+use super::{CompactionStats, Keep, RewriteRequest, Rewritten, STEP_BYTES};
 use crate::building::Building;
 use crate::crc;
 use crate::error::StorageError;
@@ -179,8 +179,13 @@ impl Rewrite {
         let position = self.reader.position();
         let more = self.reader.next(|batch| {
             let is_last = last_source && position + batch.total_size() as u64 == source_bytes;
-            let fate = transactions.fate(batch);
-            let filtered = filter_batch(batch, fate, is_last, &request.map, &request.rules, buffer);
+            let filtered = match &request.keep {
+                Keep::All => Filtered::same(batch),
+                Keep::Latest { map, rules } => {
+                    let fate = transactions.fate(batch);
+                    filter_batch(batch, fate, is_last, map, rules, buffer)
+                }
+            };
             stats.records_read += batch.record_count.max(0) as u64;
             stats.records_kept += filtered.records_kept;
             stats.batches_unreadable += u64::from(filtered.unreadable);

@@ -10,9 +10,9 @@ use base::env::sim::{CrashPolicy, Sim, SimRandom};
 use base::ids::{Generation, Offset, TimestampMs};
 use bytes::Bytes;
 use storage::{
-    CompactionRules, CompactionStats, CreateSegment, KeyIndexer, LiveProducer, NoTransactions, OffsetMap,
-    RewriteRequest, Segment, SegmentExtent, SegmentName, Storage, StorageError, Throttle, group_segments,
-    rewrite,
+    CompactionRules, CompactionStats, CreateSegment, Keep, KeyIndexer, LiveProducer, NoTransactions,
+    OffsetMap, RewriteRequest, Rewritten, Segment, SegmentExtent, SegmentName, Storage, StorageError,
+    Throttle, group_segments, rewrite,
 };
 
 use crate::common::*;
@@ -103,13 +103,15 @@ impl Log {
             let request = RewriteRequest {
                 name: self.name(old[0].base(), generation),
                 run: old.clone(),
-                map: map.clone(),
-                rules: CompactionRules {
-                    now_ms: pass.now_ms,
-                    delete_retention_ms: RETENTION,
-                    older_is_clean: true,
-                    keep_offset: None,
-                    live_producers: pass.live_producers.clone(),
+                keep: Keep::Latest {
+                    map: map.clone(),
+                    rules: CompactionRules {
+                        now_ms: pass.now_ms,
+                        delete_retention_ms: RETENTION,
+                        older_is_clean: true,
+                        keep_offset: None,
+                        live_producers: pass.live_producers.clone(),
+                    },
                 },
             };
             let name = request.name.clone();
@@ -428,7 +430,8 @@ fn damaged_or_unfit_input_is_refused() {
         };
         let name = log.name(0, 1);
         let attempt = async |run: Vec<Arc<Segment>>, name: &SegmentName| {
-            let request = RewriteRequest { run, name: name.clone(), map: map.clone(), rules: rules.clone() };
+            let keep = Keep::Latest { map: map.clone(), rules: rules.clone() };
+            let request = RewriteRequest { run, name: name.clone(), keep };
             rewrite(request, Box::new(NoTransactions), &throttle).await
         };
         let [a, b, c] = [0, 1, 2].map(|at| log.segments[at].clone());
@@ -463,5 +466,39 @@ fn damaged_or_unfit_input_is_refused() {
         assert!(!log.storage.holds(&name));
         attempt(vec![a, b], &name).await.unwrap();
         assert!(log.storage.holds(&name));
+    });
+}
+
+#[test]
+fn segments_that_are_joined_keep_every_byte_and_the_state_below_them() {
+    simulate(1, async |sim| {
+        let mut log = Log::new(open(&sim));
+        grow(&mut log, &SimRandom::new(1), 7);
+        let run = log.segments[1..6].to_vec();
+        let bytes_of = |segment: &Segment| {
+            let upper = segment.end();
+            segment.read(segment.base(), upper, 1 << 30, true).unwrap().bytes
+        };
+        let before: Vec<u8> = run.iter().flat_map(|segment| bytes_of(segment)).collect();
+        let times: Vec<_> = run.iter().map(|segment| segment.max_timestamp().unwrap()).collect();
+        let throttle = Throttle::new(&sim.env, None);
+        let name = log.name(run[0].base(), 1);
+        let request = RewriteRequest { run: run.clone(), name: name.clone(), keep: Keep::All };
+        let Rewritten { info, stats } = rewrite(request, Box::new(NoTransactions), &throttle).await.unwrap();
+        assert_eq!((info.end, info.bytes), (run[4].end(), before.len() as u64));
+        assert_eq!((stats.records_kept, stats.next_horizon_ms), (stats.records_read, None));
+        for segment in &run {
+            log.storage.remove(segment.name()).unwrap();
+        }
+        let storage = {
+            drop((log, run));
+            sim.disk.crash(CrashPolicy::LoseAll);
+            open(&sim)
+        };
+        let joined = storage.load(name.clone(), info.end, info.bytes, info.crc);
+        joined.verify().unwrap();
+        assert_eq!(bytes_of(&joined), before);
+        assert_eq!(joined.max_timestamp().unwrap(), times.into_iter().max().unwrap());
+        assert_eq!(storage.base_snapshot(&joined).unwrap(), format!("state at {}", name.base));
     });
 }

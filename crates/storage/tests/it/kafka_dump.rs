@@ -11,8 +11,8 @@ use std::sync::Arc;
 use base::batch::{BatchBuilder, Compression, ControlRecordType, end_transaction_batch};
 use base::ids::Generation;
 use storage::{
-    CompactionRules, KeyIndexer, NoTransactions, OffsetMap, RewriteRequest, SegmentName, Storage, Throttle,
-    rewrite,
+    CompactionRules, Keep, KeyIndexer, NoTransactions, OffsetMap, RewriteRequest, SegmentName, Storage,
+    Throttle, rewrite,
 };
 
 use crate::common::*;
@@ -134,13 +134,15 @@ async fn kafkas_dump_tool_reads_compacted_segments() {
     let request = RewriteRequest {
         run: vec![segment],
         name: name.clone(),
-        map: Arc::new(indexer.finish()),
-        rules: CompactionRules {
-            now_ms: 1_700_000_009_000,
-            delete_retention_ms: 1_000,
-            older_is_clean: true,
-            keep_offset: None,
-            live_producers: HashMap::new(),
+        keep: Keep::Latest {
+            map: Arc::new(indexer.finish()),
+            rules: CompactionRules {
+                now_ms: 1_700_000_009_000,
+                delete_retention_ms: 1_000,
+                older_is_clean: true,
+                keep_offset: None,
+                live_producers: HashMap::new(),
+            },
         },
     };
     let rewritten = rewrite(request, Box::new(NoTransactions), &throttle).await.unwrap();
