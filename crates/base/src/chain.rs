@@ -483,7 +483,8 @@ impl PartitionState {
     /// Kafka's OffsetForLeaderEpoch (KIP-279): the largest epoch at most `asked` that has records,
     /// and the offset after its last one. `log_end` is the end the leader may show. When every record
     /// is of a later epoch, `asked` itself ends where the first of those begins, as in Kafka. `None`
-    /// when `asked` is negative or later than the current epoch.
+    /// when `asked` is negative or later than the current epoch. Epochs of which every record lies below the log start
+    /// are gone, and the next begins there, however the chain is cut into segments.
     pub fn epoch_end(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
         if asked == self.leader_epoch {
             return Some((asked, log_end));
@@ -493,10 +494,14 @@ impl PartitionState {
         }
         let mut found = None;
         for (epoch, start) in self.chain.iter().flat_map(|entry| &entry.epochs) {
+            if *start <= self.log_start {
+                found = None;
+            }
+            let start = (*start).max(self.log_start);
             match found {
                 _ if *epoch <= asked => found = Some((*epoch, log_end)),
-                Some((before, _)) => return Some((before, *start)),
-                None => return Some((asked, *start)),
+                Some((before, _)) => return Some((before, start)),
+                None => return Some((asked, start)),
             }
         }
         found
@@ -710,5 +715,32 @@ mod tests {
         assert_eq!(trimmed.epoch_end(LeaderEpoch(1), 37), Some((LeaderEpoch(1), 30)));
         assert_eq!(trimmed.epoch_end(LeaderEpoch(-1), 37), None);
         assert_eq!(trimmed.epoch_end(LeaderEpoch(-5), 37), Some((LeaderEpoch(-5), 30)));
+    }
+
+    #[test]
+    fn epochs_end_in_the_same_place_however_the_chain_is_cut() {
+        let cut = grown();
+        let mut joined = cut.clone();
+        let new = SegmentEntry {
+            generation: Generation(1),
+            epochs: vec![(LeaderEpoch(0), 0), (LeaderEpoch(2), 20)],
+            state: SegmentState::Sealed { end: 30, crc: 1, bytes: 50, replicas: vec![STORAGE] },
+            ..cut.chain[0].clone()
+        };
+        let old = cut.chain[..3].iter().map(|entry| (entry.id, entry.generation)).collect();
+        joined.replace(Rewrite { old, new, compacted_to: 0, leader_epoch: None }, 1).unwrap();
+        for start in 0..=30 {
+            for partition in [&mut joined, &mut cut.clone()] {
+                partition.trim(start).unwrap();
+                let end = |asked| partition.epoch_end(LeaderEpoch(asked), 37);
+                let (zero, one) = match start {
+                    0..20 => ((LeaderEpoch(0), 20), (LeaderEpoch(0), 20)),
+                    // As Kafka's cache of epochs, which is cut at the log start.
+                    start => ((LeaderEpoch(0), start), (LeaderEpoch(1), start)),
+                };
+                let expected = [None, Some(zero), Some(one), Some((LeaderEpoch(2), 37)), None];
+                assert_eq!([-1, 0, 1, 2, 3].map(end), expected, "log start {start}");
+            }
+        }
     }
 }
