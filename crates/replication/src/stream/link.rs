@@ -137,6 +137,8 @@ struct Needs {
 struct Request {
     frame: Vec<u8>,
     answer: oneshot::Sender<Message>,
+    /// What is asked for takes its time: a silence means nothing.
+    is_slow: bool,
 }
 
 impl Links {
@@ -204,7 +206,7 @@ impl Links {
         patience: Duration,
     ) -> Result<FenceResult, LinkError> {
         let ask = |request| Message::Fence(request, Box::new(fence));
-        match self.ask(broker, ask, patience).await? {
+        match self.ask(broker, ask, patience, false).await? {
             Message::FenceAnswer(_, result) => Ok(result),
             _ => Ok(FenceResult::Unknown),
         }
@@ -221,7 +223,7 @@ impl Links {
         patience: Duration,
     ) -> Result<PullResult, LinkError> {
         let ask = |request| Message::Pull(request, Box::new(pull));
-        match self.ask(broker, ask, patience).await? {
+        match self.ask(broker, ask, patience, false).await? {
             Message::Pulled(_, result) => Ok(result),
             _ => Ok(PullResult::Unknown),
         }
@@ -238,7 +240,7 @@ impl Links {
         patience: Duration,
     ) -> Result<(), LinkError> {
         let ask = |request| Message::Fetch(request, Box::new(fetch));
-        match self.ask(broker, ask, patience).await? {
+        match self.ask(broker, ask, patience, true).await? {
             Message::Fetched(_, None) => Ok(()),
             Message::Fetched(_, Some(reason)) => Err(LinkError::NotFetched(broker, reason)),
             _ => Err(LinkError::Closed),
@@ -273,6 +275,7 @@ impl Links {
         broker: BrokerId,
         ask: impl FnOnce(u64) -> Message,
         patience: Duration,
+        is_slow: bool,
     ) -> Result<Message, LinkError> {
         let link = self.shared.link(broker);
         let number = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
@@ -281,7 +284,7 @@ impl Links {
         let (answer, answered) = oneshot::channel();
         {
             let mut needs = link.needs.lock();
-            needs.requests.insert(number, Request { frame, answer });
+            needs.requests.insert(number, Request { frame, answer, is_slow });
             needs.unsent.push_back(number);
         }
         let _asked = Asked { link: &link, number };
@@ -414,9 +417,9 @@ impl Link {
         }
     }
 
-    /// Whether anybody waits for an answer.
+    /// Whether anybody waits for an answer that is soon given.
     pub(super) fn has_requests(&self) -> bool {
-        !self.needs.lock().requests.is_empty()
+        self.needs.lock().requests.values().any(|request| !request.is_slow)
     }
 
     /// Whether anybody needs the connection.

@@ -9,7 +9,8 @@ use base::config::Durability;
 use base::env::{Env, Stream};
 use base::ids::{BrokerId, Incarnation, LeaderEpoch};
 use replication::stream::{
-    BrokerLife, CREDIT_BYTES, Directory, Hello, MAGIC, Message, PUSH_CREDIT_BYTES, Push, Refusal, VERSION,
+    BrokerLife, CREDIT_BYTES, Directory, FetchRequest, Hello, MAGIC, Message, PUSH_CREDIT_BYTES, Push,
+    Refusal, VERSION,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -193,6 +194,9 @@ impl SlowMember {
                     let end = Batches::new(&bytes).last().unwrap().unwrap().next_offset();
                     self.acks_after.map(|after| (now + after, bytes.len(), Message::Ack { stream, end }))
                 }
+                Message::Fetch(request, _) => {
+                    self.acks_after.map(|after| (now + after, 0, Message::Fetched(request, None)))
+                }
                 _ => None,
             };
             answer.into_iter().for_each(|answer| answers.send(answer).unwrap());
@@ -294,6 +298,29 @@ fn a_push_outlives_a_want_of_file_handles() {
         world.until("acknowledged", || led.is_acked_by(&member)).await;
         let heard = led.heard.lock();
         assert!(heard.refused.is_empty() && heard.lost == 0);
+    });
+}
+
+/// A large segment takes longer to fetch than a connection may be silent.
+#[test]
+fn who_fetches_for_long_is_waited_for() {
+    simulate(|| async {
+        let world = World::new(1);
+        let (leader, member) = (world.broker(1).await, world.broker(2).await);
+        SlowMember::new(&world).start(&world, Some(Duration::from_secs(40))).await;
+        let links = world.links(&leader);
+        let led = Led::new(&leader, 0, 10, 5, Durability::Fsync);
+        led.append(1, 10);
+        let fetch = FetchRequest {
+            name: led.name(),
+            storage: member.storage().id(),
+            sealed: led.segment.seal().unwrap(),
+            source: leader.storage().id(),
+            epoch: led.epoch,
+            snapshot: None,
+        };
+        links.have_fetched(member.life.broker, fetch, PATIENCE).await.unwrap();
+        assert_eq!(world.network.connections(), 1);
     });
 }
 
