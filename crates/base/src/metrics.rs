@@ -368,6 +368,14 @@ node_metrics! {
         "Bytes that compaction wrote";
     compaction_records_dropped: Counter = "vltava_compaction_dropped_records",
         "Records that compaction left out";
+    coalesced_segments: Counter = "vltava_coalesced_segments",
+        "Small segments that were joined with their neighbours, to keep chains short";
+    coalesced_bytes: Counter = "vltava_coalesced_bytes",
+        "Bytes written for that";
+    coalescing_failures: Counter = "vltava_coalescing_failures",
+        "Times that this failed; it is tried again";
+    longest_chain: Gauge = "vltava_longest_chain_segments",
+        "Segments of the longest log led here";
     compaction_max_dirty_percent: Gauge = "kafka_log_logcleanermanager_max_dirty_percent",
         "Share of not yet compacted bytes in the dirtiest compacted log, percent";
     compaction_uncleanable: Gauge = "kafka_log_logcleanermanager_uncleanable_partitions_count",

@@ -6,6 +6,7 @@
 //! (producer state) is a parameter of [`Log`], and the chain is edited through [`ChainStore`].
 
 mod chain_store;
+mod coalescing;
 mod commit;
 mod compaction;
 mod edits;
@@ -22,6 +23,7 @@ mod tail;
 mod takeover;
 
 pub use chain_store::{ChainStore, ChainStoreError};
+pub use coalescing::{CHAIN_LENGTH_MAX, Coalesced, JoinLimits, Piece, SAVED_MIN, joins};
 pub use commit::{CommitError, Committed, ReadWaiter};
 pub use compaction::{Compacted, CompactionBudget, CompactionError, Dirt};
 pub use edits::TrimError;

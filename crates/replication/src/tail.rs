@@ -222,7 +222,7 @@ fn checkpoint_bytes(snapshot_bytes: u64) -> u64 {
 
 /// `segment.ms`; earlier where compaction must come sooner (`max.compaction.lag.ms`, KIP-354), because it
 /// leaves the open segment alone.
-fn roll_age_ms(settings: &TopicSettings) -> i64 {
+pub(crate) fn roll_age_ms(settings: &TopicSettings) -> i64 {
     if settings.compact {
         settings.segment_ms.min(settings.max_compaction_lag_ms)
     } else {

@@ -1,8 +1,10 @@
-//! Compaction of one log through its chain, on a simulated disk (K-2.9-02, K-2.9-03, replication.md 2.15).
+//! Rewrites of one log through its chain, on a simulated disk: compaction (K-2.9-02, K-2.9-03, replication.md 2.15), and the
+//! joining of small segments (2.13).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::batch::{BatchBuilder, BatchHeader, Batches, DecompressBuffer, HEADER_LEN};
@@ -23,6 +25,8 @@ const PARTITION: TopicPartition = TopicPartition { topic_id: Uuid([7; 16]), part
 struct Chains {
     state: Mutex<(PartitionState, u64)>,
     before_replace: Mutex<Option<Offset>>,
+    /// The next `Replace` is made, and nobody hears of it.
+    loses_answer: AtomicBool,
 }
 
 impl Chains {
@@ -67,7 +71,9 @@ impl ChainStore for Chains {
         if let Some(start) = self.before_replace.lock().take() {
             drop(self.trim(partition, start));
         }
-        Chains::now(self.edit(|state, _| state.replace(rewrite, 1).map(drop)))
+        let edited = self.edit(|state, _| state.replace(rewrite, 1).map(drop));
+        let is_lost = self.loses_answer.swap(false, Ordering::Relaxed);
+        Chains::now(if is_lost { Err(ChainStoreError::Unavailable("lost".into())) } else { edited })
     }
 }
 
@@ -115,8 +121,11 @@ impl World {
         let member = Member { broker: BROKER, storage: storage.id(), incarnation: INCARNATION };
         let first = NewSegment { id: SegmentId(1), ensemble: vec![member], ack_quorum: 1 };
         let state = PartitionState::create(BROKER, LeaderEpoch(0), vec![BROKER], 0, first);
-        let chains =
-            Arc::new(Chains { state: Mutex::new((state.clone(), 1)), before_replace: Mutex::default() });
+        let chains = Arc::new(Chains {
+            state: Mutex::new((state.clone(), 1)),
+            before_replace: Mutex::default(),
+            loses_answer: AtomicBool::new(false),
+        });
         let log = open(&env, &storage, &chains, settings);
         World { env, storage, chains, log, table: BTreeMap::new() }
     }
@@ -150,6 +159,34 @@ impl World {
 
     async fn compact(&self) -> Compacted {
         self.log.compact(&self.budget(), self.env.clock.wall_ms()).await.unwrap()
+    }
+
+    async fn coalesce(&self) -> Coalesced {
+        self.log.coalesce(&self.budget().throttle).await.unwrap()
+    }
+
+    /// Writes a record into a segment of its own, so many times.
+    async fn write_segments(&mut self, count: usize) {
+        for _ in 0..count {
+            let round = self.table.len().to_string();
+            self.log.edit_tail().await.unwrap();
+            self.write(&[(&round, Some("x"))]);
+            self.log.roll_now().await.unwrap();
+        }
+    }
+
+    /// Names of the segments on the disk, and of those in the chain.
+    fn names(&self) -> [Vec<(SegmentId, Generation)>; 2] {
+        let mut found: Vec<_> =
+            self.storage.scan().map(|name| name.unwrap()).map(|name| (name.id, name.generation)).collect();
+        found.sort();
+        let state = self.chains.partition(PARTITION).unwrap();
+        let mut listed: Vec<_> = state.chain.iter().map(|entry| (entry.id, entry.generation)).collect();
+        listed.sort();
+        // What was opened last has no file before its first record.
+        listed.retain(|name| *name != (state.last().id, state.last().generation));
+        found.retain(|name| *name != (state.last().id, state.last().generation));
+        [found, listed]
     }
 
     /// Elects this broker anew, which begins an epoch with the next segment.
@@ -436,5 +473,179 @@ fn a_live_producers_last_batch_stays_and_memory_for_keys_bounds_a_pass() {
         let bytes = world.log.read(0, 1_000, true).unwrap();
         let batches: Vec<_> = Batches::new(&bytes).map(|batch| batch.unwrap().record_count).collect();
         assert_eq!(batches, [0, 3], "the empty batch of producer 9, then the rest");
+    });
+}
+
+fn plain() -> TopicSettings {
+    TopicSettings {
+        compact: false,
+        delete: true,
+        durability: Durability::PageCache,
+        ..TopicSettings::default()
+    }
+}
+
+#[test]
+fn small_segments_become_one_and_nobody_sees_a_difference() {
+    simulate(async {
+        let mut world = World::new(plain());
+        for _ in 0..4 {
+            world.write_segments(4).await;
+            world.elect();
+        }
+        world.write_segments(1).await;
+        let ends =
+            |world: &World| (-1..6).map(|epoch| world.log.epoch_end(LeaderEpoch(epoch))).collect::<Vec<_>>();
+        let (records, before) = (read(&world.log), ends(&world));
+        assert_eq!(before[1..3], [Some((LeaderEpoch(0), 4)), Some((LeaderEpoch(1), 8))]);
+        assert!(world.log.coalescing_is_due().unwrap());
+        let bytes = world.log.size();
+        let done = world.coalesce().await;
+        assert!(done.segments_before >= 16 && done.segments_after <= 2 && done.bytes <= bytes, "{done:?}");
+        assert_eq!(world.log.segment_count(), 18 - done.segments_before + done.segments_after);
+        assert!(!world.log.coalescing_is_due().unwrap());
+        assert_eq!(world.coalesce().await, Coalesced::default());
+        assert_eq!(
+            (read(&world.log), ends(&world), world.log.size()),
+            (records.clone(), before.clone(), bytes)
+        );
+        world.env.clock.sleep(Duration::from_secs(1)).await;
+        let [found, listed] = world.names();
+        assert_eq!(found, listed);
+        // Another life finds the same.
+        world.log.close();
+        world.log = open(&world.env, &world.storage, &world.chains, plain());
+        assert_eq!((read(&world.log), ends(&world)), (records, before));
+        assert_eq!(world.log.trim(6).await.unwrap(), 6);
+        assert_eq!(read(&world.log)[0].0, 6);
+    });
+}
+
+#[test]
+fn what_is_soon_joined_again_waits_until_it_is_worth_it() {
+    simulate(async {
+        let mut world = World::new(plain());
+        let mut longest = 0;
+        for _ in 0..200 {
+            world.write_segments(1).await;
+            if world.log.coalescing_is_due().unwrap() {
+                world.coalesce().await;
+            }
+            longest = longest.max(world.log.segment_count());
+        }
+        assert!(longest < 25, "{longest}");
+        assert_eq!(read(&world.log).len(), 200);
+    });
+}
+
+#[test]
+fn a_replace_whose_answer_was_lost_is_asked_for_again() {
+    simulate(async {
+        let mut world = World::new(plain());
+        world.write_segments(12).await;
+        let records = read(&world.log);
+        world.chains.loses_answer.store(true, Ordering::Relaxed);
+        world.coalesce().await;
+        let state = world.chains.partition(PARTITION).unwrap();
+        assert_eq!(*world.log.state(), *state, "the log knows that it was made");
+        assert_eq!(read(&world.log), records);
+        world.env.clock.sleep(Duration::from_secs(1)).await;
+        let [found, listed] = world.names();
+        assert_eq!(found, listed, "what is listed is not overwritten or removed");
+        for held in found {
+            let entry = state.chain.iter().find(|entry| (entry.id, entry.generation) == held).unwrap();
+            let base::chain::SegmentState::Sealed { end, crc, bytes, .. } = entry.state else {
+                panic!("sealed")
+            };
+            let name = SegmentName {
+                topic: "table".into(),
+                partition: PARTITION,
+                id: entry.id,
+                generation: entry.generation,
+                base: entry.base,
+            };
+            world.storage.load(name, end, bytes, crc).verify().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_leader_that_was_replaced_joins_nothing() {
+    simulate(async {
+        let mut world = World::new(plain());
+        world.write_segments(12).await;
+        world.chains.state.lock().0.elect(BrokerId(2));
+        let before = world.chains.partition(PARTITION).unwrap();
+        let error = world.log.coalesce(&world.budget().throttle).await.unwrap_err();
+        assert!(matches!(error, CompactionError::Chain(ChainStoreError::Refused(_))), "{error}");
+        assert_eq!(world.chains.partition(PARTITION).unwrap(), before);
+        let [found, listed] = world.names();
+        assert_eq!(found, listed);
+    });
+}
+
+#[test]
+fn records_are_deleted_while_their_segments_are_joined() {
+    simulate(async {
+        let mut world = World::new(plain());
+        world.write_segments(12).await;
+        *world.chains.before_replace.lock() = Some(4);
+        let error = world.log.coalesce(&world.budget().throttle).await.unwrap_err();
+        assert!(matches!(error, CompactionError::Chain(ChainStoreError::Refused(_))), "{error}");
+        assert_eq!(world.log.trim(5).await.unwrap(), 5);
+        world.write_segments(6).await;
+        world.coalesce().await;
+        let offsets: Vec<_> = read(&world.log).iter().map(|record| record.0).collect();
+        assert_eq!(offsets, (5..18).collect::<Vec<_>>());
+        world.env.clock.sleep(Duration::from_secs(1)).await;
+        let [found, listed] = world.names();
+        assert_eq!(found, listed);
+    });
+}
+
+#[test]
+fn of_a_compacted_log_only_what_waits_for_compaction_is_joined() {
+    simulate(async {
+        let lazy = TopicSettings { min_cleanable_dirty_ratio: 0.9, segment_bytes: 150, ..settings() };
+        let mut world = World::new(lazy.clone());
+        world.write_segments(10).await;
+        world.compact().await;
+        let clean: Vec<_> =
+            world.log.state().chain.iter().filter(|entry| !entry.is_open()).cloned().collect();
+        assert!(clean.len() >= 5, "two of them fit into one: {}", clean.len());
+        world.log.configure(Arc::new(TopicSettings { segment_bytes: 1 << 20, ..lazy }));
+        world.write_segments(SAVED_MIN).await;
+        assert!(!world.log.coalescing_is_due().unwrap());
+        world.write_segments(6).await;
+        world.coalesce().await;
+        assert_eq!(world.log.state().chain[..clean.len()], clean);
+        assert!(world.log.segment_count() < clean.len() + 6, "{}", world.log.segment_count());
+        assert_eq!(table(&read(&world.log)), world.table);
+        world.compact().await;
+        assert_eq!(table(&read(&world.log)), world.table);
+    });
+}
+
+#[test]
+fn what_retention_keeps_for_different_times_stays_apart() {
+    simulate(async {
+        let day = Duration::from_secs(86_400);
+        let settings = TopicSettings { retention_ms: Some(8 * 86_400_000), ..plain() };
+        let mut world = World::new(settings.clone());
+        for _ in 0..20 {
+            world.write_segments(1).await;
+            world.env.clock.sleep(day).await;
+        }
+        assert!(!world.log.coalescing_is_due().unwrap(), "one for each day");
+        for _ in 0..20 {
+            world.write_segments(4).await;
+            world.env.clock.sleep(day).await;
+        }
+        world.coalesce().await;
+        let now_ms = world.env.clock.wall_ms();
+        world.log.retain(now_ms).await.unwrap();
+        // What is less than eight days old is kept, and what lies in the same eighth of them as the eldest of that.
+        let kept = read(&world.log).len();
+        assert!((4 * 7..=4 * 8).contains(&kept), "{kept}");
     });
 }

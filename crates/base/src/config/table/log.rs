@@ -105,12 +105,12 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("How long after the start, ms, retention and similar work begin.")
         .no_effect(TASK_DELAY);
     [LOG_CLEANER_ENABLE: bool] boolean("log.cleaner.enable").default("true")
-        .doc("Run compaction.");
+        .doc("Run compaction. Small segments are joined without it, too.");
     [LOG_CLEANER_THREADS: i32] int("log.cleaner.threads").default("1").min(0).cluster_wide()
-        .doc("Logs that may be compacted at the same time.");
+        .doc("Logs that may be compacted, or have small segments joined, at the same time.");
     [LOG_CLEANER_IO_MAX_BYTES_PER_SECOND: f64] double("log.cleaner.io.max.bytes.per.second")
         .default("1.7976931348623157E308").cluster_wide()
-        .doc("Bytes that all compaction together may read and write in a second.");
+        .doc("Bytes that all compaction and joining of small segments together may read and write in a second.");
     [LOG_CLEANER_DEDUPE_BUFFER_SIZE: i64] long("log.cleaner.dedupe.buffer.size").default("134217728")
         .cluster_wide()
         .doc("Memory for the keys seen, over all compaction threads, bytes. More keys take more passes. Where it is \
@@ -122,7 +122,7 @@ config_keys! { pub(in crate::config) ROWS;
         .cluster_wide()
         .doc("How full the memory for keys may get.");
     [LOG_CLEANER_BACKOFF_MS: i64] long("log.cleaner.backoff.ms").default("15000").min(0).cluster_wide()
-        .doc("How long compaction sleeps, ms, when no log needs it.");
+        .doc("How long compaction and the joining of small segments sleep, ms, when no log needs them.");
     [LOG_CLEANER_MIN_CLEANABLE_RATIO: f64] double("log.cleaner.min.cleanable.ratio").default("0.5")
         .ratio(0.0, 1.0).cluster_wide()
         .doc("Least share of not yet compacted bytes at which a log is compacted.");
