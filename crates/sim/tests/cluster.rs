@@ -6,8 +6,8 @@ use sim::cluster::faults::Kind;
 use sim::cluster::{Options, Outcome, run_seed};
 use sim::seeds;
 
-/// Two tests run side by side.
-const SEEDS: u64 = 8;
+/// A seed takes some five seconds of processor time in a debug build.
+const SEEDS: u64 = 6;
 
 fn run(options: Options) -> Outcome {
     let outcome = run_seed(&options);
