@@ -17,7 +17,10 @@ use base::env::Env;
 use base::error::ErrorCode;
 use base::ids::{BrokerId, Incarnation, PartitionId, TimestampMs, TopicId, TopicPartition};
 use base::metrics::{Metrics, TopicMetrics};
-use metadata::{Command, CommandResult, Endpoint, Image, MetadataStore, ProposeError, Registration, Topic};
+use metadata::{
+    Command, CommandResult, Endpoint, Image, MetadataStore, MetadataVersions, ProposeError, Registration,
+    Topic,
+};
 use parking_lot::Mutex;
 use replication::stream::BrokerLife;
 use replication::{Peers, Storage, StorageError};
@@ -40,6 +43,12 @@ use crate::status::BrokerProbe;
 
 /// How long requests in flight may take to finish when the broker drains.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long after `broker.session.timeout.ms` the controllers may take to find that the last process with this number is
+/// gone, when its log directories were others.
+const REGISTRATION_GRACE: Duration = Duration::from_secs(2);
+/// Pause before a registration is tried again.
+const REGISTER_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// File handles for what is neither a connection nor a segment: metadata, the console, the runtime.
 const HANDLES_RESERVED: usize = 64;
@@ -71,12 +80,14 @@ pub enum StartError {
     #[error(transparent)]
     Metadata(#[from] ProposeError),
     /// The metadata store refused this broker.
-    #[error("the metadata store refuses broker {broker}: {reason}")]
+    #[error("the controllers refuse broker {broker}: {reason}")]
     Refused {
         /// `node.id`.
         broker: BrokerId,
         /// Why.
         reason: String,
+        /// Another process has the number, and lives.
+        is_taken: bool,
     },
     /// A listener cannot be opened.
     #[error(transparent)]
@@ -246,10 +257,24 @@ impl Broker {
         self.server.get().map_or(0, Server::connections)
     }
 
+    /// Whether another process began a later life of this broker.
+    fn is_replaced(&self, image: &Image) -> bool {
+        image.broker(self.id).is_some_and(|broker| broker.incarnation > self.incarnation)
+    }
+
+    /// Completes when another process serves as this broker: it was let in because this one was silent for too long. Nobody
+    /// heeds this one any more, so it should end.
+    pub async fn replaced(&self) {
+        let mut images = self.metadata.subscribe();
+        if images.wait_for(|image| self.is_replaced(image)).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Ends the broker: others lead what they can, no new connections, requests in flight are finished (parked fetches at
     /// once), logs are closed with a checkpoint. The caller then shuts storages and metadata store down.
     pub async fn shutdown(&self) {
-        if self.config().get(keys::CONTROLLED_SHUTDOWN_ENABLE) {
+        if self.config().get(keys::CONTROLLED_SHUTDOWN_ENABLE) && !self.is_replaced(&self.image()) {
             self.hand_over().await;
         }
         // The guard must not be held while waiting.
@@ -348,10 +373,28 @@ async fn register(parts: &BrokerParts, id: BrokerId) -> Result<Incarnation, Star
         listeners,
         rack: config.get(keys::BROKER_RACK).map(str::to_owned),
         storages: storages.iter().map(|storage| storage.id()).collect(),
+        metadata_versions: MetadataVersions::SUPPORTED,
     };
-    match metadata.propose(Command::RegisterBroker(registration)).await? {
-        CommandResult::Registered(incarnation) => Ok(incarnation),
-        other => Err(StartError::Refused { broker: id, reason: format!("{other:?}") }),
+    let deadline = env.clock.now() + config.broker_session_timeout() + REGISTRATION_GRACE;
+    let mut is_told = false;
+    loop {
+        let refusal = match metadata.propose(Command::RegisterBroker(registration.clone())).await? {
+            CommandResult::Registered(incarnation) => return Ok(incarnation),
+            CommandResult::Items(items) => items.into_iter().find_map(Result::err),
+            _ => None,
+        };
+        let is_taken = refusal.as_ref().is_some_and(|it| it.code == ErrorCode::DuplicateBrokerRegistration);
+        if !is_taken || env.clock.now() >= deadline {
+            let reason = refusal.map_or_else(String::new, |refusal| refusal.message);
+            return Err(StartError::Refused { broker: id, reason, is_taken });
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(
+                broker = id.0,
+                "another process has this node.id: waiting in case it has just ended"
+            );
+        }
+        env.clock.sleep(REGISTER_AGAIN_AFTER).await;
     }
 }
 

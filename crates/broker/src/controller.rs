@@ -14,12 +14,18 @@ use std::time::Duration;
 use base::config::{BrokerConfig, keys};
 use base::env::Env;
 use base::ids::{BrokerId, Incarnation};
-use metadata::{ChainEdit, Command, Image, MetadataStore, Sessions};
+use metadata::{ChainEdit, Command, Image, MetadataStore, MetadataVersions, QuorumState, Sessions};
 
 use crate::elections::{Electorate, election, partitions_of};
 
 /// How often it is looked at who was heard.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often where there are not two brokers.
+const LONE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A look that comes so late says nothing of others: this process did not run, and heard nobody.
+const STOOD_STILL_AFTER: Duration = Duration::from_secs(1);
 
 /// A broker whose connection ended and that does not come back within this time is taken for dead. A live one that lost
 /// its connection comes back at once.
@@ -70,10 +76,20 @@ pub fn spawn_controller(env: Env, store: &Arc<dyn MetadataStore>, spec: Controll
 
 async fn control(env: Env, store: Weak<dyn MetadataStore>, mut watch: Watch) {
     loop {
-        env.clock.sleep(LOOK_INTERVAL).await;
+        let interval = {
+            let Some(store) = store.upgrade() else { return };
+            // Where one broker is all there is, nobody could take its place.
+            if store.image().brokers().nth(1).is_some() { LOOK_INTERVAL } else { LONE_LOOK_INTERVAL }
+        };
+        let asleep_at = env.clock.now();
+        env.clock.sleep(interval).await;
+        if env.clock.now().saturating_sub(asleep_at) > interval + STOOD_STILL_AFTER {
+            watch.count_anew();
+        }
         let Some(store) = store.upgrade() else { return };
         let Some(sessions) = store.sessions() else { continue };
-        for command in watch.plan(&store.image(), &sessions, env.clock.now()) {
+        let raise = raise(&store.image(), || store.quorum());
+        for command in raise.into_iter().chain(watch.plan(&store.image(), &sessions, env.clock.now())) {
             tell(&command);
             // What was not done is planned again.
             if let Err(error) = store.propose(command).await {
@@ -84,8 +100,29 @@ async fn control(env: Env, store: Weak<dyn MetadataStore>, mut watch: Watch) {
     }
 }
 
+/// Raises what the metadata may hold, once every node is known to serve at it: each controller and each broker, whether it
+/// runs now or not, has begun a life with a version that can. Until then an upgraded node serves beside the others at what
+/// all of them can.
+fn raise(image: &Image, quorum: impl FnOnce() -> QuorumState) -> Option<Command> {
+    let newest = MetadataVersions::SUPPORTED.max;
+    if image.metadata_version() >= newest {
+        return None;
+    }
+    let can = |broker: &metadata::Broker| broker.registration.metadata_versions.contains(newest);
+    let voters = quorum().voters;
+    let all = image.brokers().all(|broker| can(broker))
+        && voters.iter().all(|voter| image.broker(voter.id).is_some_and(|broker| can(broker)));
+    (all && !voters.is_empty()).then_some(Command::SetMetadataVersion(newest))
+}
+
 fn tell(command: &Command) {
     match command {
+        Command::SetMetadataVersion(version) => {
+            tracing::info!(
+                version,
+                "every node can serve at a later metadata.version: the cluster is raised to it"
+            );
+        }
         Command::SetFenced { broker, fenced: true, .. } => {
             tracing::warn!(%broker, "the broker does not answer: it is fenced");
         }
@@ -118,6 +155,11 @@ struct Watch {
 impl Watch {
     fn new(spec: ControllerSpec, now: Duration) -> Watch {
         Watch { spec, lives: BTreeMap::new(), settled: None, balanced_at: now }
+    }
+
+    /// This process stood still, and may have missed signs of life: every broker has its time once more.
+    fn count_anew(&mut self) {
+        self.lives.clear();
     }
 
     /// What is to be changed, in order.
@@ -222,7 +264,7 @@ fn elections(image: &Image, fenced: &BTreeSet<BrokerId>, balance: bool) -> Elect
 mod tests {
     use base::chain::{Member, Seal};
     use base::ids::{LeaderEpoch, PartitionId, TopicPartition, Uuid};
-    use metadata::{CommandResult, Heard, MemoryStore, NewTopic, Placement, Registration};
+    use metadata::{CommandResult, Heard, MemoryStore, NewTopic, Placement, Registration, VoterState};
 
     use super::*;
 
@@ -262,6 +304,7 @@ mod tests {
             listeners: Vec::new(),
             rack: None,
             storages: vec![Uuid([broker as u8; 16])],
+            metadata_versions: MetadataVersions::SUPPORTED,
         };
         store.propose(Command::RegisterBroker(registration)).await.unwrap();
     }
@@ -295,6 +338,46 @@ mod tests {
             fenced.map(|broker| broker.registration.broker.0).collect(),
             topic.partitions.iter().map(|state| state.leader.0).collect(),
         )
+    }
+
+    #[tokio::test]
+    async fn the_cluster_is_raised_once_every_node_can_serve_at_the_later_version() {
+        let store = MemoryStore::default().at_metadata_version(1);
+        let quorum = |ids: &[i32]| {
+            let voter = |id: &i32| VoterState { id: BrokerId(*id), address: None, log_end: None };
+            QuorumState { voters: ids.iter().map(voter).collect(), ..QuorumState::default() }
+        };
+        let life = async |broker: i32, metadata_versions| {
+            let registration = Registration {
+                broker: BrokerId(broker),
+                listeners: Vec::new(),
+                rack: None,
+                storages: vec![Uuid([broker as u8; 16])],
+                metadata_versions,
+            };
+            store.propose(Command::RegisterBroker(registration)).await.unwrap();
+        };
+        life(1, MetadataVersions::SUPPORTED).await;
+        life(2, MetadataVersions::UNTOLD).await;
+        assert_eq!(raise(&store.image(), || quorum(&[1])), None, "the second serves at the first alone");
+        life(2, MetadataVersions::SUPPORTED).await;
+        assert_eq!(raise(&store.image(), || quorum(&[1, 3])), None, "nobody knows what the third can");
+        let raised = raise(&store.image(), || quorum(&[1, 2])).expect("all can");
+        assert_eq!(raised, Command::SetMetadataVersion(MetadataVersions::SUPPORTED.max));
+        store.propose(raised).await.unwrap();
+        assert_eq!(raise(&store.image(), || quorum(&[1, 2])), None);
+        assert_eq!(store.image().metadata_version(), MetadataVersions::SUPPORTED.max);
+    }
+
+    #[tokio::test]
+    async fn who_stood_still_waits_before_it_takes_others_for_dead() {
+        let store = store(&[&[1, 2]]).await;
+        let mut watch = watch(&store);
+        let silent = heard(&[(1, 1, 60_000, false), (2, 2, 60_000, false), (3, 3, 60_000, false)]);
+        watch.count_anew();
+        assert_eq!(watch.plan(&store.image(), &silent, LONG), []);
+        assert_eq!(watch.plan(&store.image(), &silent, LONG + TIMEOUT / 2), []);
+        assert_ne!(watch.plan(&store.image(), &silent, LONG + TIMEOUT), []);
     }
 
     #[tokio::test]

@@ -145,8 +145,7 @@ pub(crate) const SERVED: &[Served] = &[
     serve!(k46_list_partition_reassignments, ListPartitionReassignments, ListPartitionReassignmentsRequest)
         .bulky(),
     serve!(k47_offset_delete, OffsetDelete, OffsetDeleteRequest),
-    serve!(k55_describe_quorum, DescribeQuorum, DescribeQuorumRequest)
-        .note("how far other controllers are, only from the active one; no observers"),
+    serve!(k55_describe_quorum, DescribeQuorum, DescribeQuorumRequest).note("no observers"),
     serve!(k60_describe_cluster, DescribeCluster, DescribeClusterRequest),
     serve!(k75_describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest).bulky(),
 ];
@@ -333,14 +332,14 @@ impl Service for Dispatcher {
     ) -> BoxFuture<'static, ()> {
         let (peer, listener) = (connection.peer, connection.listener.name.clone());
         let is_for_brokers = self.broker.config().inter_broker_listener_name() == Some(&*listener);
-        let replicas = self.broker.peers.replicas.clone();
+        let (replicas, metadata) = (self.broker.peers.replicas.clone(), self.broker.metadata.clone());
         Box::pin(async move {
             if !is_for_brokers {
-                tracing::warn!(%peer, listener, "a broker calls on a listener that is not inter.broker.listener.name");
+                tracing::warn!(%peer, listener, "a node calls on a listener that is not inter.broker.listener.name");
                 return;
             }
-            if let Err(error) = serve_peer(stream, replicas).await {
-                tracing::info!(%peer, %error, "the stream of another broker ended");
+            if let Err(error) = serve_peer(stream, replicas, metadata).await {
+                tracing::info!(%peer, %error, "the stream of another node ended");
             }
         })
     }

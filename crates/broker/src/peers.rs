@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use base::config::{BrokerConfig, HostPort};
 use base::env::{Env, Stream};
 use base::ids::{BrokerId, LeaderEpoch, StorageId, TopicPartition};
-use metadata::{Image, MetadataStore, StorageHealth};
+use metadata::{Image, MetadataStore, NODE_MAGIC, StorageHealth};
 use replication::placement::Candidate;
 use replication::stream::{
     BrokerLife, Directory, Leading, Links, LinksSpec, Local, MAGIC, PeerAddress, Replicas, ReplicasSpec,
@@ -53,14 +53,20 @@ pub(crate) fn peers(spec: PeersSpec<'_>) -> Arc<Peers> {
     peers
 }
 
-/// Serves a connection on which another broker may push. Its first bytes are read here.
-pub(crate) async fn serve_peer(mut stream: Box<dyn Stream>, replicas: Arc<Replicas>) -> io::Result<()> {
+/// Serves a connection on which another broker may push, or another node follow the metadata. Its first bytes are read
+/// here.
+pub(crate) async fn serve_peer(
+    mut stream: Box<dyn Stream>,
+    replicas: Arc<Replicas>,
+    metadata: Arc<dyn MetadataStore>,
+) -> io::Result<()> {
     let mut magic = [0; MAGIC.len()];
     stream.read_exact(&mut magic).await?;
-    if magic != MAGIC {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no broker of this version"));
+    match magic {
+        MAGIC => serve(stream, replicas).await,
+        NODE_MAGIC => metadata.serve_node(stream).await,
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no node of this version")),
     }
-    serve(stream, replicas).await
 }
 
 /// The brokers as the metadata tells.

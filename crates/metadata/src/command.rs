@@ -18,6 +18,16 @@ pub enum Command {
         /// Random id of the cluster.
         cluster_id: Uuid,
     },
+    /// As [`Command::Bootstrap`], with the `metadata.version` that the cluster begins at.
+    FormatCluster {
+        /// Random id of the cluster.
+        cluster_id: Uuid,
+        /// What the metadata may hold from now on.
+        metadata_version: i16,
+    },
+    /// Raises what the metadata may hold; never lowers it. Whoever proposes it makes sure that every node can read it: who
+    /// cannot stops here and says so. Answered with [`CommandResult::Items`], one item.
+    SetMetadataVersion(i16),
     /// A broker began a life. Answered with [`CommandResult::Registered`], or with one refused item.
     RegisterBroker(Registration),
     /// New topics, each accepted or refused alone; one that exists with the same id and name is accepted.
@@ -80,6 +90,12 @@ pub enum Command {
         /// Its state from now on.
         state: StorageHealth,
     },
+    /// Reserves a number for a new node: the next one above all that were reserved or registered, and above this one.
+    /// Answered with [`CommandResult::FirstId`], or with one refused item.
+    AllocateBrokerId {
+        /// The largest number of a node that may be registered nowhere, such as that of a controller.
+        above: BrokerId,
+    },
     /// Reserves ids for idempotent producers. Answered with [`CommandResult::FirstId`], or with one refused
     /// item.
     AllocateProducerIds {
@@ -99,6 +115,40 @@ pub struct Registration {
     pub rack: Option<String>,
     /// Its log directories.
     pub storages: Vec<StorageId>,
+    /// Which `metadata.version` it can serve at.
+    pub metadata_versions: MetadataVersions,
+}
+
+/// Levels of the metadata's content (`metadata.version`): what may be written into it, so that nodes of two releases run
+/// side by side while a cluster is upgraded. Nothing of a level is written before all nodes can read it and the operator
+/// has raised the cluster to it.
+///
+/// 1: as it was before levels were noted. 2: commands are told apart by who proposed them, so that one that is given to two
+/// leaders is applied once; the number of a node is given to one process at a time; new nodes are given numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataVersions {
+    /// The lowest; 1 or more.
+    pub min: i16,
+    /// The highest.
+    pub max: i16,
+}
+
+impl MetadataVersions {
+    /// What this version of the program can serve at.
+    pub const SUPPORTED: MetadataVersions = MetadataVersions { min: 1, max: 2 };
+    /// What a node can that does not say.
+    pub const UNTOLD: MetadataVersions = MetadataVersions { min: 1, max: 1 };
+
+    /// Whether a level is among them.
+    pub fn contains(self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+}
+
+impl std::fmt::Display for MetadataVersions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} to {}", self.min, self.max)
+    }
 }
 
 /// What a log directory is good for (replication.md 2.2). The number is part of the metadata format.

@@ -11,6 +11,7 @@ use base::ids::{BrokerId, Incarnation, PartitionId, SegmentId, StorageId, TopicI
 use imbl::{OrdMap, Vector};
 
 use crate::command::{Registration, Resource, StorageHealth, index};
+use crate::proposals::Proposers;
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,9 +73,20 @@ pub struct Image {
     pub(crate) next_segment_id: u64,
     pub(crate) next_producer_id: i64,
     pub(crate) next_incarnation: i64,
+    /// 0 before any was set.
+    pub(crate) metadata_version: i16,
+    /// The least number of a node that was never reserved.
+    pub(crate) next_broker_id: i32,
+    /// What was applied last of each proposer (see [`crate::proposals`]).
+    pub(crate) proposers: Proposers,
 }
 
 impl Image {
+    /// What the metadata may hold (see [`crate::MetadataVersions`]); 1 or more.
+    pub fn metadata_version(&self) -> i16 {
+        self.metadata_version.max(1)
+    }
+
     /// The last segment id that was given; ids are given in ascending order.
     pub fn last_segment_id(&self) -> SegmentId {
         SegmentId(self.next_segment_id)

@@ -17,6 +17,7 @@ mod command;
 mod control;
 mod image;
 mod memory;
+mod proposals;
 mod raft;
 mod record;
 mod sessions;
@@ -26,12 +27,12 @@ mod tests;
 pub mod watch;
 
 pub use command::{
-    ChainEdit, Command, CommandResult, EditError, Endpoint, NewTopic, Placement, Refusal, Registration,
-    Resource, StorageHealth,
+    ChainEdit, Command, CommandResult, EditError, Endpoint, MetadataVersions, NewTopic, Placement, Refusal,
+    Registration, Resource, StorageHealth,
 };
 pub use control::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_NAME_LENGTH_MAX, TOPIC_PARTITIONS_MAX, check_name};
 pub use image::{Broker, Configs, Image, Topic};
 pub use memory::MemoryStore;
-pub use raft::{FollowerStore, MetadataOpenError, Quorum, RaftStore};
+pub use raft::{FollowerStore, MetadataOpenError, NODE_MAGIC, Quorum, RaftStore, allocate_node_id};
 pub use sessions::{Heard, Sessions};
 pub use store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError, QuorumState, VoterState};

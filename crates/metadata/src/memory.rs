@@ -1,15 +1,17 @@
 //! A metadata store that forgets all when it goes: for tests and brokers without a disk.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::env::{BoxFuture, Env};
+use base::env::{BoxFuture, Env, Stream};
 use base::ids::{BrokerId, Incarnation};
 use parking_lot::Mutex;
 
-use crate::command::{Command, CommandResult};
+use crate::command::{Command, CommandResult, MetadataVersions};
 use crate::control;
 use crate::image::Image;
+use crate::raft::refuse;
 use crate::record::encode_command;
 use crate::sessions::{NO_CONNECTION, Sessions, Table};
 use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState, check_length};
@@ -27,9 +29,10 @@ pub struct MemoryStore {
 /// Without a clock, for which no time passes: who was heard was heard just now. Its controller is the first broker.
 impl Default for MemoryStore {
     fn default() -> Self {
+        let image = Image { metadata_version: MetadataVersions::SUPPORTED.max, ..Image::default() };
         MemoryStore {
-            image: Mutex::default(),
-            published: watch::Sender::new(Arc::default()),
+            published: watch::Sender::new(Arc::new(image.clone())),
+            image: Mutex::new(image),
             table: Mutex::new(Table::alone(Duration::ZERO)),
             home: None,
         }
@@ -41,6 +44,13 @@ impl MemoryStore {
     pub fn new(env: Env, node: BrokerId) -> MemoryStore {
         let table = Mutex::new(Table::alone(env.clock.now()));
         MemoryStore { table, home: Some((env, node)), ..MemoryStore::default() }
+    }
+
+    /// The same store at an earlier `metadata.version`, as a cluster that is being upgraded has it.
+    pub fn at_metadata_version(self, version: i16) -> MemoryStore {
+        self.image.lock().metadata_version = version;
+        self.published.send_replace(Arc::new(self.image.lock().clone()));
+        self
     }
 
     fn now(&self) -> Duration {
@@ -89,6 +99,10 @@ impl MetadataStore for MemoryStore {
     ) -> BoxFuture<'_, Result<(), ProposeError>> {
         self.table.lock().note(broker, incarnation, NO_CONNECTION, self.now());
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn serve_node(&self, stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(refuse(stream, "this node keeps its metadata in memory: no other node can join it"))
     }
 
     fn sessions(&self) -> Option<Sessions> {

@@ -17,12 +17,15 @@ pub(crate) enum RecordError {
     /// A field without which the record means nothing is missing, or has an impossible value.
     #[error("a record has no valid {0}")]
     Field(&'static str),
+    /// Of a level that this version does not know.
+    #[error("it is of metadata.version {0}, and this version knows {known}", known = crate::MetadataVersions::SUPPORTED)]
+    MetadataVersion(i32),
 }
 
 pub(crate) use command::{decode_command, encode_command};
 pub(crate) use image::{decode_image, encode_image};
 
-fn uuid(bytes: &[u8]) -> Result<base::ids::Uuid, RecordError> {
+pub(crate) fn uuid(bytes: &[u8]) -> Result<base::ids::Uuid, RecordError> {
     bytes.try_into().map(base::ids::Uuid).map_err(|_| RecordError::Field("id"))
 }
 

@@ -1,8 +1,9 @@
 //! The trait in front of every metadata store.
 
+use std::io;
 use std::sync::Arc;
 
-use base::env::BoxFuture;
+use base::env::{BoxFuture, Stream};
 use base::ids::{BrokerId, Incarnation};
 
 use crate::command::{Command, CommandResult};
@@ -84,6 +85,11 @@ pub trait MetadataStore: Send + Sync {
     /// The group of controllers, as far as this node knows; all that there is to know where the active one is.
     fn quorum(&self) -> QuorumState;
 
+    /// As [`MetadataStore::quorum`], with what the active controller says, if it does so within two seconds.
+    fn ask_quorum(&self) -> BoxFuture<'_, QuorumState> {
+        Box::pin(std::future::ready(self.quorum()))
+    }
+
     /// Shows every controller that a life of a broker goes on. Cheap: for calls every few hundred ms. A store speaks for
     /// the broker of its own node; that one is named.
     ///
@@ -95,6 +101,10 @@ pub trait MetadataStore: Send + Sync {
         broker: BrokerId,
         incarnation: Incarnation,
     ) -> BoxFuture<'_, Result<(), ProposeError>>;
+
+    /// Answers another node that dialled a port of this one's broker, and began with [`crate::NODE_MAGIC`], which was read:
+    /// a node that is no controller learns of the metadata that way. Ends with the connection, or with the store.
+    fn serve_node(&self, stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>>;
 
     /// What this node heard of brokers; `None` unless it is the active controller.
     fn sessions(&self) -> Option<Sessions>;

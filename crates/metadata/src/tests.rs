@@ -6,6 +6,7 @@ mod followers;
 mod group;
 mod heartbeats;
 mod identity;
+mod joining;
 mod machine;
 mod records;
 mod scale;

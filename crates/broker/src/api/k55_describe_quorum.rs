@@ -1,7 +1,7 @@
 //! DescribeQuorum (55), versions 0 to 2: the controllers and how far their logs go.
 //!
-//! Any broker answers. How far the logs of other controllers go only the active one knows; what a node does not know is -1.
-//! So are the times of all but the active one.
+//! Any broker answers. How far the logs of other controllers go only the active one knows, and is asked; what it does not
+//! say in time is -1. So are the times of all but the active one.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub(crate) async fn handle(
     context: &RequestContext<'_>,
     request: DescribeQuorumRequest<'_>,
 ) -> Result<DescribeQuorumResponse<'static>, Close> {
-    let quorum = context.broker.metadata.quorum();
+    let quorum = context.broker.metadata.ask_quorum().await;
     let now_ms = context.broker.env.clock.wall_ms();
     let is_asked = match &request.topics[..] {
         [topic] if topic.topic_name == METADATA_TOPIC => {

@@ -63,7 +63,9 @@ mod tests {
     use base::chain::Member;
     use base::config::HostPort;
     use base::ids::{BrokerId, Incarnation, Uuid};
-    use metadata::{Command, MemoryStore, MetadataStore, NewTopic, Placement, Registration};
+    use metadata::{
+        Command, MemoryStore, MetadataStore, MetadataVersions, NewTopic, Placement, Registration,
+    };
 
     use super::*;
 
@@ -81,7 +83,13 @@ mod tests {
         for broker in [1, 2] {
             let storages = vec![Uuid([broker; 16])];
             let broker = BrokerId(broker.into());
-            let registration = Registration { broker, listeners: Vec::new(), rack: None, storages };
+            let registration = Registration {
+                broker,
+                listeners: Vec::new(),
+                rack: None,
+                storages,
+                metadata_versions: MetadataVersions::SUPPORTED,
+            };
             store.propose(Command::RegisterBroker(registration)).await.unwrap();
         }
         let member = Member { broker: BrokerId(2), storage: Uuid([2; 16]), incarnation: Incarnation(2) };

@@ -4,6 +4,7 @@
 //! taken, so this is asked only when a connection would be closed anyway. Other brokers of the cluster are among them:
 //! they speak with each other on the ports of clients, as Kafka's do.
 
+use metadata::NODE_MAGIC;
 use replication::stream::MAGIC;
 
 use super::notices::Kind;
@@ -17,7 +18,7 @@ pub(super) enum Stranger {
     Tls,
     /// An SSH client.
     Ssh,
-    /// Another broker, which pushes copies of what it leads.
+    /// Another broker, which pushes copies of what it leads, or a node that follows the metadata.
     Peer,
 }
 
@@ -39,7 +40,7 @@ impl Stranger {
             // Record type handshake, major version 3.
             [0x16, 0x03, 0..=4, _] => Some(Stranger::Tls),
             b"SSH-" => Some(Stranger::Ssh),
-            start if MAGIC.starts_with(start) => Some(Stranger::Peer),
+            start if MAGIC.starts_with(start) || NODE_MAGIC.starts_with(start) => Some(Stranger::Peer),
             _ => None,
         }
     }
@@ -104,6 +105,8 @@ mod tests {
             (b"PUT /", Some(Stranger::Http)),
             (&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01], Some(Stranger::Tls)),
             (b"SSH-2.0-OpenSSH", Some(Stranger::Ssh)),
+            (&MAGIC, Some(Stranger::Peer)),
+            (&NODE_MAGIC, Some(Stranger::Peer)),
             (&[0, 0, 0, 30, 0, 18], None),
             (&[0x16, 0x04, 0, 0], None),
             (b"GET", None),

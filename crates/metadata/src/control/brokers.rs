@@ -8,6 +8,9 @@ use base::ids::{BrokerId, Incarnation, StorageId};
 use crate::command::{Refusal, Registration, StorageHealth};
 use crate::image::{Broker, Image};
 
+/// From this `metadata.version` on a number is not taken over from a process that lives.
+const ONE_PROCESS_PER_NUMBER: i16 = 2;
+
 /// Most producer ids that one command may reserve: what a mistaken count can waste.
 pub const PRODUCER_IDS_PER_COMMAND_MAX: i64 = 1_000_000;
 
@@ -17,6 +20,11 @@ pub(super) fn register(image: &mut Image, registration: Registration) -> Result<
     if registration.broker.0 < 0 {
         let message = format!("A broker id is 0 or more, not {}.", registration.broker);
         return Err(Refusal::new(ErrorCode::InvalidRegistration, message));
+    }
+    let version = image.metadata_version();
+    if version >= ONE_PROCESS_PER_NUMBER {
+        check_metadata_version(&registration, version)?;
+        check_is_free(image, &registration)?;
     }
     image.next_incarnation += 1;
     let incarnation = Incarnation(image.next_incarnation);
@@ -30,6 +38,49 @@ pub(super) fn register(image: &mut Image, registration: Registration) -> Result<
     let broker = Broker { registration, incarnation, fenced: false, draining: false, storages };
     image.brokers.insert(broker.registration.broker, Arc::new(broker));
     Ok(incarnation)
+}
+
+/// Refuses a broker that cannot read what the metadata may hold.
+fn check_metadata_version(registration: &Registration, version: i16) -> Result<(), Refusal> {
+    let supported = registration.metadata_versions;
+    if supported.contains(version) {
+        return Ok(());
+    }
+    let message = format!(
+        "The cluster is at metadata.version {version}, and broker {} serves at {supported}: start a version that serves at \
+         {version}.",
+        registration.broker
+    );
+    Err(Refusal::new(ErrorCode::UnsupportedVersion, message))
+}
+
+/// Refuses a broker whose number another process has, as long as that one is not fenced. Who brings a log directory of
+/// the last life is the same node: a directory is open in one process at a time.
+fn check_is_free(image: &Image, registration: &Registration) -> Result<(), Refusal> {
+    let Some(known) = image.broker(registration.broker).filter(|known| !known.fenced) else { return Ok(()) };
+    let before = &known.registration.storages;
+    if before.iter().any(|storage| registration.storages.contains(storage)) {
+        return Ok(());
+    }
+    let at = known.registration.listeners.first().map(|at| format!(" at {}:{}", at.host, at.port));
+    let message = format!(
+        "Broker {} is another process{}, with other log directories, which is not known to have ended.",
+        registration.broker,
+        at.unwrap_or_default()
+    );
+    Err(Refusal::new(ErrorCode::DuplicateBrokerRegistration, message))
+}
+
+/// Reserves a number for a new broker.
+pub(super) fn allocate_id(image: &mut Image, above: BrokerId) -> Result<BrokerId, Refusal> {
+    let last = image.brokers().map(|broker| broker.registration.broker).max();
+    let next = [Some(above), last].into_iter().flatten().map(|id| i64::from(id.0) + 1).max();
+    let next = next.unwrap_or(0).max(i64::from(image.next_broker_id)).max(0);
+    let id = i32::try_from(next).ok().filter(|id| *id < i32::MAX).ok_or_else(|| {
+        Refusal::new(ErrorCode::InvalidRequest, "No broker ids are left: the largest is in use.")
+    })?;
+    image.next_broker_id = id + 1;
+    Ok(BrokerId(id))
 }
 
 /// Fences a life of a broker or ends that.

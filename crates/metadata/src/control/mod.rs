@@ -5,6 +5,7 @@
 
 mod brokers;
 mod chains;
+mod cluster;
 mod configs;
 mod topics;
 
@@ -23,6 +24,16 @@ pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
                 image.cluster_id = cluster_id;
             }
             CommandResult::Done
+        }
+        Command::FormatCluster { cluster_id, metadata_version } => {
+            if image.cluster_id.is_zero() {
+                image.cluster_id = cluster_id;
+                image.metadata_version = image.metadata_version.max(metadata_version);
+            }
+            CommandResult::Done
+        }
+        Command::SetMetadataVersion(version) => {
+            CommandResult::Items(vec![cluster::set_metadata_version(image, version)])
         }
         Command::RegisterBroker(registration) => match brokers::register(image, registration) {
             Ok(incarnation) => CommandResult::Registered(incarnation),
@@ -53,6 +64,10 @@ pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
         Command::SetStorageHealth { broker, storage, state } => {
             CommandResult::Items(vec![brokers::set_storage_health(image, broker, storage, state)])
         }
+        Command::AllocateBrokerId { above } => match brokers::allocate_id(image, above) {
+            Ok(id) => CommandResult::FirstId(i64::from(id.0)),
+            Err(refusal) => CommandResult::Items(vec![Err(refusal)]),
+        },
         Command::AllocateProducerIds { count } => match brokers::allocate_producer_ids(image, count) {
             Ok(first) => CommandResult::FirstId(first),
             Err(refusal) => CommandResult::Items(vec![Err(refusal)]),

@@ -4,15 +4,16 @@
 //! follow and show that he lives, and cannot take the places of voters; memory that requests of others than voters take
 //! is bounded; every connection says to the table of sessions that it ended.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::env::{Listener, Stream};
 use base::ids::{BrokerId, Incarnation};
-use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::raft::InstallSnapshotRequest;
+use openraft::{BasicNode, Raft, RaftMetrics};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -23,7 +24,8 @@ use super::lead::Lead;
 use super::machine::IMAGE_BYTES_MAX;
 use super::messages::{PeerRequest, PeerResponse};
 use super::peers::{
-    Caller, HELLO_BYTES, HELLO_TIME, IDLE_MAX, RETRY_AFTER, Speaker, read_frame_size, read_rest, write_frame,
+    Caller, HELLO_BYTES, HELLO_TIME, IDLE_MAX, NODE_MAGIC, RETRY_AFTER, Speaker, read_frame_size, read_rest,
+    write_frame,
 };
 use crate::watch;
 
@@ -113,23 +115,43 @@ impl Host {
         }
     }
 
-    async fn answer_all(&self, mut stream: Box<dyn Stream>, place: OwnedSemaphorePermit) -> io::Result<()> {
-        let mut hello = [0; HELLO_BYTES];
+    /// Answers a node that dialled a port of this node's broker, of whose hello the magic was read.
+    pub(super) async fn serve_node(
+        self: Arc<Host>,
+        mut stream: Box<dyn Stream>,
+        mut ended: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let serve = async {
+            let hello = read_hello(&self.speaker, &mut *stream, true).await?;
+            // Voters speak with each other at the listener of controllers alone.
+            let verdict = self.speaker.judge(&hello).map(|caller| Caller { votes: false, ..caller });
+            self.converse(stream, verdict, None).await
+        };
         tokio::select! {
             biased;
-            read = stream.read_exact(&mut hello) => drop(read?),
-            () = self.speaker.env.clock.sleep(HELLO_TIME) => return Err(io::ErrorKind::TimedOut.into()),
+            served = serve => served,
+            _ = ended.wait_for(|ended| *ended) => Ok(()),
         }
-        let mut verdict = self.speaker.judge(&hello);
-        let mut place = Some(place);
+    }
+
+    async fn answer_all(&self, mut stream: Box<dyn Stream>, place: OwnedSemaphorePermit) -> io::Result<()> {
+        let hello = read_hello(&self.speaker, &mut *stream, false).await?;
+        self.converse(stream, self.speaker.judge(&hello), Some(place)).await
+    }
+
+    async fn converse(
+        &self,
+        mut stream: Box<dyn Stream>,
+        mut verdict: Result<Caller, String>,
+        mut place: Option<OwnedSemaphorePermit>,
+    ) -> io::Result<()> {
         if verdict.as_ref().is_ok_and(|caller| !caller.votes) {
             place = self.node_places.clone().try_acquire_owned().ok();
             if place.is_none() {
                 verdict = Err(format!("this controller has {NODE_CONNECTIONS_MAX} connections already"));
             }
         }
-        let reason = verdict.as_ref().err().map_or("", String::as_str);
-        write_frame(&mut *stream, &reason.as_bytes()[..reason.len().min(REASON_BYTES_MAX)]).await?;
+        welcome(&mut *stream, verdict.as_ref().err().map_or("", String::as_str)).await?;
         let caller = verdict.map_err(io::Error::other)?;
         let _place = place;
         let line = Line { lead: &self.lead, number: self.lead.table.lock().connect() };
@@ -183,6 +205,15 @@ impl Host {
                 },
                 () = self.speaker.env.clock.sleep(ANSWER_PATIENCE) => failed(&NO_MAJORITY),
             },
+            PeerRequest::Ends => {
+                let metrics = raft.metrics().borrow().clone();
+                match self.lead.leader(raft) {
+                    Some(leader) if leader == metrics.id => {
+                        PeerResponse::Ends { term: metrics.current_term, ends: ends(&metrics) }
+                    }
+                    other => PeerResponse::NotLeader(other),
+                }
+            }
             _ if !caller.votes => PeerResponse::Failed(format!(
                 "node {} is no voter; compare controller.quorum.voters of both",
                 caller.node
@@ -278,6 +309,68 @@ impl Host {
             () = self.speaker.env.clock.sleep(STALL_MAX) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// Reads what a node says first, some of which may have been read.
+async fn read_hello(
+    speaker: &Speaker,
+    stream: &mut dyn Stream,
+    magic_was_read: bool,
+) -> io::Result<[u8; HELLO_BYTES]> {
+    let mut hello = [0; HELLO_BYTES];
+    hello[..NODE_MAGIC.len()].copy_from_slice(&NODE_MAGIC);
+    let from = if magic_was_read { NODE_MAGIC.len() } else { 0 };
+    tokio::select! {
+        biased;
+        read = stream.read_exact(&mut hello[from..]) => drop(read?),
+        () = speaker.env.clock.sleep(HELLO_TIME) => return Err(io::ErrorKind::TimedOut.into()),
+    }
+    Ok(hello)
+}
+
+/// Says welcome with an empty reason, or else why not.
+async fn welcome(stream: &mut dyn Stream, reason: &str) -> io::Result<()> {
+    write_frame(stream, &reason.as_bytes()[..reason.len().min(REASON_BYTES_MAX)]).await
+}
+
+/// Turns away whoever said hello, of which the magic was read.
+pub(crate) async fn refuse(mut stream: Box<dyn Stream>, reason: &str) -> io::Result<()> {
+    stream.read_exact(&mut [0; HELLO_BYTES - NODE_MAGIC.len()]).await?;
+    welcome(&mut *stream, reason).await?;
+    Err(io::Error::other(reason.to_owned()))
+}
+
+/// Tells a node that dialled one which is no voter where the voters are; of its hello the magic was read.
+pub(super) async fn redirect(
+    speaker: &Speaker,
+    mut stream: Box<dyn Stream>,
+    voters: BTreeMap<u64, String>,
+) -> io::Result<()> {
+    let hello = read_hello(speaker, &mut *stream, true).await?;
+    let mut verdict = speaker.judge(&hello);
+    if voters.is_empty() {
+        verdict = Err("this node knows no controllers yet".to_owned());
+    }
+    welcome(&mut *stream, verdict.as_ref().err().map_or("", String::as_str)).await?;
+    verdict.map_err(io::Error::other)?;
+    write_frame(&mut *stream, &PeerResponse::Voters(voters).encode()).await?;
+    let why = "this node is no controller; it has told of those";
+    write_frame(&mut *stream, &PeerResponse::Failed(why.to_owned()).encode()).await?;
+    // Closing at once, with bytes of the other unread, would take the answer back.
+    tokio::select! {
+        biased;
+        _ = read_frame_size(&mut *stream) => {}
+        () = speaker.env.clock.sleep(HELLO_TIME) => {}
+    }
+    Ok(())
+}
+
+/// How many entries of the log each voter has, as far as this one knows.
+pub(super) fn ends(metrics: &RaftMetrics<u64, BasicNode>) -> BTreeMap<u64, u64> {
+    let end = |index: Option<u64>| index.map_or(0, |index| index + 1);
+    let of_others = metrics.replication.iter().flatten();
+    let of_others = of_others.map(|(id, last)| (*id, end(last.map(|last| last.index))));
+    of_others.chain([(metrics.id, end(metrics.last_log_index))]).collect()
 }
 
 /// Refuses a part of a snapshot that would make it larger than any may be.

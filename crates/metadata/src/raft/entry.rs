@@ -10,7 +10,8 @@ use openraft::{CommittedLeaderId, Entry};
 use prost::{Message, Oneof};
 
 use super::TypeConfig;
-use crate::record::RecordError;
+use crate::proposals::ProposalId;
+use crate::record::{RecordError, uuid};
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct LogIdRecord {
@@ -56,7 +57,32 @@ enum PayloadRecord {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct BatchRecord {
     #[prost(bytes = "vec", repeated, tag = "1")]
-    pub(super) commands: Vec<Vec<u8>>,
+    commands: Vec<Vec<u8>>,
+    /// Empty where no name was given.
+    #[prost(bytes = "vec", tag = "2")]
+    proposer: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    sequence: u64,
+}
+
+impl From<&Batch> for BatchRecord {
+    fn from(batch: &Batch) -> Self {
+        BatchRecord {
+            commands: batch.commands.to_vec(),
+            proposer: batch.id.map(|id| id.proposer.0.to_vec()).unwrap_or_default(),
+            sequence: batch.id.map_or(0, |id| id.sequence),
+        }
+    }
+}
+
+impl BatchRecord {
+    pub(super) fn read(self) -> Result<Batch, RecordError> {
+        let id = match self.proposer.is_empty() {
+            true => None,
+            false => Some(ProposalId { proposer: uuid(&self.proposer)?, sequence: self.sequence }),
+        };
+        Ok(Batch { commands: Arc::new(self.commands), id })
+    }
 }
 
 /// Voters as a list of sets (two while the membership changes), and every node's address.
@@ -89,15 +115,27 @@ fn read_membership(record: MembershipRecord) -> Membership<u64, BasicNode> {
     Membership::new(configs, nodes)
 }
 
-/// What rides in one entry: encoded commands, in the order in which they are applied. Clones share them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Batch(pub(super) Arc<Vec<Vec<u8>>>);
+/// What rides in one entry. Clones share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Encoded commands, in the order in which they are applied.
+    pub(super) commands: Arc<Vec<Vec<u8>>>,
+    /// The name by which a repeat is known; `None` where nothing is ever proposed twice, and from nodes that give none.
+    pub(super) id: Option<ProposalId>,
+}
+
+impl Batch {
+    /// Length of the commands, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.commands.iter().map(Vec::len).sum()
+    }
+}
 
 /// An entry as the payload of the journal.
 pub(super) fn encode_entry(entry: &Entry<TypeConfig>) -> Vec<u8> {
     let payload = match &entry.payload {
         EntryPayload::Blank => PayloadRecord::Blank(true),
-        EntryPayload::Normal(batch) => PayloadRecord::Batch(BatchRecord { commands: batch.0.to_vec() }),
+        EntryPayload::Normal(batch) => PayloadRecord::Batch(batch.into()),
         EntryPayload::Membership(membership) => PayloadRecord::Membership(write_membership(membership)),
     };
     EntryRecord { id: Some((&entry.log_id).into()), payload: Some(payload) }.encode_to_vec()
@@ -109,7 +147,7 @@ pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry<TypeConfig>, RecordErro
     let log_id = record.id.ok_or(RecordError::Field("log id"))?.read();
     let payload = match record.payload.ok_or(RecordError::Field("payload"))? {
         PayloadRecord::Blank(_) => EntryPayload::Blank,
-        PayloadRecord::Batch(batch) => EntryPayload::Normal(Batch(Arc::new(batch.commands))),
+        PayloadRecord::Batch(batch) => EntryPayload::Normal(batch.read()?),
         PayloadRecord::Membership(record) => EntryPayload::Membership(read_membership(record)),
     };
     Ok(Entry { log_id, payload })

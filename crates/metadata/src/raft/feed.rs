@@ -52,6 +52,8 @@ impl Kept {
 /// See the module's head.
 pub(super) struct Feed {
     entries_max: usize,
+    /// Entries are kept although nobody follows.
+    keeps: bool,
     kept: Mutex<Kept>,
     shown: watch::Sender<Shown>,
     /// The image that somebody is being sent.
@@ -59,19 +61,29 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Keeps so many entries at most; `shown` is where it begins.
-    pub(super) fn new(entries_max: usize, shown: Shown) -> Feed {
-        let kept = Mutex::new(Kept { next: shown.next, ..Kept::default() });
-        Feed { entries_max, kept, shown: watch::Sender::new(shown), encoded: tokio::sync::Mutex::default() }
+    /// Keeps so many entries at most. It begins with the first image that is published.
+    pub(super) fn new(entries_max: usize) -> Feed {
+        let shown = watch::Sender::new(Shown::default());
+        let (kept, encoded) = (Mutex::default(), tokio::sync::Mutex::default());
+        Feed { entries_max, keeps: true, kept, shown, encoded }
+    }
+
+    /// As [`Feed::new`], and keeps nothing as long as nobody follows: for a voter that is alone, as most are.
+    pub(super) fn while_followed(entries_max: usize) -> Feed {
+        Feed { keeps: false, ..Feed::new(entries_max) }
     }
 
     /// Keeps an entry that was applied.
     pub(super) fn add(&self, index: u64, batch: Batch) {
         let mut kept = self.kept.lock();
+        if !self.keeps && self.shown.receiver_count() == 0 {
+            *kept = Kept { next: index + 1, ..Kept::default() };
+            return;
+        }
         if index != kept.next {
             *kept = Kept { next: index, ..Kept::default() };
         }
-        let bytes = batch.0.iter().map(Vec::len).sum();
+        let bytes = batch.bytes();
         kept.entries.push_back((batch, bytes));
         kept.bytes += bytes;
         kept.next = index + 1;
@@ -129,7 +141,7 @@ mod tests {
     use super::*;
 
     fn batch(bytes: usize) -> Batch {
-        Batch(Arc::new(vec![vec![0; bytes]]))
+        Batch { commands: Arc::new(vec![vec![0; bytes]]), id: None }
     }
 
     fn indexes(feed: &Feed, next: u64) -> Option<Vec<u64>> {
@@ -138,7 +150,8 @@ mod tests {
 
     #[test]
     fn the_last_entries_are_kept() {
-        let feed = Feed::new(3, Shown { next: 5, ..Shown::default() });
+        let feed = Feed::new(3);
+        feed.publish(Shown { next: 5, ..Shown::default() });
         assert_eq!(indexes(&feed, 5), Some(vec![]));
         assert_eq!(indexes(&feed, 4), None, "only the image has it");
         for index in 5..10 {
@@ -154,8 +167,22 @@ mod tests {
     }
 
     #[test]
+    fn a_voter_that_is_alone_keeps_entries_while_somebody_follows() {
+        let feed = Feed::while_followed(3);
+        feed.add(1, batch(1));
+        assert_eq!((indexes(&feed, 1), indexes(&feed, 2)), (None, Some(vec![])));
+        let follower = feed.subscribe();
+        feed.add(2, batch(1));
+        feed.add(3, batch(1));
+        assert_eq!(indexes(&feed, 2), Some(vec![2, 3]));
+        drop(follower);
+        feed.add(4, batch(1));
+        assert_eq!((indexes(&feed, 4), indexes(&feed, 5)), (None, Some(vec![])));
+    }
+
+    #[test]
     fn large_entries_go_alone_and_are_kept_up_to_a_sum() {
-        let feed = Feed::new(100, Shown::default());
+        let feed = Feed::new(100);
         for index in 0..5 {
             feed.add(index, batch(COMMAND_BYTES_MAX - 1));
         }

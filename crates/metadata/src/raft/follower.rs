@@ -18,13 +18,14 @@ use base::env::{BoxFuture, Env, Stream};
 use base::ids::{BrokerId, Incarnation};
 use parking_lot::Mutex;
 
+use super::answer::redirect;
 use super::beats::Beats;
 use super::entry::Batch;
 use super::group::{ASK_AGAIN_AFTER, Attempt, Group, LEADER_PATIENCE, NO_LEADER};
 use super::machine::{IMAGE_BYTES_MAX, apply_batch};
 use super::messages::{PeerRequest, PeerResponse};
 use super::open::MetadataOpenError;
-use super::peers::{RETRY_AFTER, Speaker, WHOEVER, read_frame, write_frame};
+use super::peers::{NOBODY, RETRY_AFTER, Speaker, WHOEVER, read_frame, write_frame};
 use super::queue::{Queue, Sink};
 use super::results::Results;
 use crate::command::{Command, CommandResult};
@@ -42,6 +43,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 /// So long without a controller is told of.
 const PROBLEM_AFTER: Duration = Duration::from_secs(3);
+/// From this `metadata.version` on new nodes are given numbers.
+const NUMBERS_ARE_GIVEN: i16 = 2;
 /// How often it is told that opening waits.
 const WAIT_TOLD_EVERY: Duration = Duration::from_secs(5);
 
@@ -94,13 +97,21 @@ impl FollowerStore {
         node: BrokerId,
         controllers: Vec<String>,
     ) -> Result<FollowerStore, MetadataOpenError> {
-        let id = super::raft_id(node)?;
+        FollowerStore::open_as(env, super::raft_id(node)?, controllers).await
+    }
+
+    async fn open_as(
+        env: Env,
+        id: u64,
+        controllers: Vec<String>,
+    ) -> Result<FollowerStore, MetadataOpenError> {
         if controllers.is_empty() {
             return Err(MetadataOpenError::Raft("no controller is named".to_owned()));
         }
         let ended = watch::Sender::new(false);
         let follower = Arc::new(Follower::new(env.clone(), id, controllers, ended.subscribe()));
-        let store = FollowerStore { queue: Queue::new(follower.clone()), follower: follower.clone(), ended };
+        let queue = Queue::new(follower.clone(), Some(env.random_uuid()));
+        let store = FollowerStore { queue, follower: follower.clone(), ended };
         tokio::spawn(follower.clone().run());
         let mut images = store.subscribe();
         while store.image().cluster_id.is_zero() {
@@ -118,6 +129,35 @@ impl FollowerStore {
         }
         Ok(store)
     }
+}
+
+/// Has the controllers at these addresses, or those that a broker there tells of, give a new node a number. Waits for them.
+///
+/// # Errors
+/// [`MetadataOpenError::Raft`] when no address is given, the metadata is of a later version, or of one in which nodes are
+/// not given numbers, or none is left.
+pub async fn allocate_node_id(env: Env, controllers: Vec<String>) -> Result<BrokerId, MetadataOpenError> {
+    let store = FollowerStore::open_as(env.clone(), NOBODY, controllers).await?;
+    let failed = |why: &dyn std::fmt::Display| MetadataOpenError::Raft(why.to_string());
+    let version = store.image().metadata_version();
+    if version < NUMBERS_ARE_GIVEN {
+        return Err(failed(&format!(
+            "the cluster is at metadata.version {version}, at which new nodes are given no numbers: set node.id, or raise \
+             the version"
+        )));
+    }
+    let id = loop {
+        let voters = store.follower.beats.voters();
+        let above = voters.keys().filter_map(|id| i32::try_from(*id).ok()).max().unwrap_or(-1);
+        match store.propose(Command::AllocateBrokerId { above: BrokerId(above) }).await {
+            Ok(CommandResult::FirstId(id)) => break i32::try_from(id).map_err(|error| failed(&error))?,
+            Ok(other) => return Err(failed(&format!("no number was given: {other:?}"))),
+            Err(error) => tracing::warn!(%error, "waiting for a controller that gives this node a number"),
+        }
+        env.clock.sleep(RETRY_AFTER).await;
+    };
+    store.shutdown().await;
+    Ok(BrokerId(id))
 }
 
 impl Follower {
@@ -187,7 +227,12 @@ impl Follower {
                     let why = "the node.id of this node is that of a controller; give it one of its own";
                     return Err(io::Error::other(why));
                 }
-                PeerResponse::Voters(voters) if voters.len() <= VOTERS_MAX => self.beats.set_voters(voters),
+                PeerResponse::Voters(mut voters) if voters.len() <= VOTERS_MAX => {
+                    // The only controller does not know by which address others reach it; it is the one that was dialled.
+                    let unnamed = voters.values_mut().filter(|voter| voter.is_empty());
+                    unnamed.for_each(|voter| address.clone_into(voter));
+                    self.beats.set_voters(voters);
+                }
                 PeerResponse::Image { next, bytes } => self.take_image(&mut *stream, next, bytes).await?,
                 PeerResponse::Entries(entries) => {
                     self.apply(&entries)?;
@@ -262,9 +307,9 @@ impl Follower {
                 let why = format!("entry {index} comes where {} was expected", state.next);
                 return Err(io::Error::other(why));
             }
-            let results = apply_batch(&mut state.image, batch);
-            let results = results.map_err(|error| self.unreadable(&format!("entry {index}"), &error))?;
-            self.group.results.add(*index, results);
+            let outcome = apply_batch(&mut state.image, *index, batch);
+            let outcome = outcome.map_err(|error| self.unreadable(&format!("entry {index}"), &error))?;
+            self.group.results.note(*index, outcome);
             state.next += 1;
         }
         self.publish(&state);
@@ -330,6 +375,10 @@ impl Follower {
             match attempt {
                 Attempt::Done(results) => return Ok(results),
                 Attempt::Unknown(why) => return Err(why),
+                Attempt::Lost(why) if !self.group.may_repeat() || self.env.clock.now() >= deadline => {
+                    return Err(why);
+                }
+                Attempt::Lost(_) => self.env.clock.sleep(ASK_AGAIN_AFTER).await,
                 Attempt::Again(_) if self.env.clock.now() >= deadline => return Err(NO_LEADER.to_owned()),
                 Attempt::Again(other) => {
                     hint = other.filter(|other| Some(*other) != leader);
@@ -394,12 +443,22 @@ impl MetadataStore for FollowerStore {
         }
     }
 
+    fn ask_quorum(&self) -> BoxFuture<'_, QuorumState> {
+        let known = self.quorum();
+        Box::pin(async move { self.follower.group.ask_ends(known, &self.follower.beats.voters()).await })
+    }
+
     fn heartbeat(
         &self,
         broker: BrokerId,
         incarnation: Incarnation,
     ) -> BoxFuture<'_, Result<(), ProposeError>> {
         Box::pin(self.follower.beats.beat(broker, incarnation))
+    }
+
+    fn serve_node(&self, stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+        let (speaker, voters) = (self.follower.group.speaker.clone(), self.follower.beats.voters());
+        Box::pin(async move { redirect(&speaker, stream, voters).await })
     }
 
     fn sessions(&self) -> Option<Sessions> {

@@ -11,10 +11,12 @@ use openraft::error::{ClientWriteError, RaftError};
 
 use super::TypeConfig;
 use super::entry::Batch;
+use super::machine::NAMED_PROPOSALS;
 use super::messages::{PeerRequest, PeerResponse};
 use super::peers::{AskError, Peer, Speaker};
 use super::results::Results;
 use crate::command::CommandResult;
+use crate::store::QuorumState;
 
 /// How long a command waits for somebody to lead.
 pub(super) const LEADER_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,8 +27,12 @@ pub(super) const NO_LEADER: &str = "no controller leads: a majority of them must
 /// What is said when another one leads before there was an answer.
 const REPLACED: &str =
     "another controller leads by now; whether the command was applied is not known: ask again";
+/// What is said when a command was applied, and nobody remembers to what result.
+pub(super) const FORGOTTEN: &str = "what the command came to is not known any more";
 /// How long it waits for the leader's answer.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the leader may take to say how far the voters are.
+const ENDS_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause before it is asked again who leads.
 pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -44,8 +50,16 @@ pub(super) enum Attempt {
     Done(Vec<CommandResult>),
     /// Nothing was sent, or it was refused because somebody else leads: this one, if that is known.
     Again(Option<u64>),
+    /// They may be applied or not, and whoever leads now may be asked: a repeat is applied once.
+    Lost(String),
     /// They may be applied or not.
     Unknown(String),
+}
+
+impl Attempt {
+    fn of(results: Option<Vec<CommandResult>>) -> Attempt {
+        results.map_or_else(|| Attempt::Unknown(FORGOTTEN.to_owned()), Attempt::Done)
+    }
 }
 
 /// See the module's head.
@@ -96,13 +110,14 @@ impl Group {
             let own = self.speaker.node;
             let written = tokio::select! {
                 biased;
-                written = raft.client_write(batch.clone()) => written,
-                () = replaced(raft, own), if leader(raft) == Some(own) => return Err(REPLACED.to_owned()),
+                written = raft.client_write(batch.clone()) => Some(written),
+                () = replaced(raft, own), if leader(raft) == Some(own) => None,
                 () = clock.sleep(ANSWER_PATIENCE) => return Err(NO_MAJORITY.to_owned()),
             };
             let attempt = match written {
-                Ok(response) => Attempt::Done(response.data),
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                None => Attempt::Lost(REPLACED.to_owned()),
+                Some(Ok(response)) => Attempt::of(response.data),
+                Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
                     match to.leader_id.and_then(|id| Some((id, self.address(id, to.leader_node?.addr)))) {
                         Some((id, address)) => {
                             self.forward_until(replaced(raft, id), id, &address, batch.clone()).await
@@ -110,15 +125,16 @@ impl Group {
                         None => Attempt::Again(None),
                     }
                 }
-                Err(error) => Attempt::Unknown(error.to_string()),
+                Some(Err(error)) => Attempt::Unknown(error.to_string()),
             };
             match attempt {
                 Attempt::Done(results) => return Ok(results),
                 Attempt::Unknown(why) => return Err(why),
+                Attempt::Lost(why) if !self.may_repeat() || clock.now() >= deadline => return Err(why),
                 Attempt::Again(_) if clock.now() >= deadline => {
                     return Err(NO_LEADER.to_owned());
                 }
-                Attempt::Again(_) => clock.sleep(ASK_AGAIN_AFTER).await,
+                Attempt::Again(_) | Attempt::Lost(_) => clock.sleep(ASK_AGAIN_AFTER).await,
             }
         }
     }
@@ -139,7 +155,12 @@ impl Group {
         }
         // Its answer may still come on that connection.
         *self.leader.lock().await = None;
-        Attempt::Unknown(REPLACED.to_owned())
+        Attempt::Lost(REPLACED.to_owned())
+    }
+
+    /// Whether what may have been applied may be proposed again.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.speaker.images.borrow().metadata_version() >= NAMED_PROPOSALS
     }
 
     /// Where a voter is reached today; the log knows where it was when the log began.
@@ -155,10 +176,7 @@ impl Group {
             _ => Peer::new(self.speaker.clone(), id, address.to_owned()),
         };
         match known.insert(peer).ask(&PeerRequest::Propose(batch), ANSWER_PATIENCE).await {
-            Ok(PeerResponse::Proposed(index)) => match self.results_of(index).await {
-                Some(results) => Attempt::Done(results),
-                None => Attempt::Unknown("what the command came to is not known any more".to_owned()),
-            },
+            Ok(PeerResponse::Proposed(index)) => Attempt::of(self.results_of(index).await),
             Ok(PeerResponse::NotLeader(leader)) => Attempt::Again(leader),
             Ok(PeerResponse::Failed(why)) => Attempt::Unknown(why),
             Ok(other) => Attempt::Unknown(format!("the answer is of another kind: {other:?}")),
@@ -167,9 +185,35 @@ impl Group {
                 Attempt::Again(None)
             }
             Err(AskError::Unanswered(error)) => {
-                Attempt::Unknown(format!("the leading controller did not answer: {error}"))
+                Attempt::Lost(format!("the leading controller did not answer: {error}"))
             }
         }
+    }
+
+    /// Adds what only the leader knows, if it is another node and can be asked.
+    pub(super) async fn ask_ends(
+        &self,
+        mut known: QuorumState,
+        addresses: &BTreeMap<u64, String>,
+    ) -> QuorumState {
+        let leader = known.leader.and_then(|leader| u64::try_from(leader.0).ok());
+        let other = leader.filter(|leader| *leader != self.speaker.node);
+        let Some((id, address)) = other.and_then(|id| Some((id, addresses.get(&id)?.clone()))) else {
+            return known;
+        };
+        match Peer::new(self.speaker.clone(), id, address).ask(&PeerRequest::Ends, ENDS_PATIENCE).await {
+            Ok(PeerResponse::Ends { term, ends }) => {
+                known.term = Some(term);
+                for voter in &mut known.voters {
+                    let id = u64::try_from(voter.id.0).ok();
+                    voter.log_end = id.and_then(|id| ends.get(&id).copied()).or(voter.log_end);
+                }
+            }
+            other => {
+                tracing::debug!(node = id, ?other, "the leading controller does not say how far others are")
+            }
+        }
+        known
     }
 
     /// What the entry came to here; `None` when that is not known in time.

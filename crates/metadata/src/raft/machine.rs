@@ -20,6 +20,7 @@ use super::results::Results;
 use crate::command::CommandResult;
 use crate::control;
 use crate::image::Image;
+use crate::proposals::Novelty;
 use crate::record::{RecordError, decode_command, decode_image, encode_image};
 use crate::watch;
 
@@ -28,6 +29,8 @@ pub(super) const IMAGE_BYTES_MAX: u64 = 1 << 30;
 /// Longest snapshot file, bytes.
 const SNAPSHOT_BYTES_MAX: usize = 1 << 32;
 const SNAPSHOT: &str = "snapshot";
+/// From this `metadata.version` on a proposal that has a name is applied once.
+pub(super) const NAMED_PROPOSALS: i16 = 2;
 
 type Failure = StorageError<u64>;
 type Stored = StoredMembership<u64, BasicNode>;
@@ -39,8 +42,7 @@ pub(super) struct Machine {
     applied: Option<LogId<u64>>,
     membership: Stored,
     published: watch::Sender<Arc<Image>>,
-    /// Kept where there are other nodes.
-    shared: Option<Shared>,
+    shared: Shared,
 }
 
 /// What a machine tells others than those who look at images.
@@ -51,15 +53,20 @@ pub(super) struct Shared {
 }
 
 impl Machine {
-    /// Begins with the snapshot in the directory, if there is one.
-    pub(super) fn open(home: &Arc<Home>) -> Result<Machine, FileError> {
+    /// Begins with the snapshot in the directory, if there is one. For a node that is the `only` voter.
+    pub(super) fn open(home: &Arc<Home>, only: bool) -> Result<Machine, FileError> {
+        let results = Arc::new(if only { Results::none() } else { Results::default() });
+        let feed = match only {
+            true => Feed::while_followed(home.limits.feed_entries),
+            false => Feed::new(home.limits.feed_entries),
+        };
         let mut machine = Machine {
             home: home.clone(),
             image: Image::default(),
             applied: None,
             membership: Stored::default(),
             published: watch::Sender::new(Arc::default()),
-            shared: None,
+            shared: Shared { results, feed: Arc::new(feed) },
         };
         if let Some((meta, image)) = read_snapshot(home)? {
             machine.take_over(&meta, image);
@@ -67,19 +74,9 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Keeps entries and what they come to from now on.
-    pub(super) fn share(&mut self) -> Shared {
-        let results = Arc::<Results>::default();
-        results.publish(self.applied.map(|id| id.index));
-        let shown = self.shown(self.published.borrow().clone());
-        let feed = Arc::new(Feed::new(self.home.limits.feed_entries, shown));
-        let shared = Shared { results, feed };
-        self.shared = Some(shared.clone());
-        shared
-    }
-
-    fn shown(&self, image: Arc<Image>) -> Shown {
-        Shown { next: self.applied.map_or(0, |id| id.index + 1), image }
+    /// What others see of it.
+    pub(super) fn shared(&self) -> Shared {
+        self.shared.clone()
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Image>> {
@@ -108,10 +105,9 @@ impl Machine {
     fn publish(&self) {
         let image = Arc::new(self.image.clone());
         self.published.send_replace(image.clone());
-        if let Some(Shared { results, feed }) = &self.shared {
-            results.publish(self.applied.map(|id| id.index));
-            feed.publish(self.shown(image));
-        }
+        let Shared { results, feed } = &self.shared;
+        results.publish(self.applied.map(|id| id.index));
+        feed.publish(Shown { next: self.applied.map_or(0, |id| id.index + 1), image });
     }
 
     /// Stops the store: an entry means nothing to this version.
@@ -134,9 +130,24 @@ impl Machine {
     }
 }
 
-/// Applies the commands of an entry.
-pub(super) fn apply_batch(image: &mut Image, batch: &Batch) -> Result<Vec<CommandResult>, RecordError> {
-    batch.0.iter().map(|command| Ok(control::apply(image, decode_command(command)?))).collect()
+/// What an entry came to.
+pub(super) enum Outcome {
+    Applied(Vec<CommandResult>),
+    /// It was applied before, as this entry, or is too late; then nothing happened.
+    Repeated(Option<u64>),
+}
+
+/// Applies the commands of an entry, unless they were applied before.
+pub(super) fn apply_batch(image: &mut Image, index: u64, batch: &Batch) -> Result<Outcome, RecordError> {
+    if let Some(id) = batch.id.filter(|_| image.metadata_version() >= NAMED_PROPOSALS) {
+        match image.proposers.note(id, index) {
+            Novelty::New => {}
+            Novelty::Repeat(first) => return Ok(Outcome::Repeated(Some(first))),
+            Novelty::Late => return Ok(Outcome::Repeated(None)),
+        }
+    }
+    let results = batch.commands.iter().map(|command| Ok(control::apply(image, decode_command(command)?)));
+    results.collect::<Result<_, _>>().map(Outcome::Applied)
 }
 
 fn read_snapshot(home: &Home) -> Result<Option<(Meta, Image)>, FileError> {
@@ -159,7 +170,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok((self.applied, self.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<CommandResult>>, Failure>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Option<Vec<CommandResult>>>, Failure>
     where
         I: IntoIterator<Item = Entry<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -167,24 +178,22 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut results = Vec::new();
         for entry in entries {
             self.applied = Some(entry.log_id);
-            let mut commands = Batch(Arc::default());
-            let result = match entry.payload {
-                EntryPayload::Blank => Vec::new(),
+            let index = entry.log_id.index;
+            let mut commands = Batch::default();
+            let outcome = match entry.payload {
+                EntryPayload::Blank => Outcome::Applied(Vec::new()),
                 EntryPayload::Normal(batch) => {
                     commands = batch;
-                    apply_batch(&mut self.image, &commands)
-                        .map_err(|error| self.unreadable(entry.log_id.index, error))?
+                    apply_batch(&mut self.image, index, &commands)
+                        .map_err(|error| self.unreadable(index, error))?
                 }
                 EntryPayload::Membership(membership) => {
                     self.membership = Stored::new(Some(entry.log_id), membership);
-                    Vec::new()
+                    Outcome::Applied(Vec::new())
                 }
             };
-            if let Some(Shared { results, feed }) = &self.shared {
-                results.add(entry.log_id.index, result.clone());
-                feed.add(entry.log_id.index, commands);
-            }
-            results.push(result);
+            results.push(self.shared.results.note(index, outcome));
+            self.shared.feed.add(index, commands);
         }
         self.publish();
         Ok(results)

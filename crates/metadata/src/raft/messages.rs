@@ -39,6 +39,8 @@ pub(super) enum PeerRequest {
     Follow {
         next: u64,
     },
+    /// How far each voter is, as the leader knows.
+    Ends,
 }
 
 /// What it hears.
@@ -68,11 +70,16 @@ pub(super) enum PeerResponse {
     Entries(Vec<(u64, Batch)>),
     /// Nothing new; who leads, if somebody does.
     Alive(Option<u64>),
+    /// The term of the leader, and how many entries of the log each voter has.
+    Ends {
+        term: u64,
+        ends: BTreeMap<u64, u64>,
+    },
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct RequestRecord {
-    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "RequestKind", tags = "1, 2, 3, 4, 5, 6, 7")]
     kind: Option<RequestKind>,
 }
 
@@ -90,6 +97,8 @@ enum RequestKind {
     Heartbeat(HeartbeatRecord),
     #[prost(uint64, tag = "6")]
     Follow(u64),
+    #[prost(bool, tag = "7")]
+    Ends(bool),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -138,7 +147,7 @@ struct SnapshotPartRecord {
 
 #[derive(Clone, PartialEq, Message)]
 struct ResponseRecord {
-    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "ResponseKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     kind: Option<ResponseKind>,
 }
 
@@ -174,6 +183,16 @@ enum ResponseKind {
     Entries(AppliedEntriesRecord),
     #[prost(message, tag = "15")]
     Alive(LeaderRecord),
+    #[prost(message, tag = "16")]
+    Ends(EndsRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EndsRecord {
+    #[prost(uint64, tag = "1")]
+    term: u64,
+    #[prost(btree_map = "uint64, uint64", tag = "2")]
+    ends: BTreeMap<u64, u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -202,14 +221,19 @@ struct AppliedEntryRecord {
     index: u64,
     #[prost(bytes = "vec", repeated, tag = "2")]
     commands: Vec<Vec<u8>>,
+    /// The batch's name, without its commands.
+    #[prost(message, optional, tag = "3")]
+    name: Option<BatchRecord>,
 }
 
 fn write_applied((index, batch): &(u64, Batch)) -> AppliedEntryRecord {
-    AppliedEntryRecord { index: *index, commands: batch.0.to_vec() }
+    let name = batch.id.map(|id| (&Batch { id: Some(id), ..Batch::default() }).into());
+    AppliedEntryRecord { index: *index, commands: batch.commands.to_vec(), name }
 }
 
-fn read_applied(record: AppliedEntryRecord) -> (u64, Batch) {
-    (record.index, Batch(Arc::new(record.commands)))
+fn read_applied(record: AppliedEntryRecord) -> Result<(u64, Batch), RecordError> {
+    let id = record.name.map(BatchRecord::read).transpose()?.and_then(|name| name.id);
+    Ok((record.index, Batch { commands: Arc::new(record.commands), id }))
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -267,11 +291,12 @@ impl PeerRequest {
                 data: request.data.clone(),
                 done: request.done,
             }),
-            PeerRequest::Propose(batch) => RequestKind::Propose(BatchRecord { commands: batch.0.to_vec() }),
+            PeerRequest::Propose(batch) => RequestKind::Propose(batch.into()),
             PeerRequest::Heartbeat { broker, incarnation } => {
                 RequestKind::Heartbeat(HeartbeatRecord { broker: broker.0, incarnation: incarnation.0 })
             }
             PeerRequest::Follow { next } => RequestKind::Follow(*next),
+            PeerRequest::Ends => RequestKind::Ends(true),
         };
         RequestRecord { kind: Some(kind) }.encode_to_vec()
     }
@@ -300,12 +325,13 @@ impl PeerRequest {
                     done,
                 })
             }
-            RequestKind::Propose(record) => PeerRequest::Propose(Batch(Arc::new(record.commands))),
+            RequestKind::Propose(record) => PeerRequest::Propose(record.read()?),
             RequestKind::Heartbeat(record) => PeerRequest::Heartbeat {
                 broker: BrokerId(record.broker),
                 incarnation: Incarnation(record.incarnation),
             },
             RequestKind::Follow(next) => PeerRequest::Follow { next },
+            RequestKind::Ends(_) => PeerRequest::Ends,
         })
     }
 }
@@ -343,6 +369,9 @@ impl PeerResponse {
                 entries: entries.iter().map(write_applied).collect(),
             }),
             PeerResponse::Alive(leader) => ResponseKind::Alive(LeaderRecord { leader: *leader }),
+            PeerResponse::Ends { term, ends } => {
+                ResponseKind::Ends(EndsRecord { term: *term, ends: ends.clone() })
+            }
         };
         ResponseRecord { kind: Some(kind) }.encode_to_vec()
     }
@@ -374,9 +403,10 @@ impl PeerResponse {
             ResponseKind::Image(ImageHeadRecord { next, bytes }) => PeerResponse::Image { next, bytes },
             ResponseKind::Part(bytes) => PeerResponse::Part(bytes),
             ResponseKind::Entries(record) => {
-                PeerResponse::Entries(record.entries.into_iter().map(read_applied).collect())
+                PeerResponse::Entries(record.entries.into_iter().map(read_applied).collect::<Result<_, _>>()?)
             }
             ResponseKind::Alive(record) => PeerResponse::Alive(record.leader),
+            ResponseKind::Ends(EndsRecord { term, ends }) => PeerResponse::Ends { term, ends },
         })
     }
 }
@@ -384,14 +414,17 @@ impl PeerResponse {
 #[cfg(test)]
 mod tests {
     use base::env::sim::SimRandom;
+    use base::ids::Uuid;
     use openraft::{CommittedLeaderId, Entry, EntryPayload};
 
     use super::*;
+    use crate::proposals::ProposalId;
 
     fn requests() -> Vec<PeerRequest> {
         let last_log_id = Some(LogId::new(CommittedLeaderId::new(3, 1), u64::MAX));
         let entry = |payload| Entry { log_id: LogId::new(CommittedLeaderId::new(1, 2), 7), payload };
-        let batch = Batch(Arc::new(vec![vec![1, 2], Vec::new()]));
+        let id = Some(ProposalId { proposer: Uuid([5; 16]), sequence: u64::MAX });
+        let batch = Batch { commands: Arc::new(vec![vec![1, 2], Vec::new()]), id };
         let vote = Vote::new_committed(u64::MAX, 3);
         let entries = vec![entry(EntryPayload::Blank), entry(EntryPayload::Normal(batch.clone()))];
         let data = vec![9; 20];
@@ -414,6 +447,7 @@ mod tests {
             PeerRequest::Heartbeat { broker: BrokerId(7), incarnation: Incarnation(i64::MAX) },
             PeerRequest::Follow { next: 0 },
             PeerRequest::Follow { next: u64::MAX },
+            PeerRequest::Ends,
         ]
     }
 
@@ -437,11 +471,19 @@ mod tests {
             PeerResponse::Image { next: 0, bytes: u64::MAX },
             PeerResponse::Part(vec![1; 9]),
             PeerResponse::Entries(vec![
-                (0, Batch(Arc::default())),
-                (1, Batch(Arc::new(vec![vec![3; 4], Vec::new()]))),
+                (0, Batch::default()),
+                (1, Batch { commands: Arc::new(vec![vec![3; 4], Vec::new()]), id: None }),
+                (
+                    2,
+                    Batch {
+                        id: Some(ProposalId { proposer: Uuid([6; 16]), sequence: 0 }),
+                        ..Batch::default()
+                    },
+                ),
             ]),
             PeerResponse::Alive(None),
             PeerResponse::Alive(Some(2)),
+            PeerResponse::Ends { term: u64::MAX, ends: BTreeMap::from([(1, 0), (2, u64::MAX)]) },
         ]
     }
 

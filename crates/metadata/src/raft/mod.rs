@@ -30,30 +30,32 @@ mod queue;
 mod results;
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::env::{BoxFuture, Env};
+use base::env::{BoxFuture, Env, Stream};
 use base::ids::{BrokerId, Incarnation};
 use openraft::{BasicNode, Raft, SnapshotPolicy};
 
-use crate::command::{Command, CommandResult};
+use crate::command::{Command, CommandResult, MetadataVersions};
 use crate::image::Image;
 use crate::sessions::{NO_CONNECTION, Sessions};
 use crate::store::{MetadataStore, ProposeError, QuorumState, VoterState};
 use crate::watch;
 use answer::Host;
+pub(crate) use answer::refuse;
 use beats::Beats;
 use entry::Batch;
-pub use follower::FollowerStore;
+pub use follower::{FollowerStore, allocate_node_id};
 use group::Group;
 pub use group::Quorum;
 use home::{Home, Phase};
 use lead::Lead;
 use log_store::LogStore;
 pub use open::MetadataOpenError;
+pub use peers::NODE_MAGIC;
 use peers::Speaker;
 use queue::{Queue, Sink};
 
@@ -61,7 +63,7 @@ openraft::declare_raft_types!(
     /// The types of our Raft group.
     pub(crate) TypeConfig:
         D = entry::Batch,
-        R = Vec<CommandResult>,
+        R = Option<Vec<CommandResult>>,
         NodeId = u64,
         Node = BasicNode,
         SnapshotData = Cursor<Vec<u8>>,
@@ -114,6 +116,8 @@ pub struct RaftStore {
     lead: Arc<Lead>,
     /// To the other voters.
     beats: Arc<Beats>,
+    /// Answers other nodes.
+    host: Arc<Host>,
     /// Tells the tasks that serve others.
     ended: watch::Sender<bool>,
 }
@@ -138,7 +142,8 @@ impl Sink for Parts {
                 Some(group) => group.write(&self.raft, batch).await,
                 None => {
                     let written = self.raft.client_write(batch).await;
-                    written.map(|response| response.data).map_err(|error| error.to_string())
+                    let written = written.map_err(|error| error.to_string());
+                    written.and_then(|response| response.data.ok_or_else(|| group::FORGOTTEN.to_owned()))
                 }
             };
             if self.log.bytes() >= self.home.limits.snapshot_log_bytes {
@@ -190,52 +195,63 @@ impl RaftStore {
         let id = raft_id(node)?;
         let voters = voters_of(id, quorum.as_ref())?;
         let opening = (env.clone(), voters.keys().copied().collect());
-        let (home, log, mut machine) =
+        let (home, log, machine) =
             env.blocking(move || open::open_parts(&opening.0, &dir, node, &opening.1, limits)).await?;
         let images = machine.subscribe();
         let last = log.last_index();
-        let config = raft_config(limits, quorum.is_some(), &env)?;
+        let has_peers = voters.len() > 1;
+        let config = raft_config(limits, has_peers, &env)?;
         let speaker =
             Speaker { env: env.clone(), node: id, images: images.clone(), voters: Arc::new(voters.clone()) };
-        let shared = quorum.as_ref().map(|_| machine.share());
-        let group = shared.as_ref().map(|shared| Group::new(speaker.clone(), shared.results.clone()));
+        let shared = machine.shared();
+        let group = has_peers.then(|| Group::new(speaker.clone(), shared.results));
         let raft = Raft::new(id, config, speaker.clone(), log.clone(), machine).await;
         let raft = raft.map_err(|error| open::of_raft(&home, &error))?;
         let ended = watch::Sender::new(false);
         let parts = Arc::new(Parts { raft: raft.clone(), log, home: home.clone(), group });
+        let lead = Arc::new(Lead::new(env.clock.clone(), id, has_peers));
         let store = RaftStore {
-            queue: Queue::new(parts.clone()),
+            queue: Queue::new(parts.clone(), has_peers.then(|| env.random_uuid())),
             parts,
             images,
-            lead: Arc::new(Lead::new(env.clock.clone(), id, quorum.is_some())),
             beats: Beats::new(speaker.clone(), ended.subscribe()),
+            host: Arc::new(Host::new(speaker, raft.clone(), lead.clone(), shared.feed)),
+            lead,
             ended,
         };
         store.beats.set_voters(voters);
-        match (&quorum, shared) {
-            (Some(quorum), Some(shared)) => {
-                let listener = env.network.listen(quorum.listen).await;
-                let listener = listener.map_err(|error| MetadataOpenError::Listen(quorum.listen, error))?;
-                tokio::spawn(store.lead.clone().watch(raft.clone(), store.ended.subscribe()));
-                let host = Host::new(speaker, raft, store.lead.clone(), shared.feed);
-                tokio::spawn(Arc::new(host).serve(listener, store.ended.subscribe()));
-                store.wait_for_leader(quorum).await?;
-            }
-            _ => elect(&raft, &home, id, last).await?,
+        if let Some(Quorum { listen, .. }) = quorum {
+            let listener = env.network.listen(listen).await;
+            let listener = listener.map_err(|error| MetadataOpenError::Listen(listen, error))?;
+            tokio::spawn(store.host.clone().serve(listener, store.ended.subscribe()));
         }
-        while store.image().cluster_id.is_zero() {
-            let command = Command::Bootstrap { cluster_id: env.random_uuid() };
-            let done = store.propose(command).await;
-            if let Err(error) = done {
-                if quorum.is_none() || home.failure().is_some() {
-                    return Err(open::of_raft(&home, &error));
+        match quorum.filter(|_| has_peers) {
+            Some(quorum) => {
+                tokio::spawn(store.lead.clone().watch(raft, store.ended.subscribe()));
+                store.wait_for_leader(&quorum).await?;
+            }
+            None => elect(&raft, &home, id, last).await?,
+        }
+        store.name_cluster(&env, has_peers).await?;
+        home.enter(Phase::Serving);
+        Ok(store)
+    }
+
+    /// Gives a new cluster its id.
+    async fn name_cluster(&self, env: &Env, has_peers: bool) -> Result<(), MetadataOpenError> {
+        let home = &self.parts.home;
+        while self.image().cluster_id.is_zero() {
+            let metadata_version = MetadataVersions::SUPPORTED.max;
+            let command = Command::FormatCluster { cluster_id: env.random_uuid(), metadata_version };
+            if let Err(error) = self.propose(command).await {
+                if !has_peers || home.failure().is_some() {
+                    return Err(open::of_raft(home, &error));
                 }
                 tracing::warn!(%error, "the cluster has no id yet: trying again");
                 env.clock.sleep(BOOTSTRAP_AGAIN_AFTER).await;
             }
         }
-        home.enter(Phase::Serving);
-        Ok(store)
+        Ok(())
     }
 
     /// Waits until one of several voters leads.
@@ -352,13 +368,9 @@ impl MetadataStore for RaftStore {
         let metrics = self.parts.raft.metrics().borrow().clone();
         let addresses = self.beats.voters();
         let end = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        let ends = answer::ends(&metrics);
         let voter = |id: u64| {
-            let log_end = if id == metrics.id {
-                Some(end(metrics.last_log_index))
-            } else {
-                let followers = metrics.replication.as_ref();
-                followers.and_then(|ends| ends.get(&id)).map(|last| end(last.map(|last| last.index)))
-            };
+            let log_end = ends.get(&id).copied();
             let address = addresses.get(&id).filter(|address| !address.is_empty()).cloned();
             Some(VoterState { id: BrokerId(i32::try_from(id).ok()?), address, log_end })
         };
@@ -370,6 +382,16 @@ impl MetadataStore for RaftStore {
         }
     }
 
+    fn ask_quorum(&self) -> BoxFuture<'_, QuorumState> {
+        let known = self.quorum();
+        Box::pin(async move {
+            match &self.parts.group {
+                Some(group) => group.ask_ends(known, &self.beats.voters()).await,
+                None => known,
+            }
+        })
+    }
+
     fn heartbeat(
         &self,
         broker: BrokerId,
@@ -377,6 +399,10 @@ impl MetadataStore for RaftStore {
     ) -> BoxFuture<'_, Result<(), ProposeError>> {
         self.lead.table.lock().note(broker, incarnation, NO_CONNECTION, self.lead.now());
         Box::pin(self.beats.beat(broker, incarnation))
+    }
+
+    fn serve_node(&self, stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(self.host.clone().serve_node(stream, self.ended.subscribe()))
     }
 
     fn sessions(&self) -> Option<Sessions> {
@@ -412,9 +438,72 @@ impl Drop for RaftStore {
 
 #[cfg(test)]
 mod tests {
-    use base::env::sim::Sim;
+    use base::env::sim::{CrashPolicy, Sim};
 
     use super::*;
+    use crate::proposals::ProposalId;
+    use crate::record::encode_command;
+
+    async fn voters(sim: &Sim, limits: Limits) -> Vec<RaftStore> {
+        let address = |node: i32| format!("127.0.0.1:{}", 9_090 + node);
+        let voter = |node: i32| {
+            let quorum = Quorum {
+                listen: address(node).parse().expect("an address"),
+                voters: (1..=3).map(|id| (BrokerId(id), address(id))).collect(),
+            };
+            let dir = PathBuf::from(format!("/metadata-{node}"));
+            RaftStore::open_with(sim.env.clone(), dir, BrokerId(node), limits, Some(quorum))
+        };
+        let opened = futures::future::join_all((1..=3).map(voter)).await;
+        opened.into_iter().map(|store| store.expect("a store")).collect()
+    }
+
+    async fn write(store: &RaftStore, batch: &Batch) -> Result<Vec<CommandResult>, String> {
+        let Parts { raft, group, .. } = &*store.parts;
+        group.as_ref().expect("there are others").write(raft, batch.clone()).await
+    }
+
+    #[test]
+    fn a_proposal_that_two_leaders_were_given_is_applied_once_and_answered_alike() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            for seed in 0..4 {
+                let sim = Sim::new(seed);
+                let limits = Limits { snapshot_entries: 5 + 200 * (seed % 2), ..Limits::default() };
+                let stores = voters(&sim, limits).await;
+                let command = encode_command(&Command::AllocateProducerIds { count: 5 });
+                let batch = |sequence| Batch {
+                    commands: Arc::new(vec![command.clone()]),
+                    id: Some(ProposalId { proposer: base::ids::Uuid([7; 16]), sequence }),
+                };
+                let first = Ok(vec![CommandResult::FirstId(0)]);
+                assert_eq!(write(&stores[0], &batch(1)).await, first);
+                let leader = stores[0].leader().expect("one leads").0 as usize - 1;
+                stores[leader].shutdown().await;
+                for number in (0..3).filter(|number| *number != leader) {
+                    assert_eq!(write(&stores[number], &batch(1)).await, first, "seed {seed}");
+                    assert_eq!(stores[number].image().next_producer_id, 5);
+                }
+                // A snapshot has it, too, and so has what a power cut leaves.
+                let survivor = &stores[(leader + 1) % 3];
+                for _ in 0..20 {
+                    survivor.propose(Command::ElectAll { leader: BrokerId(1) }).await.unwrap();
+                }
+                drop(stores);
+                sim.disk.crash(CrashPolicy::LoseAll);
+                sim.env.clock.sleep(Duration::from_secs(1)).await;
+                let stores = voters(&sim, limits).await;
+                match write(&stores[0], &batch(1)).await {
+                    Ok(results) => assert_eq!(Ok(results), first),
+                    Err(why) => assert_eq!(why, group::FORGOTTEN),
+                }
+                assert_eq!(stores[0].image().next_producer_id, 5, "seed {seed}");
+                assert_eq!(write(&stores[0], &batch(2)).await, Ok(vec![CommandResult::FirstId(5)]));
+                assert_eq!(write(&stores[0], &batch(1)).await, Err(group::FORGOTTEN.to_owned()));
+                assert_eq!(stores[0].image().next_producer_id, 10, "seed {seed}");
+            }
+        });
+    }
 
     #[test]
     fn a_command_of_a_later_version_stops_the_store_and_says_which_to_start() {

@@ -113,7 +113,7 @@ pub(super) fn open_parts(
 ) -> Result<(Arc<Home>, LogStore, Machine), MetadataOpenError> {
     let home = Arc::new(open_home(env, dir, limits)?);
     let fail = |error| of_file(dir, error);
-    let machine = Machine::open(&home).map_err(fail)?;
+    let machine = Machine::open(&home, voters.len() <= 1).map_err(fail)?;
     let log = LogStore::open(&home, machine.applied()).map_err(fail)?;
     let logged = log.last_voters().or_else(|| machine.voters());
     identity::check(&home, node, voters, logged.map(BTreeSet::from_iter))?;

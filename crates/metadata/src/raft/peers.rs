@@ -35,11 +35,14 @@ use crate::image::Image;
 use crate::store::COMMAND_BYTES_MAX;
 use crate::watch;
 
-const MAGIC: &[u8; 8] = b"VltavaCq";
+/// What a node says first to a controller, and to a broker of which it wants to learn of the controllers.
+pub const NODE_MAGIC: [u8; 8] = *b"VltavaCq";
 /// Number of this way of talking; another one is refused.
 const FORMAT: u32 = 1;
 /// In a hello: whichever voter listens there.
 pub(super) const WHOEVER: u64 = u64::MAX;
+/// In a hello: a node that has no number yet.
+pub(super) const NOBODY: u64 = u64::MAX;
 pub(super) const HELLO_BYTES: usize = 8 + 4 + 16 + 8 + 8;
 /// Largest frame, bytes: an entry of one largest command, and what stands around it.
 const FRAME_BYTES_MAX: usize = COMMAND_BYTES_MAX + (1 << 20);
@@ -70,7 +73,7 @@ pub(super) struct Caller {
     /// He calls himself a voter.
     pub(super) votes: bool,
     /// Of which cluster; zero when he does not know yet.
-    cluster: Uuid,
+    pub(super) cluster: Uuid,
 }
 
 impl Speaker {
@@ -82,7 +85,7 @@ impl Speaker {
     pub(super) fn judge(&self, hello: &[u8; HELLO_BYTES]) -> Result<Caller, String> {
         let number = |at: usize| u64::from_be_bytes(hello[at..at + 8].try_into().expect("eight bytes"));
         let format = u32::from_be_bytes(hello[8..12].try_into().expect("four bytes"));
-        if &hello[..8] != MAGIC {
+        if hello[..8] != NODE_MAGIC {
             return Err("this is the port of Vltava's controllers; clients connect to brokers".to_owned());
         }
         if format != FORMAT {
@@ -115,7 +118,7 @@ impl Speaker {
 
     fn hello(&self, to: u64) -> Vec<u8> {
         let numbers = [self.node.to_be_bytes(), to.to_be_bytes()].concat();
-        [&MAGIC[..], &FORMAT.to_be_bytes(), &self.cluster().0, &numbers].concat()
+        [&NODE_MAGIC[..], &FORMAT.to_be_bytes(), &self.cluster().0, &numbers].concat()
     }
 
     /// Connects to a voter and says hello.

@@ -8,11 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use base::env::BoxFuture;
+use base::ids::Uuid;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::entry::Batch;
 use crate::command::{Command, CommandResult};
+use crate::proposals::ProposalId;
 use crate::record::encode_command;
 use crate::store::{COMMAND_BYTES_MAX, ProposeError, check_length};
 
@@ -36,6 +38,8 @@ pub(super) trait Sink: Send + Sync {
 #[derive(Clone)]
 pub(super) struct Queue {
     sink: Arc<dyn Sink>,
+    /// The name under which this life proposes, where an entry may be given to two leaders.
+    proposer: Option<Uuid>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -45,11 +49,14 @@ struct Waiting {
     bytes: usize,
     /// Whether a task proposes.
     running: bool,
+    /// Number of the last entry.
+    sequence: u64,
 }
 
 impl Queue {
-    pub(super) fn new(sink: Arc<dyn Sink>) -> Queue {
-        Queue { sink, waiting: Arc::default() }
+    /// `proposer` is a random id of this life; `None` for the only voter, who gives each entry to himself.
+    pub(super) fn new(sink: Arc<dyn Sink>, proposer: Option<Uuid>) -> Queue {
+        Queue { sink, proposer, waiting: Arc::default() }
     }
 
     /// Takes a command in, as [`crate::MetadataStore::propose`] promises.
@@ -92,11 +99,12 @@ impl Queue {
     /// Proposes what waits, entry by entry, until nothing does.
     async fn run(self) {
         loop {
-            let (commands, answers) = self.waiting.lock().take_batch();
+            let (commands, answers, sequence) = self.waiting.lock().take_batch();
             if answers.is_empty() {
                 return;
             }
-            match self.sink.write(Batch(Arc::new(commands))).await {
+            let id = self.proposer.map(|proposer| ProposalId { proposer, sequence });
+            match self.sink.write(Batch { commands: Arc::new(commands), id }).await {
                 Ok(results) => {
                     for (answer, result) in answers.into_iter().zip(results) {
                         // Who asked may have gone away; then nobody wants the answer.
@@ -114,8 +122,8 @@ impl Queue {
 }
 
 impl Waiting {
-    /// What fits one entry: at least one command if any waits.
-    fn take_batch(&mut self) -> (Vec<Vec<u8>>, Vec<Answer>) {
+    /// What fits one entry, and its number: at least one command if any waits.
+    fn take_batch(&mut self) -> (Vec<Vec<u8>>, Vec<Answer>, u64) {
         let (mut commands, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some((command, _)) = self.commands.front() {
             bytes += command.len();
@@ -129,6 +137,7 @@ impl Waiting {
             answers.push(answer);
         }
         self.running = !answers.is_empty();
-        (commands, answers)
+        self.sequence += 1;
+        (commands, answers, self.sequence)
     }
 }

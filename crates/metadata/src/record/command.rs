@@ -7,12 +7,13 @@ use prost::{Message, Oneof};
 use super::chain::{EntryRecord, MemberRecord, PartitionIdRecord, SealRecord, read_members, write_members};
 use super::{RecordError, required, uuid};
 use crate::command::{
-    ChainEdit, Command, Endpoint, NewTopic, Placement, Registration, Resource, StorageHealth,
+    ChainEdit, Command, Endpoint, MetadataVersions, NewTopic, Placement, Registration, Resource,
+    StorageHealth,
 };
 
 #[derive(Clone, PartialEq, Message)]
 struct CommandRecord {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     kind: Option<Kind>,
 }
 
@@ -42,6 +43,28 @@ enum Kind {
     SetStorageHealth(SetStorageHealthRecord),
     #[prost(message, tag = "12")]
     Drain(DrainRecord),
+    #[prost(message, tag = "13")]
+    FormatCluster(FormatRecord),
+    #[prost(int32, tag = "14")]
+    SetMetadataVersion(i32),
+    #[prost(int32, tag = "15")]
+    AllocateBrokerId(i32),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FormatRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster_id: Vec<u8>,
+    #[prost(int32, tag = "2")]
+    metadata_version: i32,
+}
+
+/// Reads a level of the metadata. One that this version does not know may come with entries that mean something else to
+/// it: it stops before the first of them.
+pub(super) fn metadata_version(number: i32) -> Result<i16, RecordError> {
+    let most = MetadataVersions::SUPPORTED.max;
+    let known = i16::try_from(number).ok().filter(|version| (0..=most).contains(version));
+    known.ok_or(RecordError::MetadataVersion(number))
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -99,6 +122,11 @@ pub(super) struct RegistrationRecord {
     rack: Option<String>,
     #[prost(bytes = "vec", repeated, tag = "4")]
     storages: Vec<Vec<u8>>,
+    /// 0 where it was not told.
+    #[prost(int32, tag = "5")]
+    metadata_version_min: i32,
+    #[prost(int32, tag = "6")]
+    metadata_version_max: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -123,6 +151,8 @@ impl From<&Registration> for RegistrationRecord {
             listeners: registration.listeners.iter().map(endpoint).collect(),
             rack: registration.rack.clone(),
             storages: registration.storages.iter().map(|id| id.0.to_vec()).collect(),
+            metadata_version_min: registration.metadata_versions.min.into(),
+            metadata_version_max: registration.metadata_versions.max.into(),
         }
     }
 }
@@ -133,7 +163,13 @@ impl RegistrationRecord {
             let port = u16::try_from(endpoint.port).map_err(|_| RecordError::Field("port"))?;
             Ok(Endpoint { name: endpoint.name, host: endpoint.host, port })
         };
+        let version = |number: i32| i16::try_from(number).map_err(|_| RecordError::Field("metadata.version"));
+        let metadata_versions = match (self.metadata_version_min, self.metadata_version_max) {
+            (0, 0) => MetadataVersions::UNTOLD,
+            (min, max) => MetadataVersions { min: version(min)?, max: version(max)? },
+        };
         Ok(Registration {
+            metadata_versions,
             broker: BrokerId(self.broker),
             listeners: self.listeners.into_iter().map(endpoint).collect::<Result<_, RecordError>>()?,
             rack: self.rack,
@@ -373,6 +409,12 @@ impl SegmentNameRecord {
 pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
     let kind = match command {
         Command::Bootstrap { cluster_id } => Kind::Bootstrap(cluster_id.0.to_vec()),
+        Command::FormatCluster { cluster_id, metadata_version } => Kind::FormatCluster(FormatRecord {
+            cluster_id: cluster_id.0.to_vec(),
+            metadata_version: (*metadata_version).into(),
+        }),
+        Command::SetMetadataVersion(version) => Kind::SetMetadataVersion((*version).into()),
+        Command::AllocateBrokerId { above } => Kind::AllocateBrokerId(above.0),
         Command::RegisterBroker(registration) => Kind::RegisterBroker(registration.into()),
         Command::CreateTopics(topics) => {
             Kind::CreateTopics(CreateTopicsRecord { topics: topics.iter().map(write_topic).collect() })
@@ -459,6 +501,12 @@ fn write_replica(segment: (SegmentId, Generation), storage: StorageId, crc: u32)
 pub(crate) fn decode_command(bytes: &[u8]) -> Result<Command, RecordError> {
     Ok(match required(CommandRecord::decode(bytes)?.kind, "command")? {
         Kind::Bootstrap(id) => Command::Bootstrap { cluster_id: uuid(&id)? },
+        Kind::FormatCluster(record) => Command::FormatCluster {
+            cluster_id: uuid(&record.cluster_id)?,
+            metadata_version: metadata_version(record.metadata_version)?,
+        },
+        Kind::SetMetadataVersion(version) => Command::SetMetadataVersion(metadata_version(version)?),
+        Kind::AllocateBrokerId(above) => Command::AllocateBrokerId { above: BrokerId(above) },
         Kind::RegisterBroker(registration) => Command::RegisterBroker(registration.read()?),
         Kind::CreateTopics(record) => {
             Command::CreateTopics(record.topics.into_iter().map(read_topic).collect::<Result<_, _>>()?)

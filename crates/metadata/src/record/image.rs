@@ -6,9 +6,10 @@ use base::ids::Incarnation;
 use prost::Message;
 
 use super::chain::PartitionRecord;
-use super::command::{ConfigRecord, RegistrationRecord, ResourceRecord, StorageRecord};
+use super::command::{ConfigRecord, RegistrationRecord, ResourceRecord, StorageRecord, metadata_version};
 use super::{RecordError, required, uuid};
 use crate::image::{Broker, Image, Topic};
+use crate::proposals::{Applied, Proposers};
 
 #[derive(Clone, PartialEq, Message)]
 struct ImageRecord {
@@ -28,6 +29,23 @@ struct ImageRecord {
     next_producer_id: i64,
     #[prost(int64, tag = "8")]
     next_incarnation: i64,
+    #[prost(int32, tag = "9")]
+    metadata_version: i32,
+    #[prost(int32, tag = "10")]
+    next_broker_id: i32,
+    #[prost(message, repeated, tag = "11")]
+    proposers: Vec<ProposerRecord>,
+}
+
+/// The last proposal of a proposer that was applied.
+#[derive(Clone, PartialEq, Message)]
+struct ProposerRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    proposer: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    sequence: u64,
+    #[prost(uint64, tag = "3")]
+    index: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -94,8 +112,26 @@ pub(crate) fn encode_image(image: &Image) -> Vec<u8> {
         next_segment_id: image.next_segment_id,
         next_producer_id: image.next_producer_id,
         next_incarnation: image.next_incarnation,
+        metadata_version: image.metadata_version.into(),
+        next_broker_id: image.next_broker_id,
+        proposers: image
+            .proposers
+            .rows()
+            .map(|(proposer, last)| ProposerRecord {
+                proposer: proposer.0.to_vec(),
+                sequence: last.sequence,
+                index: last.index,
+            })
+            .collect(),
     };
     record.encode_to_vec()
+}
+
+fn read_proposers(records: Vec<ProposerRecord>) -> Result<Proposers, RecordError> {
+    let row = |record: ProposerRecord| {
+        Ok((uuid(&record.proposer)?, Applied { sequence: record.sequence, index: record.index }))
+    };
+    Ok(Proposers::of(records.into_iter().map(row).collect::<Result<Vec<_>, RecordError>>()?))
 }
 
 /// Reads an image back.
@@ -107,6 +143,9 @@ pub(crate) fn decode_image(bytes: &[u8]) -> Result<Image, RecordError> {
         next_segment_id: record.next_segment_id,
         next_producer_id: record.next_producer_id,
         next_incarnation: record.next_incarnation,
+        metadata_version: metadata_version(record.metadata_version)?,
+        next_broker_id: record.next_broker_id,
+        proposers: read_proposers(record.proposers)?,
         ..Image::default()
     };
     for broker in record.brokers {

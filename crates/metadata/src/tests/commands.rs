@@ -9,7 +9,8 @@ use base::ids::{
 };
 
 use crate::command::{
-    ChainEdit, Command, Endpoint, NewTopic, Placement, Registration, Resource, StorageHealth,
+    ChainEdit, Command, Endpoint, MetadataVersions, NewTopic, Placement, Registration, Resource,
+    StorageHealth,
 };
 use crate::image::Image;
 
@@ -24,6 +25,7 @@ pub(crate) fn registration(broker: i32) -> Registration {
         listeners: vec![Endpoint { name: "PLAINTEXT".into(), host: "localhost".into(), port: 9092 }],
         rack: (broker % 2 == 0).then(|| format!("rack {broker}")),
         storages: storages(broker),
+        metadata_versions: MetadataVersions::SUPPORTED,
     }
 }
 
@@ -204,6 +206,8 @@ impl Draw {
     /// Any command.
     pub(crate) fn command(&self, image: &Image) -> Command {
         match self.0.below(20) {
+            0 if self.one_in(4) => Command::SetMetadataVersion(1 + self.0.below(2) as i16),
+            0 if self.one_in(4) => Command::AllocateBrokerId { above: BrokerId(self.broker()) },
             0 => Command::Bootstrap { cluster_id: self.uuid() },
             1 => Command::RegisterBroker(registration(self.broker() - i32::from(self.one_in(9)) * 9)),
             2..=4 => Command::CreateTopics((0..self.0.below(3)).map(|_| self.new_topic(image)).collect()),

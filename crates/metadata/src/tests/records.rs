@@ -7,9 +7,10 @@ use base::ids::{
 };
 
 use super::commands::{Draw, member, sealed_entry, storages};
-use crate::command::{ChainEdit, Command, StorageHealth};
+use crate::command::{ChainEdit, Command, CommandResult, MetadataVersions, StorageHealth};
 use crate::control::apply;
 use crate::image::Image;
+use crate::proposals::{Novelty, ProposalId};
 use crate::record::{decode_command, decode_image, encode_command, encode_image};
 
 #[test]
@@ -66,10 +67,43 @@ fn every_field_at_its_bounds_comes_back() {
         Command::AllocateProducerIds { count: i64::MIN },
         Command::SetFenced { broker: leader, incarnation, fenced: true },
         Command::Drain { broker: leader, incarnation },
+        Command::FormatCluster { cluster_id: Uuid([255; 16]), metadata_version: 2 },
+        Command::SetMetadataVersion(1),
+        Command::AllocateBrokerId { above: leader },
         Command::SetStorageHealth { broker: leader, storage, state: StorageHealth::Lost },
     ] {
         assert_eq!(decode_command(&encode_command(&command)).as_ref(), Ok(&command));
     }
+}
+
+#[test]
+fn what_is_of_a_later_version_is_refused_and_says_so() {
+    let later = MetadataVersions::SUPPORTED.max + 1;
+    for command in [
+        Command::SetMetadataVersion(later),
+        Command::FormatCluster { cluster_id: Uuid([1; 16]), metadata_version: later },
+    ] {
+        let refused = decode_command(&encode_command(&command)).unwrap_err().to_string();
+        assert!(refused.contains("metadata.version 3") && refused.contains("1 to 2"), "{refused}");
+    }
+    let image = Image { metadata_version: later, ..Image::default() };
+    assert!(decode_image(&encode_image(&image)).is_err_and(|error| error.to_string().contains("version 3")));
+}
+
+#[test]
+fn a_snapshot_has_who_proposed_what_and_which_numbers_were_given() {
+    let mut image = Image::default();
+    apply(&mut image, Command::FormatCluster { cluster_id: Uuid([1; 16]), metadata_version: 2 });
+    apply(&mut image, Command::AllocateBrokerId { above: BrokerId(6) });
+    let id = ProposalId { proposer: Uuid([2; 16]), sequence: u64::MAX };
+    image.proposers.note(id, 7);
+    let mut restored = decode_image(&encode_image(&image)).unwrap();
+    assert_eq!((&restored, restored.metadata_version()), (&image, 2));
+    assert_eq!(restored.proposers.note(id, 8), Novelty::Repeat(7));
+    assert_eq!(
+        apply(&mut restored, Command::AllocateBrokerId { above: BrokerId(0) }),
+        CommandResult::FirstId(8)
+    );
 }
 
 #[test]

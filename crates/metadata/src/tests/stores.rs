@@ -14,7 +14,8 @@ use super::commands::{member, placements, registration, storages, topic};
 use super::group::Group;
 use super::simulated;
 use crate::command::{
-    ChainEdit, Command, CommandResult, EditError, NewTopic, Placement, Refusal, Resource, StorageHealth,
+    ChainEdit, Command, CommandResult, EditError, MetadataVersions, NewTopic, Placement, Refusal,
+    Registration, Resource, StorageHealth,
 };
 use crate::memory::MemoryStore;
 use crate::raft::{Limits, RaftStore};
@@ -259,6 +260,71 @@ fn the_quorum_has_its_leader_and_says_how_far_it_is() {
         assert!(quorum.applied > 0, "{quorum:?}");
         assert!(voter.log_end.is_none_or(|end| end >= quorum.applied), "{quorum:?}");
     }));
+}
+
+#[test]
+fn a_number_is_not_taken_over_from_a_process_that_lives() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let first = register(store, 1).await;
+        let other = Registration { storages: vec![Uuid([9; 16])], ..registration(1) };
+        let enter = async |registration: &Registration| match store
+            .propose(Command::RegisterBroker(registration.clone()))
+            .await
+            .unwrap()
+        {
+            CommandResult::Registered(incarnation) => Ok(incarnation),
+            CommandResult::Items(mut items) => Err(items.remove(0).unwrap_err()),
+            other => panic!("{other:?}"),
+        };
+        let refused = enter(&other).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::DuplicateBrokerRegistration);
+        assert!(refused.message.contains("localhost:9092"), "{refused}");
+        assert_eq!(store.image().broker(BrokerId(1)).unwrap().incarnation, first, "nothing changed");
+        // One of its directories is enough: it cannot be open in two processes.
+        let with_one = Registration { storages: vec![Uuid([8; 16]), storages(1)[1]], ..registration(1) };
+        let second = enter(&with_one).await.unwrap();
+        assert!(second > first);
+        let fence = Command::SetFenced { broker: BrokerId(1), incarnation: second, fenced: true };
+        assert_eq!(items(store, fence).await, [Ok(())]);
+        assert!(enter(&other).await.unwrap() > second);
+        let metadata_versions = MetadataVersions { min: 3, max: 4 };
+        let refused = enter(&Registration { metadata_versions, ..registration(2) }).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::UnsupportedVersion);
+        assert!(refused.message.contains("serves at 3 to 4"), "{refused}");
+        assert!(store.image().broker(BrokerId(2)).is_none());
+    }));
+}
+
+#[test]
+fn new_nodes_are_given_numbers_that_nobody_has() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let allocate =
+            async |above| store.propose(Command::AllocateBrokerId { above: BrokerId(above) }).await.unwrap();
+        assert_eq!(allocate(-1).await, CommandResult::FirstId(0));
+        register(&*store, 2).await;
+        assert_eq!(allocate(-1).await, CommandResult::FirstId(3));
+        assert_eq!(allocate(-1).await, CommandResult::FirstId(4), "one that was given is not given again");
+        assert_eq!(allocate(7).await, CommandResult::FirstId(8));
+        let refused = allocate(i32::MAX).await;
+        assert!(matches!(&refused, CommandResult::Items(items) if items[0].is_err()), "{refused:?}");
+        assert_eq!(allocate(0).await, CommandResult::FirstId(9));
+    }));
+}
+
+#[test]
+fn the_version_of_the_metadata_only_rises() {
+    simulated(async {
+        let store = MemoryStore::default().at_metadata_version(1);
+        register(&store, 1).await;
+        let other = Registration { storages: vec![Uuid([9; 16])], ..registration(1) };
+        let entered = store.propose(Command::RegisterBroker(other)).await.unwrap();
+        assert!(matches!(entered, CommandResult::Registered(_)), "as earlier versions do: {entered:?}");
+        for (version, result) in [(2, Ok(())), (1, Err(ErrorCode::InvalidUpdateVersion)), (2, Ok(()))] {
+            assert_eq!(items(&store, Command::SetMetadataVersion(version)).await, [result]);
+            assert_eq!(store.image().metadata_version(), 2);
+        }
+    });
 }
 
 #[test]
