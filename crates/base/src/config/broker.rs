@@ -286,7 +286,7 @@ impl BrokerConfig {
     }
 
     /// Works out the effective values and the listeners from the layers.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let layers = [&self.for_this, &self.for_all, &self.fixed];
         let value_of = |row: &ConfigKey| layers.iter().find_map(|layer| layer.get(row.name)).cloned();
         let effective = broker_keys().iter();

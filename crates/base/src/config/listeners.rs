@@ -124,7 +124,9 @@ pub(super) fn read_listeners(texts: &ListenerTexts<'_>) -> Result<Listeners, (&'
             check_controller(name, &of_controllers, texts)?;
         }
     }
-    Ok(Listeners { clients, controllers: first.map(listener) })
+    // Who is alone can do without: brokers elsewhere find it at its clients' listener, too.
+    let serves = |name: &str| texts.has_other_voters || check_protocol(name, texts).is_ok();
+    Ok(Listeners { clients, controllers: first.filter(|(name, _)| serves(name)).map(listener) })
 }
 
 /// Whether the listeners are those of a node of such roles.

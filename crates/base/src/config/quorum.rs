@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::broker::Note;
 use super::listeners::ListenerTexts;
-use super::{BrokerConfig, HostPort, Listener, Origin, keys};
+use super::{BrokerConfig, HostPort, Listener, Origin, Value, keys};
 use crate::ids::BrokerId;
 
 /// Most voters of a metadata log: each one more makes every change slower.
@@ -64,6 +64,21 @@ impl BrokerConfig {
     /// named. At most 15.
     pub fn voters(&self) -> BTreeMap<BrokerId, HostPort> {
         read_voters(self.get(keys::CONTROLLER_QUORUM_VOTERS)).unwrap_or_default()
+    }
+
+    /// The same configuration for a node of this number.
+    pub fn with_node(&self, node: BrokerId) -> BrokerConfig {
+        let mut changed = self.clone();
+        for key in [keys::NODE_ID.name(), keys::BROKER_ID.name()] {
+            changed.fixed.insert(key, Value::Number(node.0.into()));
+        }
+        changed.settle();
+        changed
+    }
+
+    /// Whether somebody said which number this node has.
+    pub fn node_is_set(&self) -> bool {
+        self.set_value(keys::NODE_ID).is_some()
     }
 
     /// Whether the metadata log has voters besides this node.

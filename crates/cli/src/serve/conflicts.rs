@@ -150,6 +150,11 @@ async fn ways_out(env: &Env, wanted: &[Wanted]) -> String {
     format!("say {}", options.join(" "))
 }
 
+/// The address if it is free, or else one near it.
+pub(super) async fn free_from(env: &Env, address: &HostPort) -> HostPort {
+    if is_taken(env, address).await { free_near(env, address).await } else { address.clone() }
+}
+
 /// An address of the same host whose port is free; port 0, which lets the system choose, if none is found.
 async fn free_near(env: &Env, taken: &HostPort) -> HostPort {
     let mut port = taken.port;

@@ -18,14 +18,10 @@ pub(super) fn waits_for_others(config: &BrokerConfig) -> bool {
     !config.roles().controller || config.has_other_voters()
 }
 
-/// Whether the node listens for other nodes at its controller listener: when it is one of several voters, or when it
-/// keeps the metadata for brokers elsewhere.
+/// Whether the node listens for other nodes at its controller listener. A controller without any is found by brokers
+/// elsewhere at the listener of its own broker.
 pub(super) fn listens_for_controllers(config: &BrokerConfig) -> bool {
-    let roles = config.roles();
-    let keeps_for_others = !roles.broker && config.voters().contains_key(&config.node());
-    roles.controller
-        && config.controller_listener().is_some()
-        && (config.has_other_voters() || keeps_for_others)
+    config.roles().controller && config.controller_listener().is_some()
 }
 
 /// What the node waits for while its store opens.
@@ -64,7 +60,9 @@ pub(super) async fn open(env: &Env, config: &BrokerConfig, place: &Place) -> Out
                 .help("name an address of this machine in `listeners`, or none, as in CONTROLLER://:9093")
         })?;
         let text = |(id, address): (BrokerId, HostPort)| (id, address.to_string());
-        let voters: BTreeMap<BrokerId, String> = config.voters().into_iter().map(text).collect();
+        let mut voters: BTreeMap<BrokerId, String> = config.voters().into_iter().map(text).collect();
+        // By which address others reach it they know themselves.
+        voters.entry(config.node()).or_default();
         if config.has_other_voters() {
             tracing::info!(
                 node = config.node().0,

@@ -6,11 +6,12 @@ mod console;
 mod ephemeral;
 mod faults;
 mod greeting;
+mod identity;
 mod metadata;
 mod node;
 mod place;
 
-use base::config::{BrokerConfig, ConfigError, Loaded, Origin, UnknownKeys};
+use base::config::{Assignment, BrokerConfig, ConfigError, Loaded, Origin, UnknownKeys, keys};
 use base::env::Env;
 use clap::Args;
 use client::io_text;
@@ -42,6 +43,10 @@ pub(crate) struct ServeArguments {
     /// A configuration key, over what the file says; may be given several times
     #[arg(long, value_name = "KEY=VALUE", add = completion::broker_assignments())]
     set: Vec<String>,
+    /// Become a broker of the cluster that a node at this address belongs to; several, separated by commas, are asked in
+    /// turn. The cluster gives the new node its number, unless node.id does
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    join: Vec<String>,
     /// Start although there are keys that nobody knows
     #[arg(long)]
     allow_unknown: bool,
@@ -63,7 +68,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
     arguments.end_with.map_or(Ok(()), end_with_parent)?;
     let wanted = if arguments.memory { Wanted::Memory } else { Wanted::Directory(arguments.data.clone()) };
     let place = Place::choose(&env, wanted)?;
-    let config = load_config(&env, &arguments, &place)?;
+    let config = load_config(&env, &arguments, &place).await?;
     for warning in advertised::warnings(&config) {
         tracing::warn!("{warning}");
     }
@@ -77,17 +82,27 @@ pub(crate) async fn run(arguments: ServeArguments) -> Outcome {
     for line in greeting::lines(&node) {
         tell!("{line}");
     }
-    let signal = signals.next().await;
-    tracing::info!(signal, "ending");
+    let replaced = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "ending");
+            None
+        }
+        () = node.replaced() => {
+            let id = node.config().node();
+            tracing::error!(node = id.0, "another process serves as this node: ending");
+            let why = format!("another process serves as node {id}, because this one was silent for too long");
+            Some(Failure::new(why).help("give each process a node.id of its own"))
+        }
+    };
     tokio::select! {
-        ended = node.shutdown() => ended,
+        ended = node.shutdown() => replaced.map_or(ended, Err),
         signal = signals.impatience() => Err(Failure::new(format!("{signal} came again: ended at once"))
             .help("the next start recovers what was not closed")),
     }
 }
 
 /// Reads the file and the command line. What an operator should know goes to the log.
-fn load_config(env: &Env, arguments: &ServeArguments, place: &Place) -> Outcome<BrokerConfig> {
+async fn load_config(env: &Env, arguments: &ServeArguments, place: &Place) -> Outcome<BrokerConfig> {
     let mut assignments = Vec::new();
     if let Some(path) = &arguments.config {
         let failed = |text: String| Failure::new(format!("{path}: {text}"));
@@ -105,6 +120,9 @@ fn load_config(env: &Env, arguments: &ServeArguments, place: &Place) -> Outcome<
             Failure::usage(format!("`--set {text}` sets nothing")).help("say --set KEY=VALUE")
         })?);
     }
+    if !arguments.join.is_empty() {
+        assignments.extend(joining(env, &arguments.join, &assignments).await);
+    }
     let assignments = place.complete(assignments)?;
     let unknown = if arguments.allow_unknown { UnknownKeys::Tell } else { UnknownKeys::Refuse };
     let source = arguments.config.as_deref();
@@ -113,10 +131,35 @@ fn load_config(env: &Env, arguments: &ServeArguments, place: &Place) -> Outcome<
             for note in notes {
                 tracing::info!("{}{note}", source.map(|path| format!("{path}, ")).unwrap_or_default());
             }
+            if !arguments.join.is_empty() {
+                identity::refuse_unreachable(&config, advertised::is_loopback)?;
+            }
             Ok(config)
         }
         Err(errors) => Err(config_failure(source, &errors)),
     }
+}
+
+/// What `--join` says as keys. The usual ports are likely to be those of the node that is joined, when it is on this
+/// machine, so that free ones are taken where nobody names any.
+async fn joining(env: &Env, controllers: &[String], assignments: &[Assignment]) -> Vec<Assignment> {
+    let is_set = |key: &str| assignments.iter().any(|it| it.key == key);
+    let assign =
+        |key: &str, value: String| Assignment { key: key.to_owned(), value, origin: Origin::CommandLine };
+    let mut all = vec![
+        assign(keys::PROCESS_ROLES.name(), "broker".to_owned()),
+        assign(keys::CONTROLLER_QUORUM_BOOTSTRAP_SERVERS.name(), controllers.join(",")),
+    ];
+    let usual = BrokerConfig::defaults();
+    if let (false, Some(listener)) = (is_set(keys::LISTENERS.name()), usual.client_listeners().first()) {
+        let free = conflicts::free_from(env, &listener.bind).await;
+        all.push(assign(keys::LISTENERS.name(), format!("{}://{free}", listener.name)));
+    }
+    if let (false, Some(http)) = (is_set(keys::HTTP_LISTENER.name()), usual.http_listener()) {
+        let free = conflicts::free_from(env, &http).await;
+        all.push(assign(keys::HTTP_LISTENER.name(), free.to_string()));
+    }
+    all
 }
 
 /// All that is wrong, each with the place where it stands.

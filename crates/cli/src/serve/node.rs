@@ -13,7 +13,7 @@ use storage::{Storage, StorageError, StorageOptions};
 use tokio::sync::watch;
 
 use super::console::{Serving, Shown};
-use super::{Place, conflicts, metadata};
+use super::{Place, conflicts, identity, metadata};
 use crate::failure::{Failure, Outcome};
 
 /// What the console says until something else is waited for.
@@ -38,7 +38,7 @@ impl Node {
     /// Opens everything and serves. The console comes first, so that whoever asks hears of a long start.
     pub(crate) async fn start(env: &Env, config: BrokerConfig, place: Place) -> Outcome<Node> {
         conflicts::refuse(env, &config).await?;
-        let config = Arc::new(config);
+        let config = Arc::new(identity::complete(env, config, &place).await?);
         let metrics = Metrics::default();
         let place_text = place.text(&config);
         let serving = Arc::new(OnceLock::new());
@@ -57,8 +57,11 @@ impl Node {
             None => None,
         };
         let (storages, metadata) = open(env, &config, &place, &metrics, &stage).await?;
-        if metadata::listens_for_controllers(&config) {
-            // Alone there is nobody to be watched: who could tell that this node is gone is gone with it.
+        if let Err(failure) = identity::note(env, &config, &place, &*metadata) {
+            let _ = close(env, &storages, &*metadata).await;
+            return Err(failure);
+        }
+        if config.roles().controller {
             spawn_controller(env.clone(), &metadata, ControllerSpec::from_config(&config));
         }
         let mut node = Node {
@@ -86,6 +89,14 @@ impl Node {
         // The cell was made here and is empty.
         let _ = serving.set(Serving { broker: node.broker.clone(), metadata });
         Ok(node)
+    }
+
+    /// Completes when another process serves as this node, so that it should end.
+    pub(crate) async fn replaced(&self) {
+        match &self.broker {
+            Some(broker) => broker.replaced().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The configuration now.
@@ -225,6 +236,8 @@ fn start_failure(error: StartError) -> Failure {
         StartError::Bind(bind) if bind.source.kind() == std::io::ErrorKind::PermissionDenied => {
             failure.help("ports below 1024 need a privilege: name another in `listeners`")
         }
+        StartError::Refused { is_taken: true, .. } => failure
+            .help("stop that process, or give this one a node.id of its own; `vltava cluster info` lists those in use"),
         StartError::Bind(_) => failure
             .help("name an address of this machine in `listeners`, or none, as in PLAINTEXT://:9092, for all of them"),
         _ => failure,

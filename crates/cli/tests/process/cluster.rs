@@ -28,6 +28,10 @@ const END_WHILE_WAITING: Duration = Duration::from_secs(2);
 pub(crate) struct Process(Child);
 
 impl Process {
+    pub(crate) fn spawn(mut command: Command) -> Process {
+        Process(command.spawn().expect("the binary was built for this test"))
+    }
+
     fn number(&self) -> Pid {
         Pid::from_child(&self.0)
     }
@@ -80,6 +84,10 @@ impl Place {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("process-{name}-{id:016x}"));
         fs::create_dir_all(&dir).expect("cargo's directory for tests can be written");
         Place(dir)
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 }
 

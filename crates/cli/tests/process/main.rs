@@ -22,6 +22,7 @@ mod faults;
 mod hostile;
 mod idle;
 mod inspect;
+mod joining;
 mod journal;
 mod kills;
 mod load;

@@ -19,8 +19,8 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Let a new controller join the quorum by itself.")
         .no_effect(VOTERS);
     [CONTROLLER_QUORUM_BOOTSTRAP_SERVERS: List] list("controller.quorum.bootstrap.servers").default("").high()
-        .doc("Controllers that a node which is only a broker asks, as host:port; where it is not set, those of \
-              controller.quorum.voters. Controllers need the voters.");
+        .doc("Controllers that a node which is only a broker asks, as host:port, or brokers that tell of them; one is \
+              enough. Where it is not set, those of controller.quorum.voters. Controllers need the voters.");
     [CONTROLLER_QUORUM_VOTERS: List] list("controller.quorum.voters").default("").high()
         .doc("Controllers of the cluster, as id@host:port, the same on every node and for good: 3 or 5, of which a \
               majority must run. Without it a controller is the only one.");

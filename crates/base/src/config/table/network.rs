@@ -29,7 +29,7 @@ config_keys! { pub(in crate::config) ROWS;
         .no_effect(EARLY);
     [CONTROLLER_LISTENER_NAMES: List] list("controller.listener.names").default("CONTROLLER").high()
         .doc("Names of the listeners for controllers, of which the first is used; clients are not told of them. A \
-              controller without other voters does not listen there, unless it is no broker.");
+              controller without other voters needs none: other nodes reach it at inter.broker.listener.name, too.");
     [SOCKET_REQUEST_MAX_BYTES: i32] int("socket.request.max.bytes").default("104857600").min(1).high()
         .doc("Largest request that is read, bytes; a longer one closes the connection. Where it is not set, it is \
               an eighth of vltava.memory.limit if that is less.");

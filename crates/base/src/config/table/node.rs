@@ -9,7 +9,8 @@ use crate::config::key::{Key, List, Text, boolean, class, int, list, long, strin
 config_keys! { pub(in crate::config) ROWS;
     [NODE_ID: i32] int("node.id").default("1").min(0).high()
         .doc("Number of this node in its cluster. It is written into the data directory at first start \
-              and must not change afterwards.");
+              and must not change afterwards. A node that is only a broker and is given none is told one by the \
+              controllers.");
     [BROKER_ID: i32] int("broker.id").default("-1").high()
         .doc("Older name of node.id; when both are set they must agree.");
     [PROCESS_ROLES: List] list("process.roles").default("broker,controller")
