@@ -75,6 +75,11 @@ impl<T> Sender<T> {
         RwLockReadGuard::map(self.0.state.read(), |state| &state.value)
     }
 
+    /// How many look.
+    pub fn receiver_count(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
+
     /// Somebody who looks, and has seen the value of now.
     pub fn subscribe(&self) -> Receiver<T> {
         let seen = self.0.state.read().version;
@@ -147,7 +152,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Completes when the value is `good`, at once if it is, and returns it.
+    /// Completes when the value is `good`, at once if it is. Returns the value of then, which may be another one already.
     ///
     /// # Errors
     /// [`Closed`]: it is not, and will not be.
