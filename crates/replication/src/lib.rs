@@ -5,6 +5,7 @@
 //! of them hold it ([`protocol`]). On one node the ensemble is the own storage (replication.md 2.20). It knows no Kafka semantics: what is derived from records
 //! (producer state) is a parameter of [`Log`], and the chain is edited through [`ChainStore`].
 
+pub mod balance;
 mod chain_store;
 mod coalescing;
 mod commit;
