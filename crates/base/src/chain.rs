@@ -130,6 +130,9 @@ pub struct PartitionState {
     pub leader_epoch: LeaderEpoch,
     /// Where copies are wanted.
     pub placement: Vec<BrokerId>,
+    /// Brokers that are not of the placement and keep what they have of sealed segments all the same: where others take
+    /// new segments without copying old ones.
+    pub keepers: Vec<BrokerId>,
     /// First offset a reader may ask for; may lie inside a segment.
     pub log_start: Offset,
     /// Compaction has done a whole pass over everything below: of the keys written there, the segments
@@ -220,7 +223,9 @@ pub enum ChainError {
     #[error("no broker has storage {0}, or it is lost")]
     UnknownStorage(StorageId),
     /// Copies are wanted of nobody, of somebody twice, or of a broker that was never registered.
-    #[error("a placement names one or more registered brokers, each once")]
+    #[error(
+        "a placement names one or more registered brokers, each once, and other registered ones as keepers"
+    )]
     BadPlacement,
     /// A copy is not what was sealed.
     #[error("the copy's CRC is {found:08x}, that of the segment is {sealed:08x}")]
@@ -250,6 +255,7 @@ impl PartitionState {
             leader,
             leader_epoch,
             placement,
+            keepers: Vec::new(),
             log_start: base,
             compacted_to: base,
             chain: vec![open],
@@ -332,10 +338,11 @@ impl PartitionState {
         Ok(())
     }
 
-    /// Says where copies are wanted. Chains follow one by one.
-    pub fn set_placement(&mut self, placement: Vec<BrokerId>) {
-        if placement != self.placement {
+    /// Says where copies are wanted, and who besides keeps those of sealed segments. Chains follow one by one.
+    pub fn set_placement(&mut self, placement: Vec<BrokerId>, keepers: Vec<BrokerId>) {
+        if placement != self.placement || keepers != self.keepers {
             self.placement = placement;
+            self.keepers = keepers;
             self.version += 1;
         }
     }

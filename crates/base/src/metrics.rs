@@ -320,6 +320,14 @@ node_metrics! {
         "Bytes for that, above which a partition forgets those silent for longest";
     producers_evicted: Counter = "vltava_producers_evicted",
         "Idempotent producers that a partition forgot before producer.id.expiration.ms for want of memory";
+    repair_segments: Gauge = "vltava_repair_segments",
+        "Sealed segments that this node has yet to fetch because copies are wanted here";
+    repair_bytes: Gauge = "vltava_repair_bytes",
+        "Bytes of those segments";
+    repair_fetched_bytes: Counter = "vltava_repair_fetched_bytes",
+        "Bytes of sealed segments that this node fetched from others";
+    under_replicated_segments: Gauge = "vltava_under_replicated_segments",
+        "Sealed segments of partitions led here of which fewer copies than wanted can be read";
     connections_max: Gauge = "vltava_connections_max",
         "Connections above which no more are accepted";
     fetch_sessions: Gauge = "kafka_server_fetchsessioncache_numincrementalfetchsessions",

@@ -182,6 +182,7 @@ impl Broker {
             peers: peers.clone(),
             storages: storages.clone(),
             copying: tokio::sync::RwLock::default(),
+            metrics: metrics.node().clone(),
         });
         let partitions = Partitions::new(Opening {
             env: env.clone(),

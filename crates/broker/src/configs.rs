@@ -9,7 +9,7 @@ use base::config::{
 };
 use base::error::ErrorCode;
 use base::ids::BrokerId;
-use metadata::{Command, CommandResult, Refusal, Resource};
+use metadata::{Command, CommandResult, LEAVING_BROKERS, Refusal, Resource};
 
 use crate::broker::Broker;
 use crate::topics::unknown_topic;
@@ -161,11 +161,16 @@ impl Broker {
             }
             Resource::AllBrokers => {
                 check_update_modes(before, after, UpdateMode::ClusterWide)?;
+                self.check_leaving(before, after)?;
                 let this = self.image().configs(&Resource::Broker(self.id));
                 check_broker_values(&self.config(), (before, &this), (after, &this))
             }
             Resource::Broker(_) => {
                 check_update_modes(before, after, UpdateMode::PerBroker)?;
+                if before.get(LEAVING_BROKERS) != after.get(LEAVING_BROKERS) {
+                    let message = format!("`{LEAVING_BROKERS}` is set for all brokers, not for one.");
+                    return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+                }
                 let all = self.image().configs(&Resource::AllBrokers);
                 check_broker_values(&self.config(), (&all, before), (&all, after))
             }
@@ -173,6 +178,29 @@ impl Broker {
                 Err(Refusal::new(ErrorCode::InvalidRequest, "Resources of this type have no values here."))
             }
         }
+    }
+}
+
+impl Broker {
+    /// Who begins to leave the cluster is a broker, and not the last one.
+    fn check_leaving(&self, before: &Values, after: &Values) -> Result<(), Refusal> {
+        let Some(list) = after.get(LEAVING_BROKERS).filter(|list| before.get(LEAVING_BROKERS) != Some(*list))
+        else {
+            return Ok(());
+        };
+        let image = self.image();
+        let items = || list.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let is_broker = |item: &&str| item.parse().is_ok_and(|id| image.broker(BrokerId(id)).is_some());
+        if let Some(item) = items().find(|item| !is_broker(item)) {
+            let message = format!("`{LEAVING_BROKERS}` names `{item}`, which is no broker's number.");
+            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        }
+        let leaves = |id: BrokerId| items().any(|item| item.parse() == Ok(id.0));
+        if image.brokers().all(|broker| leaves(broker.registration.broker)) {
+            let message = "All brokers would leave, and nobody would be left to take what they have.";
+            return Err(Refusal::new(ErrorCode::InvalidRequest, message));
+        }
+        Ok(())
     }
 }
 

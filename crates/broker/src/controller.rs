@@ -1,6 +1,6 @@
 //! What the active controller does by itself: fences brokers that fall silent, ends that for those that come back, has
-//! another broker lead what a fenced one led and what one that ends leads, and moves leaders back to where they are
-//! preferred.
+//! another broker lead what a fenced one led and what one that ends leads, moves leaders back to where they are
+//! preferred, and places copies elsewhere when brokers come or leave for good ([`crate::moving`]).
 //!
 //! [`Watch`] plans, from the metadata and from what was heard; the task around it proposes what is planned. Every
 //! controller runs the task, and only the active one hears ([`MetadataStore::sessions`]). A plan that was carried out
@@ -17,6 +17,7 @@ use base::ids::{BrokerId, Incarnation};
 use metadata::{ChainEdit, Command, Image, MetadataStore, MetadataVersions, QuorumState, Sessions};
 
 use crate::elections::{Electorate, election, partitions_of};
+use crate::moving::{Moving, SETTLED_AFTER};
 
 /// How often it is looked at who was heard.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -31,8 +32,8 @@ const STOOD_STILL_AFTER: Duration = Duration::from_secs(1);
 /// its connection comes back at once.
 const HUNG_UP_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Elections in one command: what one entry of the metadata log may hold.
-const ELECTIONS_AT_ONCE: usize = 5_000;
+/// Edits in one command: what one entry of the metadata log may hold.
+const EDITS_AT_ONCE: usize = 5_000;
 
 /// Leaders that are moved back in one go; the next go follows when that is done.
 const MOVED_BACK_AT_ONCE: usize = 1_000;
@@ -48,12 +49,14 @@ pub struct ControllerSpec {
     /// How often leaders are moved back to where they are preferred (`leader.imbalance.check.interval.seconds`); never
     /// without (`auto.leader.rebalance.enable=false`).
     pub balance_interval: Option<Duration>,
+    /// Whether a broker that has nothing gets its share of copies (`vltava.auto.spread.enable`).
+    pub spreads: bool,
 }
 
 impl ControllerSpec {
-    /// With Kafka's default for everything else.
+    /// With what Kafka does for everything else.
     pub fn new(session_timeout: Duration) -> ControllerSpec {
-        ControllerSpec { session_timeout, balance_interval: Some(BALANCE_INTERVAL) }
+        ControllerSpec { session_timeout, balance_interval: Some(BALANCE_INTERVAL), spreads: false }
     }
 
     /// As a node is configured.
@@ -64,6 +67,7 @@ impl ControllerSpec {
         ControllerSpec {
             session_timeout: config.broker_session_timeout(),
             balance_interval: balances.then(|| Duration::from_secs(interval_s)),
+            spreads: config.get(keys::AUTO_SPREAD_ENABLE),
         }
     }
 }
@@ -127,7 +131,16 @@ fn tell(command: &Command) {
             tracing::warn!(%broker, "the broker does not answer: it is fenced");
         }
         Command::SetFenced { broker, .. } => tracing::info!(%broker, "the broker answers again"),
-        Command::Edit(edits) => tracing::info!(partitions = edits.len(), "leaders are elected"),
+        Command::Edit(edits) => {
+            let elected = edits.iter().filter(|edit| matches!(edit, ChainEdit::Elect { .. })).count();
+            let placed = edits.iter().filter(|edit| matches!(edit, ChainEdit::SetPlacement { .. })).count();
+            if elected > 0 {
+                tracing::info!(partitions = elected, "leaders are elected");
+            }
+            if placed > 0 {
+                tracing::info!(partitions = placed, "copies are wanted elsewhere");
+            }
+        }
         _ => {}
     }
 }
@@ -150,11 +163,12 @@ struct Watch {
     settled: Option<u64>,
     /// When it was looked last for leaders to move back.
     balanced_at: Duration,
+    moving: Moving,
 }
 
 impl Watch {
     fn new(spec: ControllerSpec, now: Duration) -> Watch {
-        Watch { spec, lives: BTreeMap::new(), settled: None, balanced_at: now }
+        Watch { spec, lives: BTreeMap::new(), settled: None, balanced_at: now, moving: Moving::default() }
     }
 
     /// This process stood still, and may have missed signs of life: every broker has its time once more.
@@ -177,6 +191,12 @@ impl Watch {
                 commands.push(Command::SetFenced { broker: id, incarnation, fenced: should });
             }
         }
+        let moves = match commands.is_empty() {
+            true => self.moves(image, now),
+            // Who lives has changed: planned upon what comes of it.
+            false => Vec::new(),
+        };
+        commands.extend(moves.chunks(EDITS_AT_ONCE).map(|edits| Command::Edit(edits.to_vec())));
         let is_balanced = !self.is_balancing_due(sessions, now);
         if is_balanced && commands.is_empty() && self.settled == Some(image.version) {
             return commands;
@@ -187,8 +207,18 @@ impl Watch {
         }
         self.settled = (needed.is_empty() && commands.is_empty()).then_some(image.version);
         let edits: Vec<ChainEdit> = needed.into_iter().chain(wished).collect();
-        commands.extend(edits.chunks(ELECTIONS_AT_ONCE).map(|edits| Command::Edit(edits.to_vec())));
+        commands.extend(edits.chunks(EDITS_AT_ONCE).map(|edits| Command::Edit(edits.to_vec())));
         commands
+    }
+
+    /// Where copies are wanted from now on.
+    fn moves(&mut self, image: &Image, now: Duration) -> Vec<ChainEdit> {
+        let lives = &self.lives;
+        let is_settled = |broker: BrokerId| {
+            lives.get(&broker).is_some_and(|life| now.saturating_sub(life.since) >= SETTLED_AFTER)
+        };
+        let spreads = self.spec.spreads;
+        self.moving.plan(image, |broker| spreads && is_settled(broker), now)
     }
 
     /// A new controller waits one interval, for brokers that are about to come back.
@@ -319,7 +349,8 @@ mod tests {
 
     /// One that has seen all lives of now long ago.
     fn watch(store: &MemoryStore) -> Watch {
-        let spec = ControllerSpec { session_timeout: TIMEOUT, balance_interval: Some(2 * LONG) };
+        let spec =
+            ControllerSpec { session_timeout: TIMEOUT, balance_interval: Some(2 * LONG), spreads: false };
         let mut watch = Watch::new(spec, Duration::ZERO);
         watch.plan(&store.image(), &heard(&[]), Duration::ZERO);
         watch
@@ -524,7 +555,11 @@ mod tests {
         let partition = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
         let place = |brokers: &[i32]| {
             let brokers = brokers.iter().copied().map(BrokerId).collect();
-            store.propose(Command::Edit(vec![ChainEdit::SetPlacement { partition, brokers }]))
+            store.propose(Command::Edit(vec![ChainEdit::SetPlacement {
+                partition,
+                brokers,
+                keepers: Vec::new(),
+            }]))
         };
         place(&[3]).await.unwrap();
         assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![1]));

@@ -132,6 +132,9 @@ pub(crate) const SERVED: &[Served] = &[
     serve!(k23_offset_for_leader_epoch, OffsetForLeaderEpoch, OffsetForLeaderEpochRequest),
     serve!(k32_describe_configs, DescribeConfigs, DescribeConfigsRequest).bulky().note("topics and brokers"),
     serve!(k33_alter_configs, AlterConfigs, AlterConfigsRequest).note("topics and brokers"),
+    serve!(k35_describe_log_dirs, DescribeLogDirs, DescribeLogDirsRequest)
+        .bulky()
+        .note("without open segments of partitions that another broker leads"),
     serve!(k37_create_partitions, CreatePartitions, CreatePartitionsRequest),
     serve!(k42_delete_groups, DeleteGroups, DeleteGroupsRequest),
     serve!(k43_elect_leaders, ElectLeaders, ElectLeadersRequest).note("no unclean elections"),
@@ -147,6 +150,8 @@ pub(crate) const SERVED: &[Served] = &[
     serve!(k47_offset_delete, OffsetDelete, OffsetDeleteRequest),
     serve!(k55_describe_quorum, DescribeQuorum, DescribeQuorumRequest).note("no observers"),
     serve!(k60_describe_cluster, DescribeCluster, DescribeClusterRequest),
+    serve!(k64_unregister_broker, UnregisterBroker, UnregisterBrokerRequest)
+        .note("refused while the broker runs or has copies"),
     serve!(k75_describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest).bulky(),
 ];
 

@@ -13,17 +13,19 @@ pub(crate) struct Electorate<'i> {
     image: &'i Image,
     /// Those that live, by id; those that are about to end among them.
     alive: Vec<Candidate>,
-    ending: Vec<BrokerId>,
+    /// Those that end their life, and those that leave the cluster.
+    avoided: Vec<BrokerId>,
 }
 
 impl<'i> Electorate<'i> {
     /// Of those brokers for which `lives` holds.
     pub(crate) fn of(image: &'i Image, lives: impl Fn(&metadata::Broker) -> bool) -> Electorate<'i> {
         let ending = image.brokers().filter(|broker| broker.draining);
+        let ending = ending.map(|broker| broker.registration.broker);
         Electorate {
             image,
             alive: candidates(image, lives),
-            ending: ending.map(|broker| broker.registration.broker).collect(),
+            avoided: ending.chain(image.leaving()).collect(),
         }
     }
 
@@ -34,7 +36,12 @@ impl<'i> Electorate<'i> {
 
     /// Whether the leader is about to end.
     pub(crate) fn is_ending(&self, broker: BrokerId) -> bool {
-        self.ending.contains(&broker)
+        self.image.broker(broker).is_some_and(|broker| broker.draining)
+    }
+
+    /// Whether the broker lives on and stays in the cluster.
+    fn stays(&self, broker: BrokerId) -> bool {
+        !self.avoided.contains(&broker)
     }
 
     /// Who leads where the leader is gone: a member of the open segment that lacks least of the sealed ones. Who has
@@ -66,7 +73,7 @@ impl<'i> Electorate<'i> {
     /// Who leads where the leader lives and gives up: a member in its present life that does not end itself. `None` when
     /// that would leave too few brokers for `min.insync.replicas`.
     pub(crate) fn heir(&self, id: &TopicPartition, state: &PartitionState) -> Option<BrokerId> {
-        let staying = self.alive.iter().filter(|candidate| !self.is_ending(candidate.broker)).count();
+        let staying = self.alive.iter().filter(|candidate| self.stays(candidate.broker)).count();
         if staying < self.image.copies_min(id, state.placement.len()) {
             return None;
         }
@@ -75,8 +82,7 @@ impl<'i> Electorate<'i> {
 
     /// Whether the leader lives, stays, and can have a next segment without a broker that ends.
     pub(crate) fn does_without(&self, broker: BrokerId, id: &TopicPartition, state: &PartitionState) -> bool {
-        let staying =
-            |candidate: &&Candidate| candidate.broker != broker && !self.is_ending(candidate.broker);
+        let staying = |candidate: &&Candidate| candidate.broker != broker && self.stays(candidate.broker);
         let mut staying = self.alive.iter().filter(staying);
         let leads = staying.clone().any(|candidate| candidate.broker == state.leader);
         let copies_min = self.image.copies_min(id, state.placement.len());
@@ -89,9 +95,9 @@ impl<'i> Electorate<'i> {
         (preferred != state.leader && self.is_ready(state, preferred)).then_some(preferred)
     }
 
-    /// Who leads instead of a broker where no copies are wanted any more.
+    /// Who leads instead of a broker where no copies are wanted any more, or that leaves the cluster.
     pub(crate) fn homecomer(&self, state: &PartitionState) -> Option<BrokerId> {
-        if state.placement.contains(&state.leader) {
+        if state.placement.contains(&state.leader) && self.stays(state.leader) {
             return None;
         }
         state.placement.iter().copied().find(|broker| self.is_ready(state, *broker))
@@ -108,7 +114,7 @@ impl<'i> Electorate<'i> {
     fn stays_in(&self, state: &PartitionState, candidate: &Candidate) -> bool {
         let life = (candidate.broker, candidate.incarnation);
         let is_member = open_members(state).iter().any(|member| (member.broker, member.incarnation) == life);
-        is_member && !self.is_ending(candidate.broker)
+        is_member && self.stays(candidate.broker)
     }
 
     fn best(&self, state: &PartitionState, may: impl Fn(&Candidate) -> bool) -> Option<BrokerId> {
@@ -118,7 +124,7 @@ impl<'i> Electorate<'i> {
         let least = able.iter().map(|(lacks, _)| *lacks).min();
         able.retain(|(lacks, _)| Some(*lacks) == least);
         let able: Vec<Candidate> = able.into_iter().map(|(_, candidate)| candidate).collect();
-        next_leader(state, &able, &self.ending)
+        next_leader(state, &able, &self.avoided)
     }
 }
 

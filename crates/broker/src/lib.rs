@@ -15,6 +15,7 @@ mod handover;
 mod keeper;
 mod liveness;
 mod memory;
+mod moving;
 pub mod net;
 mod partition;
 mod partitions;

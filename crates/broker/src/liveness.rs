@@ -1,11 +1,23 @@
-//! Shows the controllers that this broker lives, as long as it does, and which of its log directories do not.
+//! Shows the controllers that this broker lives, as long as it does, and which of its log directories do not, or are nearly
+//! full.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base::ids::StorageId;
 
 use metadata::{Command, StorageHealth};
 use replication::StorageState;
 
 use crate::broker::Broker;
+
+/// A log directory that was nearly full counts as roomy again after so long: what moves away from it and back costs a
+/// segment each time.
+const ROOMY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Since when log directories have room again that are known as nearly full.
+type Roomy = BTreeMap<StorageId, Duration>;
 
 impl Broker {
     /// Starts the task; it ends with the broker.
@@ -15,28 +27,49 @@ impl Broker {
 }
 
 impl Broker {
-    /// Tells the controllers of log directories that failed, so that others lead what is on them.
-    async fn report_storages(&self) {
+    /// Tells the controllers of log directories that failed, so that others lead what is on them, and of those that are
+    /// nearly full or no longer, so that new segments go elsewhere or come.
+    async fn report_storages(&self, roomy: &mut Roomy) {
         let image = self.image();
         if image.brokers().nth(1).is_none() {
             return;
         }
+        let now = self.env.clock.now();
         for storage in self.storages.iter() {
-            let has_failed = matches!(storage.state(), StorageState::Failed(_));
-            let is_known = image.storage_health(storage.id()) == Some(StorageHealth::Failed);
-            if has_failed && !is_known {
-                let (broker, storage, state) = (self.id, storage.id(), StorageHealth::Failed);
-                // What was not heard is told again.
-                if self.metadata.propose(Command::SetStorageHealth { broker, storage, state }).await.is_ok() {
-                    tracing::warn!(%storage, "the controllers know that a log directory failed");
-                }
+            let (id, known) = (storage.id(), image.storage_health(storage.id()));
+            let Some(health) = changed(&storage.state(), known) else {
+                roomy.remove(&id);
+                continue;
+            };
+            if health == StorageHealth::Writable
+                && now.saturating_sub(*roomy.entry(id).or_insert(now)) < ROOMY_PATIENCE
+            {
+                continue;
+            }
+            // What was not heard is told again.
+            let command = Command::SetStorageHealth { broker: self.id, storage: id, state: health };
+            if self.metadata.propose(command).await.is_ok() {
+                tracing::warn!(storage = %id, state = ?health, "the controllers know the state of a log directory");
             }
         }
     }
 }
 
+/// What the controllers should know of a log directory, if they know something else.
+fn changed(state: &StorageState, known: Option<StorageHealth>) -> Option<StorageHealth> {
+    let health = match state {
+        StorageState::Writable => StorageHealth::Writable,
+        StorageState::ReadOnly | StorageState::NoSpace => StorageHealth::ReadOnly,
+        StorageState::Failed(_) => StorageHealth::Failed,
+    };
+    // One that failed or is lost stays so until the next life.
+    let may_change = health == StorageHealth::Failed || known.is_some_and(StorageHealth::can_be_read);
+    (may_change && known != Some(health)).then_some(health)
+}
+
 async fn beat(broker: Weak<Broker>) {
     let mut is_heard = true;
+    let mut roomy = Roomy::new();
     loop {
         let Some(broker) = broker.upgrade() else { return };
         let beat = broker.metadata.heartbeat(broker.id, broker.incarnation).await;
@@ -48,9 +81,35 @@ async fn beat(broker: Weak<Broker>) {
             _ => {}
         }
         is_heard = beat.is_ok();
-        broker.report_storages().await;
+        broker.report_storages(&mut roomy).await;
         let sleep = broker.env.clock.sleep(broker.config().broker_heartbeat_interval());
         drop(broker);
         sleep.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_news_is_told() {
+        use StorageHealth::{Failed, Lost, ReadOnly, Writable};
+        let failed = StorageState::Failed("EIO".into());
+        for (state, known, told) in [
+            (&StorageState::Writable, Writable, None),
+            (&StorageState::ReadOnly, Writable, Some(ReadOnly)),
+            (&StorageState::NoSpace, Writable, Some(ReadOnly)),
+            (&StorageState::NoSpace, ReadOnly, None),
+            (&StorageState::Writable, ReadOnly, Some(Writable)),
+            (&failed, Writable, Some(Failed)),
+            (&failed, ReadOnly, Some(Failed)),
+            (&failed, Failed, None),
+            (&StorageState::Writable, Failed, None),
+            (&StorageState::ReadOnly, Lost, None),
+        ] {
+            assert_eq!(changed(state, Some(known)), told, "{state:?} {known:?}");
+        }
+        assert_eq!(changed(&StorageState::Writable, None), None);
     }
 }

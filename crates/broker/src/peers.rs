@@ -108,17 +108,21 @@ impl Candidates for Cluster {
     }
 }
 
-/// Those brokers for which `lives` holds and that have a log directory which takes segments.
+/// Those brokers for which `lives` holds and that have a log directory which takes segments. Those that leave the cluster
+/// or whose directories are all nearly full are reluctant.
 pub(crate) fn candidates(image: &Image, lives: impl Fn(&metadata::Broker) -> bool) -> Vec<Candidate> {
+    let leaving = image.leaving();
     let candidate = |broker: &Arc<metadata::Broker>| {
-        let is_writable = |state: &StorageHealth| *state == StorageHealth::Writable;
-        let (storage, _) = broker.storages.iter().find(|(_, state)| is_writable(state))?;
+        let of = |wanted| broker.storages.iter().find(|(_, state)| **state == wanted);
+        let (storage, state) = of(StorageHealth::Writable).or_else(|| of(StorageHealth::ReadOnly))?;
+        let id = broker.registration.broker;
         Some(Candidate {
-            broker: broker.registration.broker,
+            broker: id,
             incarnation: broker.incarnation,
             storage: *storage,
             rack: broker.registration.rack.clone(),
             copies: 0,
+            reluctant: *state == StorageHealth::ReadOnly || leaving.contains(&id),
         })
     };
     image.brokers().filter(|broker| lives(broker)).filter_map(candidate).collect()

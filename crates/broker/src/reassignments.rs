@@ -47,13 +47,15 @@ impl<'i> Moves<'i> {
         let is_member = |broker: &BrokerId| members.iter().any(|member| member.broker == *broker);
         let holders = self.holders(state);
         let is_alive = |broker: &BrokerId| self.image.broker(*broker).is_some_and(|broker| !broker.fenced);
+        let needs_all =
+            |broker: &BrokerId| state.keepers.is_empty() || state.placement.first() == Some(broker);
         let is_added = |broker: &&BrokerId| {
-            (!is_member(broker) || lacks(self.image, state, **broker) > 0)
+            (!is_member(broker) || (needs_all(broker) && lacks(self.image, state, **broker) > 0))
                 && (is_alive(broker) || !holders.contains(broker))
         };
         let adding: Vec<BrokerId> = state.placement.iter().filter(is_added).copied().collect();
         let removing: Vec<BrokerId> =
-            holders.iter().filter(|broker| !state.placement.contains(broker)).copied().collect();
+            holders.iter().filter(|broker| !is_home(state, **broker)).copied().collect();
         if adding.is_empty() && removing.is_empty() {
             return None;
         }
@@ -67,6 +69,7 @@ impl<'i> Moves<'i> {
         let Move { adding, removing, .. } = self.of_partition(state).filter(|it| !it.adding.is_empty())?;
         let mut first = vec![state.leader];
         first.extend(removing.into_iter().filter(|broker| *broker != state.leader));
+        first.extend(state.keepers.iter().filter(|broker| **broker != state.leader));
         let count = state.placement.len().max(first.len());
         let had_first = self.holders(state);
         let stays = |broker: &&BrokerId| state.placement.contains(broker) && !adding.contains(broker);
@@ -97,4 +100,9 @@ impl<'i> Moves<'i> {
         }
         holders
     }
+}
+
+/// Whether a broker may have copies of sealed segments.
+fn is_home(state: &PartitionState, broker: BrokerId) -> bool {
+    state.placement.contains(&broker) || state.keepers.contains(&broker)
 }

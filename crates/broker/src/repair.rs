@@ -2,19 +2,30 @@
 //! up what others have enough of.
 //!
 //! Every broker plans from the same metadata ([`placement::repairs`]) and does its own part; what it has fetched or given
-//! up it tells the metadata store. A copy that others should have and that nobody who lives can give is told once.
+//! up it tells the metadata store. A broker that is fenced is waited for (`vltava.repair.delay.ms`); then others make the
+//! copies that it had, and give them up when it is back. Every broker counts that time itself: who counts from later on only
+//! begins later. A copy that others should have and that nobody who lives can give is told once.
+//!
+//! Segments with too few copies come first. All fetching together keeps to `vltava.repair.io.max.bytes.per.second`, and a
+//! round of it ends after a while, so that what has become needless meanwhile is not begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::chain::{PartitionState, SegmentEntry, SegmentState};
+use base::config::keys;
 use base::env::Env;
 use base::ids::{BrokerId, Generation, PartitionId, SegmentId, StorageId, TopicPartition};
+use base::metrics::NodeMetrics;
+use futures::StreamExt;
+use futures::stream;
 use metadata::{ChainEdit, Command, CommandResult, Image, MetadataStore, StorageHealth, Topic};
-use replication::placement::{self, Repair};
+use replication::placement::{self, Candidate, Draw, Home, Repair, Standing};
 use replication::stream::SealedCopy;
-use replication::{Peers, SealedInfo, SegmentName, Storage, StorageState, WantedSegment, fetch_segment};
+use replication::{
+    Peers, SealedInfo, SegmentName, Storage, StorageState, Throttle, WantedSegment, fetch_segment,
+};
 
 use crate::broker::Broker;
 use crate::peers::candidates;
@@ -25,13 +36,48 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a segment whose fetching failed is left alone.
 const FAILURE_PAUSE: Duration = Duration::from_secs(10);
 
+/// Segments that are fetched side by side.
+const FETCHES_AT_ONCE: usize = 4;
+
+/// Copies that are given up with one command.
+const GIVEN_UP_AT_ONCE: usize = 500;
+
+/// No fetch is begun later than so long after it was planned.
+const ROUND: Duration = Duration::from_secs(10);
+
 /// A sealed segment of a partition.
 type Segment = (TopicPartition, SegmentId, Generation);
 
+/// A segment that this broker is to have.
+struct Fetch {
+    topic: Arc<str>,
+    id: TopicPartition,
+    entry: SegmentEntry,
+    sources: Vec<(BrokerId, StorageId)>,
+    /// Copies that can be read and count are fewer than are wanted.
+    is_short: bool,
+}
+
+impl Fetch {
+    fn segment(&self) -> Segment {
+        (self.id, self.entry.id, self.entry.generation)
+    }
+
+    fn bytes(&self) -> u64 {
+        match self.entry.state {
+            SegmentState::Sealed { bytes, .. } => bytes,
+            SegmentState::Open { .. } => 0,
+        }
+    }
+}
+
 /// What there is to do for this broker.
-enum Task {
-    Fetch { topic: Arc<str>, id: TopicPartition, entry: SegmentEntry, sources: Vec<(BrokerId, StorageId)> },
-    GiveUp { id: TopicPartition, segment: (SegmentId, Generation), storage: StorageId },
+#[derive(Default)]
+struct Plan {
+    fetches: Vec<Fetch>,
+    given_up: Vec<ChainEdit>,
+    /// Sealed segments of the partitions that it leads of which there are too few copies.
+    short: usize,
 }
 
 /// What is remembered from one look to the next.
@@ -41,6 +87,22 @@ struct Memory {
     failed: BTreeMap<Segment, Duration>,
     /// Segments that nobody has, of which it was told.
     missing: BTreeSet<Segment>,
+    /// Since when brokers are known to be fenced.
+    fenced: BTreeMap<BrokerId, Duration>,
+}
+
+impl Memory {
+    /// Brokers that are fenced and expected back.
+    fn away(&mut self, image: &Image, now: Duration, delay: Duration) -> BTreeSet<BrokerId> {
+        let fenced = image.brokers().filter(|broker| broker.fenced);
+        let fenced: BTreeSet<BrokerId> = fenced.map(|broker| broker.registration.broker).collect();
+        self.fenced.retain(|broker, _| fenced.contains(broker));
+        for broker in &fenced {
+            self.fenced.entry(*broker).or_insert(now);
+        }
+        let is_away = |(_, since): &(&BrokerId, &Duration)| now.saturating_sub(**since) < delay;
+        self.fenced.iter().filter(is_away).map(|(broker, _)| *broker).collect()
+    }
 }
 
 /// Fetches and gives up.
@@ -53,6 +115,7 @@ pub(crate) struct Mender {
     /// Held by whoever makes a copy until the metadata has it, and alone by who removes one that was given up: it may be
     /// wanted again by then.
     pub(crate) copying: tokio::sync::RwLock<()>,
+    pub(crate) metrics: NodeMetrics,
 }
 
 impl Broker {
@@ -77,50 +140,45 @@ impl Mender {
             if own.iter().any(|storage| entry.is_on(*storage)) {
                 continue;
             }
-            let sources = homes(&image)
-                .into_iter()
-                .filter(|(storage, broker)| *broker != self.id && entry.is_on(*storage));
-            let sources = sources.map(|(storage, broker)| (broker, storage)).collect();
-            let task = Task::Fetch { topic: topic.clone(), id, entry: entry.clone(), sources };
-            if !self.carry_out(task).await {
+            let all = homes(&image, &BTreeSet::new());
+            let sources =
+                all.iter().filter(|(storage, home)| home.broker != self.id && entry.is_on(**storage));
+            let sources = sources.map(|(storage, home)| (home.broker, *storage)).collect();
+            let (topic, entry) = (topic.clone(), entry.clone());
+            if !self.bring(&Fetch { topic, id, entry, sources, is_short: false }, None).await {
                 return None;
             }
         }
         self.metadata.image().partition(&id).cloned()
     }
 
-    /// Does one thing; false when it failed.
-    async fn carry_out(&self, task: Task) -> bool {
+    /// Fetches a segment and has that noted; false when it failed.
+    async fn bring(&self, fetch: &Fetch, throttle: Option<&Throttle>) -> bool {
         let _copying = self.copying.read().await;
-        let mut fetched = None;
-        let (id, segment, edit) = match task {
-            Task::GiveUp { id, segment, storage } => {
-                (id, segment, ChainEdit::DropReplica { partition: id, segment, storage })
-            }
-            Task::Fetch { topic, id, entry, sources } => {
-                let segment = (entry.id, entry.generation);
-                let Some((storage, crc)) = self.fetch(&topic, id, &entry, sources).await else {
-                    return false;
-                };
-                fetched = Some(SegmentName {
-                    topic: topic.clone(),
-                    partition: id,
-                    id: entry.id,
-                    generation: entry.generation,
-                    base: entry.base,
-                });
-                (id, segment, ChainEdit::AddReplica { partition: id, segment, storage, crc })
-            }
-        };
+        let Fetch { topic, id, entry, .. } = fetch;
+        let Some((storage, crc)) = self.fetch(fetch, throttle).await else { return false };
+        let segment = (entry.id, entry.generation);
+        let edit = ChainEdit::AddReplica { partition: *id, segment, storage, crc };
         match self.metadata.propose(Command::Edit(vec![edit])).await {
             Ok(CommandResult::Chains(results)) if results.iter().all(Result::is_ok) => true,
-            // The chain has moved on, or the copy was counted for others meanwhile: planned anew.
+            // The chain has moved on: planned anew.
             other => {
-                tracing::debug!(partition = %id, segment = %segment.0, ?other, "a copy is not noted");
-                if let Some(name) = fetched {
-                    self.remove_unlisted(name).await;
-                }
+                tracing::debug!(partition = %id, segment = %entry.id, ?other, "a copy is not noted");
+                let (topic, partition) = (topic.clone(), *id);
+                let (id, generation, base) = (entry.id, entry.generation, entry.base);
+                self.remove_unlisted(SegmentName { topic, partition, id, generation, base }).await;
                 false
+            }
+        }
+    }
+
+    /// Gives copies up. What is refused was counted for others meanwhile: planned anew.
+    async fn give_up(&self, edits: Vec<ChainEdit>) {
+        for edits in edits.chunks(GIVEN_UP_AT_ONCE) {
+            let _copying = self.copying.read().await;
+            if let Err(error) = self.metadata.propose(Command::Edit(edits.to_vec())).await {
+                tracing::debug!(%error, "copies cannot be given up yet");
+                return;
             }
         }
     }
@@ -165,13 +223,9 @@ impl Mender {
     }
 
     /// Sees to it that this broker has a whole copy of a sealed segment. Tells on which storage, and its CRC.
-    async fn fetch(
-        &self,
-        topic: &Arc<str>,
-        id: TopicPartition,
-        entry: &SegmentEntry,
-        sources: Vec<(BrokerId, StorageId)>,
-    ) -> Option<(StorageId, u32)> {
+    async fn fetch(&self, fetch: &Fetch, throttle: Option<&Throttle>) -> Option<(StorageId, u32)> {
+        let Fetch { topic, id, entry, sources, .. } = fetch;
+        let (id, sources) = (*id, sources.clone());
         let SegmentState::Sealed { end, crc, bytes, .. } = entry.state else { return None };
         // A member that was too slow for the seal may have all of it by now.
         if let Ok(SealedCopy::Whole(storage)) = self.peers.replicas.sealed(topic, id, entry).await {
@@ -183,9 +237,12 @@ impl Mender {
         let name = SegmentName { topic: topic.clone(), partition: id, id: entry.id, generation, base };
         self.peers.replicas.forget(&name).await;
         let sealed = SealedInfo { end, bytes, crc };
-        let wanted = WantedSegment { env: &self.env, name, sealed, sources, to };
+        let wanted = WantedSegment { env: &self.env, name, sealed, sources, to, throttle };
         match fetch_segment(&self.peers, &wanted).await {
-            Ok(()) => Some((storage, crc)),
+            Ok(()) => {
+                self.metrics.repair_fetched_bytes.inc_by(bytes);
+                Some((storage, crc))
+            }
             Err(error) => {
                 tracing::warn!(topic = &**topic, partition = id.partition.0, segment = %entry.id, %error, "a copy cannot be fetched yet");
                 None
@@ -211,12 +268,13 @@ impl Mender {
         found.cloned()
     }
 
-    fn plan_repairs(&self, image: &Image, memory: &mut Memory) -> Vec<Task> {
-        let candidates = candidates(image, |broker| !broker.fenced);
-        let homes = homes(image);
+    fn plan(&self, image: &Image, memory: &mut Memory, delay: Duration) -> Plan {
         let now = self.env.clock.now();
+        let away = memory.away(image, now, delay);
+        let candidates = staying(image);
+        let homes = homes(image, &away);
         memory.failed.retain(|_, until| now < *until);
-        let mut tasks = Vec::new();
+        let mut plan = Plan::default();
         for topic in image.topics() {
             for (number, state) in topic.partitions.iter().enumerate() {
                 // One copy is where its log is; there is nothing to bring anywhere.
@@ -225,52 +283,70 @@ impl Mender {
                 }
                 let partition = PartitionId(i32::try_from(number).unwrap_or(i32::MAX));
                 let id = TopicPartition { topic_id: topic.id, partition };
-                for repair in placement::repairs(state, &candidates, &homes) {
-                    tasks.extend(self.task(topic, id, state, repair, &homes, memory));
+                if state.leader == self.id {
+                    plan.short += state.chain.iter().filter(|entry| is_short(state, entry, &homes)).count();
+                }
+                for repair in placement::repairs(Draw::of(&id), state, &candidates, &homes) {
+                    self.add(&mut plan, topic, id, state, repair, &homes, memory);
                 }
             }
         }
-        tasks
+        plan.fetches.sort_by_key(|fetch| !fetch.is_short);
+        plan
     }
 
-    /// This broker's part of a repair.
-    fn task(
+    /// Adds this broker's part of a repair.
+    #[allow(clippy::too_many_arguments, reason = "one loop's body")]
+    fn add(
         &self,
+        plan: &mut Plan,
         topic: &Topic,
         id: TopicPartition,
         state: &PartitionState,
         repair: Repair,
-        homes: &BTreeMap<StorageId, BrokerId>,
+        homes: &BTreeMap<StorageId, Home>,
         memory: &mut Memory,
-    ) -> Option<Task> {
+    ) {
         match repair {
             Repair::Copy { segment, to, from } if to.broker == self.id => {
-                // A broker that is no home of the partition gets a copy only where one of those is gone for long.
-                let is_home = state.placement.contains(&self.id);
-                if !is_home || memory.failed.contains_key(&(id, segment.0, segment.1)) {
-                    return None;
+                let entry = state.chain.iter().find(|entry| (entry.id, entry.generation) == segment);
+                if memory.failed.contains_key(&(id, segment.0, segment.1)) {
+                    return;
                 }
-                let entry = state.chain.iter().find(|entry| (entry.id, entry.generation) == segment)?;
                 let sources =
-                    from.iter().filter_map(|storage| Some((*homes.get(storage)?, *storage))).collect();
-                Some(Task::Fetch { topic: topic.name.clone(), id, entry: entry.clone(), sources })
+                    from.iter().filter_map(|storage| Some((homes.get(storage)?.broker, *storage))).collect();
+                plan.fetches.extend(entry.map(|entry| Fetch {
+                    topic: topic.name.clone(),
+                    id,
+                    entry: entry.clone(),
+                    sources,
+                    is_short: is_short(state, entry, homes),
+                }));
             }
             // Who leads needs all segments, where no copies are wanted any more, too: another broker leads soon.
             Repair::Drop { segment, storage }
-                if homes.get(&storage) == Some(&self.id) && state.leader != self.id =>
+                if homes.get(&storage).is_some_and(|home| home.broker == self.id)
+                    && state.leader != self.id =>
             {
-                Some(Task::GiveUp { id, segment, storage })
+                plan.given_up.push(ChainEdit::DropReplica { partition: id, segment, storage });
             }
             Repair::Missing { segment } if memory.missing.insert((id, segment.0, segment.1)) => {
                 tracing::error!(
                     topic = &*topic.name, partition = id.partition.0, segment = %segment.0,
                     "no broker that lives has this segment: start those that have it"
                 );
-                None
             }
-            Repair::Copy { .. } | Repair::Drop { .. } | Repair::Missing { .. } => None,
+            Repair::Copy { .. } | Repair::Drop { .. } | Repair::Missing { .. } => {}
         }
     }
+}
+
+/// Whether a sealed segment has fewer copies that can be read and count than are wanted.
+fn is_short(state: &PartitionState, entry: &SegmentEntry, homes: &BTreeMap<StorageId, Home>) -> bool {
+    let SegmentState::Sealed { replicas, .. } = &entry.state else { return false };
+    let is_here =
+        |storage: &&StorageId| homes.get(storage).is_some_and(|home| home.standing == Standing::Here);
+    replicas.iter().filter(is_here).count() < state.placement.len()
 }
 
 /// Whether there is and shall be one copy, where the partition is led.
@@ -282,43 +358,151 @@ fn is_alone(state: &PartitionState) -> bool {
     state.placement == [state.leader] && state.chain.iter().all(has_one)
 }
 
-/// Which broker that lives has which storage, of those that can be read.
-fn homes(image: &Image) -> BTreeMap<StorageId, BrokerId> {
-    let alive = image.brokers().filter(|broker| !broker.fenced);
-    let homes = alive.flat_map(|broker| {
-        let can_be_read =
-            |state: &StorageHealth| matches!(state, StorageHealth::Writable | StorageHealth::ReadOnly);
-        let storages = broker.storages.iter().filter(move |(_, state)| can_be_read(state));
-        storages.map(|(storage, _)| (*storage, broker.registration.broker))
-    });
-    homes.collect()
+/// Brokers that live and stay in the cluster.
+fn staying(image: &Image) -> Vec<Candidate> {
+    let leaving = image.leaving();
+    candidates(image, |broker| !broker.fenced && !leaving.contains(&broker.registration.broker))
+}
+
+/// What the copies on each storage are worth. Brokers in `away` are fenced and expected back.
+fn homes(image: &Image, away: &BTreeSet<BrokerId>) -> BTreeMap<StorageId, Home> {
+    let leaving = image.leaving();
+    let of_broker = |broker: &Arc<metadata::Broker>| {
+        let id = broker.registration.broker;
+        let standing = match (broker.fenced, leaving.contains(&id)) {
+            (false, false) => Some(Standing::Here),
+            (false, true) => Some(Standing::Leaving),
+            (true, leaves) => (away.contains(&id) && !leaves).then_some(Standing::Away),
+        };
+        // A log directory that failed under a broker which lives comes back after a restart, if ever.
+        let counts = move |state: StorageHealth| match standing {
+            Some(Standing::Away) => state != StorageHealth::Lost,
+            _ => state.can_be_read(),
+        };
+        let storages: Vec<_> = broker.storages.iter().filter(|(_, state)| counts(**state)).collect();
+        let home =
+            move |(storage, _): (&StorageId, _)| Some((*storage, Home { broker: id, standing: standing? }));
+        storages.into_iter().filter_map(home).collect::<Vec<_>>()
+    };
+    image.brokers().flat_map(of_broker).collect()
+}
+
+/// The loop's state between two looks.
+#[derive(Default)]
+struct Looks {
+    memory: Memory,
+    /// The metadata that was looked at last.
+    seen: Option<u64>,
+    /// Something was left undone, or time alone will change the plan.
+    again: bool,
+    throttle: Option<(f64, Arc<Throttle>)>,
+}
+
+impl Looks {
+    async fn look(&mut self, broker: &Broker) {
+        let image = broker.image();
+        let is_new = self.seen != Some(image.version) || self.again;
+        if broker.drain.is_draining() || image.brokers().nth(1).is_none() || !is_new {
+            return;
+        }
+        self.seen = Some(image.version);
+        let config = broker.config();
+        let delay_ms = u64::try_from(config.get(keys::REPAIR_DELAY_MS)).unwrap_or(0);
+        let plan = broker.mender.plan(&image, &mut self.memory, Duration::from_millis(delay_ms));
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let metrics = &broker.mender.metrics;
+        metrics.repair_segments.set(gauge(plan.fetches.len() as u64));
+        metrics.repair_bytes.set(gauge(plan.fetches.iter().map(Fetch::bytes).sum()));
+        metrics.under_replicated_segments.set(gauge(plan.short as u64));
+        let throttle = self.throttle(broker, config.get(keys::REPAIR_IO_MAX_BYTES_PER_SECOND));
+        broker.mender.give_up(plan.given_up).await;
+        let (mender, clock) = (&broker.mender, &broker.env.clock);
+        let (until, planned) = (clock.now() + ROUND, plan.fetches.len());
+        let bring = |fetch: Fetch| {
+            let throttle = throttle.clone();
+            async move {
+                let done = mender.bring(&fetch, Some(&throttle)).await;
+                (fetch.segment(), done)
+            }
+        };
+        let begun = stream::iter(plan.fetches).take_while(|_| std::future::ready(clock.now() < until));
+        let outcomes: Vec<(Segment, bool)> =
+            begun.map(bring).buffer_unordered(FETCHES_AT_ONCE).collect().await;
+        self.again = outcomes.len() < planned;
+        let until = clock.now() + FAILURE_PAUSE;
+        let failed = outcomes.into_iter().filter(|(_, done)| !done);
+        self.memory.failed.extend(failed.map(|(segment, _)| (segment, until)));
+        self.again |= !self.memory.failed.is_empty() || !self.memory.fenced.is_empty();
+    }
+
+    /// All fetching shares one, until its rate is changed.
+    fn throttle(&mut self, broker: &Broker, rate: f64) -> Arc<Throttle> {
+        match &self.throttle {
+            Some((known, throttle)) if *known == rate => throttle.clone(),
+            _ => {
+                let throttle = Arc::new(Throttle::new(&broker.env, Some(rate)));
+                self.throttle = Some((rate, throttle.clone()));
+                throttle
+            }
+        }
+    }
 }
 
 async fn repair_for_ever(broker: Weak<Broker>) {
-    let mut memory = Memory::default();
-    let mut looked_at = None;
+    let mut looks = Looks::default();
     loop {
         let Some(strong) = broker.upgrade() else { return };
         let sleep = strong.env.clock.sleep(LOOK_INTERVAL);
         drop(strong);
         sleep.await;
         let Some(strong) = broker.upgrade() else { return };
-        let image = strong.image();
-        let is_new = looked_at != Some(image.version) || !memory.failed.is_empty();
-        if strong.drain.is_draining() || image.brokers().nth(1).is_none() || !is_new {
-            continue;
+        looks.look(&strong).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metadata::{MemoryStore, Registration};
+
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn a_broker_that_is_fenced_is_waited_for_from_when_that_is_seen() {
+        let store = MemoryStore::default();
+        for broker in [1, 2] {
+            let storages = vec![base::ids::Uuid([broker; 16])];
+            let broker = BrokerId(broker.into());
+            let registration = Registration { broker, listeners: Vec::new(), rack: None, storages };
+            store.propose(Command::RegisterBroker(registration)).await.unwrap();
         }
-        looked_at = Some(image.version);
-        for task in strong.mender.plan_repairs(&image, &mut memory) {
-            let segment = match &task {
-                Task::Fetch { id, entry, .. } => Some((*id, entry.id, entry.generation)),
-                Task::GiveUp { .. } => None,
-            };
-            if !strong.mender.carry_out(task).await
-                && let Some(segment) = segment
-            {
-                memory.failed.insert(segment, strong.env.clock.now() + FAILURE_PAUSE);
-            }
-        }
+        let fence = |fenced| {
+            let (broker, incarnation) = (BrokerId(2), base::ids::Incarnation(2));
+            store.propose(Command::SetFenced { broker, incarnation, fenced })
+        };
+        let mut memory = Memory::default();
+        let at = Duration::from_secs;
+        let mut away = |image: &Image, now| memory.away(image, now, DELAY);
+        assert_eq!(away(&store.image(), at(5)), BTreeSet::new());
+        fence(true).await.unwrap();
+        let two = BTreeSet::from([BrokerId(2)]);
+        assert_eq!(away(&store.image(), at(10)), two);
+        assert_eq!(away(&store.image(), at(609)), two);
+        let homes_of = |away: &BTreeSet<BrokerId>| {
+            let homes = homes(&store.image(), away);
+            homes.into_values().map(|home| (home.broker.0, home.standing)).collect::<Vec<_>>()
+        };
+        assert_eq!(homes_of(&two), [(1, Standing::Here), (2, Standing::Away)]);
+        assert_eq!(away(&store.image(), at(610)), BTreeSet::new(), "it is gone");
+        assert_eq!(homes_of(&BTreeSet::new()), [(1, Standing::Here)]);
+        fence(false).await.unwrap();
+        assert_eq!(away(&store.image(), at(700)), BTreeSet::new());
+        fence(true).await.unwrap();
+        assert_eq!(away(&store.image(), at(800)), two, "and is waited for anew");
+        let changes = vec![(metadata::LEAVING_BROKERS.to_owned(), Some("1,2".to_owned()))];
+        let command = Command::AlterConfigs { resource: metadata::Resource::AllBrokers, changes };
+        store.propose(command).await.unwrap();
+        assert_eq!(homes_of(&two), [(1, Standing::Leaving)], "who leaves is not waited for");
     }
 }

@@ -20,6 +20,8 @@ struct Home {
     rack: Option<String>,
     /// At least one.
     directories: Vec<Directory>,
+    /// They are nearly full.
+    reluctant: bool,
 }
 
 /// See the module's head. It counts what is placed with it.
@@ -31,36 +33,33 @@ impl Broker {
     /// Where new partitions may go now.
     pub(crate) fn room(&self) -> Room {
         let image = self.image();
-        let own = self.own_directories();
+        let leaving = image.leaving();
         let mut homes = BTreeMap::new();
         for broker in image.brokers().filter(|broker| !broker.fenced && !broker.draining) {
             let id = broker.registration.broker;
-            let writable = broker.storages.iter().filter(|(_, state)| **state == StorageHealth::Writable);
-            let mut directories: Vec<StorageId> = writable.map(|(storage, _)| *storage).collect();
-            if id == self.id {
+            let directories = |health: StorageHealth, state: StorageState| -> Vec<Directory> {
                 // What this broker knows of its own is newer.
-                directories.retain(|storage| own.contains(storage));
-            }
-            if !directories.is_empty() {
-                let directories = directories.into_iter().map(|storage| (storage, 0)).collect();
-                let rack = broker.registration.rack.clone();
-                homes.insert(id, Home { incarnation: broker.incarnation, rack, directories });
+                let of_own = self.storages.iter().filter(|storage| storage.state() == state);
+                let of_others = broker.storages.iter().filter(|(_, known)| **known == health);
+                match id == self.id {
+                    true => of_own.map(|storage| (storage.id(), 0)).collect(),
+                    false => of_others.map(|(storage, _)| (*storage, 0)).collect(),
+                }
+            };
+            let writable = directories(StorageHealth::Writable, StorageState::Writable);
+            let reluctant = writable.is_empty();
+            let directories = match reluctant {
+                true => directories(StorageHealth::ReadOnly, StorageState::ReadOnly),
+                false => writable,
+            };
+            if !directories.is_empty() && !leaving.contains(&id) {
+                let (incarnation, rack) = (broker.incarnation, broker.registration.rack.clone());
+                homes.insert(id, Home { incarnation, rack, directories, reluctant });
             }
         }
         let mut room = Room { homes };
         room.count(&image);
         room
-    }
-
-    /// This broker's log directories that take new segments. One that is getting full is for what is there already, as
-    /// long as another has more room.
-    fn own_directories(&self) -> Vec<StorageId> {
-        let of = |state: StorageState| {
-            let storages = self.storages.iter().filter(|storage| storage.state() == state);
-            storages.map(|storage| storage.id()).collect::<Vec<_>>()
-        };
-        let writable = of(StorageState::Writable);
-        if writable.is_empty() { of(StorageState::ReadOnly) } else { writable }
     }
 }
 
@@ -90,7 +89,12 @@ impl Room {
             let message = "No log directory takes new partitions: all are full or failed.";
             return Err(Refusal::new(ErrorCode::KafkaStorageError, message));
         }
-        let chosen = place(&self.candidates(), first, count, replication_factor);
+        let mut candidates = self.candidates();
+        // One that is getting full is for what is there already, as long as others have more room.
+        if candidates.iter().filter(|candidate| !candidate.reluctant).count() >= replication_factor {
+            candidates.retain(|candidate| !candidate.reluctant);
+        }
+        let chosen = place(&candidates, first, count, replication_factor);
         Ok(chosen.into_iter().map(|brokers| self.take(brokers)).collect())
     }
 
@@ -114,6 +118,7 @@ impl Room {
             storage: home.directories[0].0,
             rack: home.rack.clone(),
             copies: home.directories.iter().map(|(_, taken)| *taken as u64).sum(),
+            reluctant: home.reluctant,
         };
         self.homes.iter().map(candidate).collect()
     }
@@ -156,6 +161,7 @@ mod tests {
             incarnation: Incarnation(1),
             rack: None,
             directories: storages.iter().map(|number| (storage(*number), 0)).collect(),
+            reluctant: false,
         };
         Room { homes: BTreeMap::from([(BrokerId(1), home(&[1, 2])), (BrokerId(2), home(&[3]))]) }
     }
@@ -170,6 +176,15 @@ mod tests {
         // What was placed counts for what comes next, as the topic after it may be another one.
         assert_eq!(room.place(0, 1, 2).unwrap()[0].ensemble.len(), 2);
         assert_eq!(room.candidates().iter().map(|candidate| candidate.copies).collect::<Vec<_>>(), [3, 3]);
+    }
+
+    #[test]
+    fn who_is_nearly_full_takes_what_nobody_else_can() {
+        let mut room = room();
+        room.homes.get_mut(&BrokerId(1)).unwrap().reluctant = true;
+        let placed = room.place(0, 3, 1).unwrap();
+        assert!(placed.iter().all(|place| place.brokers == [BrokerId(2)]), "{placed:?}");
+        assert_eq!(room.place(0, 1, 2).unwrap()[0].brokers.len(), 2);
     }
 
     #[test]

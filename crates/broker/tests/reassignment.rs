@@ -321,7 +321,11 @@ fn who_starts_leads_nothing_that_it_does_not_have() {
             topic_id: cluster.metadata.image().topic("t").unwrap().id,
             partition: PartitionId(0),
         };
-        let edit = metadata::ChainEdit::SetPlacement { partition: id, brokers: vec![BrokerId(2)] };
+        let edit = metadata::ChainEdit::SetPlacement {
+            partition: id,
+            brokers: vec![BrokerId(2)],
+            keepers: Vec::new(),
+        };
         let edited = cluster.metadata.propose(Command::Edit(vec![edit])).await.unwrap();
         assert!(matches!(edited, CommandResult::Chains(results) if results[0].is_ok()));
         cluster.env.clock.sleep(Duration::from_secs(1)).await;

@@ -81,6 +81,12 @@ pub enum Command {
         /// The life that is meant; one that is over is refused.
         incarnation: Incarnation,
     },
+    /// Takes a broker off the list for good: one that is fenced, holds no copy and is to hold none. Answered with
+    /// [`CommandResult::Items`], one item.
+    UnregisterBroker {
+        /// The broker.
+        broker: BrokerId,
+    },
     /// Says what a log directory of a broker is good for. Answered with [`CommandResult::Items`], one item.
     SetStorageHealth {
         /// The broker.
@@ -157,7 +163,7 @@ impl std::fmt::Display for MetadataVersions {
 pub enum StorageHealth {
     /// It takes new segments.
     Writable = 1,
-    /// It is nearly full: what is there is served.
+    /// It is nearly full: what is there is served, and new segments go elsewhere as long as they can.
     ReadOnly = 2,
     /// It cannot be used, and may come back with what it holds.
     Failed = 3,
@@ -166,6 +172,11 @@ pub enum StorageHealth {
 }
 
 impl StorageHealth {
+    /// Whether what is there can be read.
+    pub fn can_be_read(self) -> bool {
+        matches!(self, StorageHealth::Writable | StorageHealth::ReadOnly)
+    }
+
     /// The state for a stored number; `None` for a state this version does not know.
     pub(crate) fn from_number(number: u32) -> Option<StorageHealth> {
         use StorageHealth::*;
@@ -284,6 +295,8 @@ pub enum ChainEdit {
         partition: TopicPartition,
         /// Brokers that shall hold copies, in the order in which they are preferred as leaders.
         brokers: Vec<BrokerId>,
+        /// Other brokers that keep the copies of sealed segments which they have.
+        keepers: Vec<BrokerId>,
     },
 }
 

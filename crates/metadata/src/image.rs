@@ -161,14 +161,20 @@ impl Image {
         self.topics.get(self.metric_names.get(&*metric_name(name)?)?)
     }
 
-    /// Whether a new segment may have the member: a storage that takes segments, of a broker's present life, which is
-    /// not fenced.
+    /// Whether a new segment may have the member: a storage that takes segments, if need be though it is nearly full, of
+    /// a broker's present life, which is not fenced.
     pub(crate) fn is_usable(&self, member: &Member) -> bool {
         self.brokers.get(&member.broker).is_some_and(|broker| {
             broker.incarnation == member.incarnation
                 && !broker.fenced
-                && broker.storages.get(&member.storage) == Some(&StorageHealth::Writable)
+                && broker.storages.get(&member.storage).is_some_and(|state| state.can_be_read())
         })
+    }
+
+    /// Whether what a storage holds can be read now: it works, and its broker is not fenced.
+    pub fn is_readable(&self, storage: StorageId) -> bool {
+        let mut brokers = self.brokers.values().filter(|broker| !broker.fenced);
+        brokers.any(|broker| broker.storages.get(&storage).is_some_and(|state| state.can_be_read()))
     }
 
     /// What a storage is good for; `None` for one that no broker ever had.

@@ -20,6 +20,7 @@ mod memory;
 mod proposals;
 mod raft;
 mod record;
+mod residence;
 mod sessions;
 mod store;
 #[cfg(test)]
@@ -34,5 +35,6 @@ pub use control::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_NAME_LENGTH_MAX, TOPIC_PAR
 pub use image::{Broker, Configs, Image, Topic};
 pub use memory::MemoryStore;
 pub use raft::{FollowerStore, MetadataOpenError, NODE_MAGIC, Quorum, RaftStore, allocate_node_id};
+pub use residence::{LEAVING_BROKERS, Residence};
 pub use sessions::{Heard, Sessions};
 pub use store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError, QuorumState, VoterState};

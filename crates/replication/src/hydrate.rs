@@ -10,7 +10,7 @@ use base::batch::Batches;
 use base::env::Env;
 use base::ids::{BrokerId, LeaderEpoch, Offset, StorageId};
 use bytes::Bytes;
-use storage::{Import, SealedInfo, SegmentName, Storage, StorageError};
+use storage::{Import, SealedInfo, SegmentName, Storage, StorageError, Throttle};
 
 use crate::peers::Peers;
 use crate::stream::{LinkError, PULL_BYTES_MAX, PullRequest, PullResult};
@@ -47,6 +47,8 @@ pub struct Wanted<'a> {
     pub sources: Vec<(BrokerId, StorageId)>,
     /// The own storage.
     pub to: Arc<Storage>,
+    /// What bounds its pace; nothing where somebody waits for it.
+    pub throttle: Option<&'a Throttle>,
 }
 
 /// Fetches a segment.
@@ -121,6 +123,9 @@ async fn fetch_from(
         // A segment that was compacted may end in offsets without records.
         let Some(next) = end_of(&bytes) else { break };
         from = next;
+        if let Some(throttle) = wanted.throttle {
+            throttle.pay(bytes.len() as u64).await;
+        }
         import = env
             .blocking(move || {
                 import.append(&bytes)?;

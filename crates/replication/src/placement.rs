@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use base::chain::{Member, PartitionState, SegmentState};
-use base::ids::{BrokerId, Generation, Incarnation, SegmentId, StorageId};
+use base::ids::{BrokerId, Generation, Incarnation, SegmentId, StorageId, TopicPartition};
 
 /// A broker that lives, is not fenced, and has a storage that takes segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,35 @@ pub struct Candidate {
     pub rack: Option<String>,
     /// Copies of segments it has, or anything else that says how full it is, the same for all.
     pub copies: u64,
+    /// It takes what no other can: its log directories are nearly full, or it leaves the cluster.
+    pub reluctant: bool,
+}
+
+/// What spreads the partitions over brokers that would do equally well: a number that is one partition's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw(u64);
+
+impl Draw {
+    /// Of a partition; the same everywhere and for ever.
+    pub fn of(id: &TopicPartition) -> Draw {
+        let halves = id.topic_id.0.split_at(8);
+        let half = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Draw(mix(half(halves.0) ^ mix(half(halves.1)) ^ u64::from(id.partition.0.unsigned_abs())))
+    }
+
+    /// Whose turn it is: the broker with the least goes first (rendezvous hashing, so that one more or less changes the
+    /// choice of few partitions).
+    fn turn(self, broker: BrokerId) -> u64 {
+        mix(self.0 ^ mix(u64::from(broker.0.unsigned_abs())))
+    }
+}
+
+/// The finaliser of SplitMix64: every bit of the argument has a say in every bit of the result.
+fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 impl Candidate {
@@ -96,10 +125,11 @@ fn even_out(candidates: &[Candidate], placed: &mut [Vec<usize>], holds: &mut [u6
 }
 
 /// Members of the next segment of a partition: the leader, then those of its placement that are candidates, then others
-/// until there are as many as wanted. Brokers in `avoided` are taken last. Without the leader among the candidates there
-/// is no such segment. A leader where no copy is wanted comes on top of the others: it is to leave, and needs somebody who
-/// has all it has.
+/// until there are as many as wanted. Brokers in `avoided` are taken last, before them those that are reluctant. Without
+/// the leader among the candidates there is no such segment. A leader where no copy is wanted comes on top of the others:
+/// it is to leave, and needs somebody who has all it has.
 pub fn next_ensemble(
+    draw: Draw,
     state: &PartitionState,
     candidates: &[Candidate],
     avoided: &[BrokerId],
@@ -111,11 +141,10 @@ pub fn next_ensemble(
     loop {
         let free = (0..candidates.len()).filter(|index| !chosen.contains(index));
         let cost = |index: &usize| {
-            let candidate = &candidates[*index];
-            let wanted = state.placement.iter().position(|broker| *broker == candidate.broker);
-            let wanted = wanted.unwrap_or(usize::MAX);
+            let Candidate { broker, reluctant, copies, .. } = candidates[*index];
+            let wanted = state.placement.iter().position(|home| *home == broker).unwrap_or(usize::MAX);
             let neighbours = neighbours(candidates, &chosen, *index);
-            (avoided.contains(&candidate.broker), wanted, neighbours, candidate.copies, candidate.broker)
+            (avoided.contains(&broker), reluctant, wanted, neighbours, copies, draw.turn(broker))
         };
         let Some(next) = free.min_by_key(cost) else { break };
         let is_instead = goes && is_home(&candidates[next].broker);
@@ -180,24 +209,49 @@ pub enum Repair {
     },
 }
 
-/// What the sealed segments of a partition need. `homes` tells which broker has which storage, of all that live and whose
-/// storages can be read; a copy anywhere else is not counted. Nothing is dropped as long as something must be copied.
+/// A storage that may have copies, as the metadata tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Whose it is.
+    pub broker: BrokerId,
+    /// What its copies are worth.
+    pub standing: Standing,
+}
+
+/// What copies on a storage are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They can be read, and count.
+    Here,
+    /// They cannot be read now, and are expected back soon: they count.
+    Away,
+    /// They can be read and do not count, because their broker leaves the cluster.
+    Leaving,
+}
+
+/// What the sealed segments of a partition need. `homes` tells of every storage whose copies are worth anything; of those
+/// who take copies, reluctant ones do only where they are of the placement. Nothing is dropped of a segment as long as
+/// somebody must copy it.
+///
+/// Where keepers have copies in the place of brokers of the placement, those need none, but for the preferred leader:
+/// without all segments it cannot lead.
 pub fn repairs(
+    draw: Draw,
     state: &PartitionState,
     candidates: &[Candidate],
-    homes: &BTreeMap<StorageId, BrokerId>,
+    homes: &BTreeMap<StorageId, Home>,
 ) -> Vec<Repair> {
     let mut repairs = Vec::new();
     for entry in &state.chain {
         let SegmentState::Sealed { replicas, .. } = &entry.state else { continue };
         let segment = (entry.id, entry.generation);
-        let from: Vec<StorageId> = replicas.iter().copied().filter(|id| homes.contains_key(id)).collect();
+        let can_be_read = |id: &StorageId| homes.get(id).is_some_and(|home| home.standing != Standing::Away);
+        let from: Vec<StorageId> = replicas.iter().copied().filter(can_be_read).collect();
         if from.is_empty() {
             repairs.push(Repair::Missing { segment });
             continue;
         }
-        let holders: Vec<BrokerId> = from.iter().map(|storage| homes[storage]).collect();
-        let targets = targets(state, candidates, &holders);
+        let targets = Targets::new(state, candidates, homes, replicas).choose(draw);
         if targets.is_empty() {
             let superfluous = superfluous(state, &from, homes);
             repairs.extend(superfluous.into_iter().map(|storage| Repair::Drop { segment, storage }));
@@ -208,35 +262,94 @@ pub fn repairs(
     repairs
 }
 
-/// Who should fetch a segment that `holders` have: whoever of the placement has none, and others while that makes too few.
-fn targets(state: &PartitionState, candidates: &[Candidate], holders: &[BrokerId]) -> Vec<Member> {
-    let can = |broker: &BrokerId| candidates.iter().position(|candidate| candidate.broker == *broker);
-    let lacks = |broker: &&BrokerId| !holders.contains(broker);
-    let mut chosen: Vec<usize> = state.placement.iter().filter(lacks).filter_map(can).collect();
-    let mut near: Vec<usize> = holders.iter().filter_map(can).chain(chosen.iter().copied()).collect();
-    while holders.len() + chosen.len() < state.placement.len() {
-        let free = (0..candidates.len())
-            .filter(|index| !chosen.contains(index) && !holders.contains(&candidates[*index].broker));
-        let cost = |index: &usize| {
-            let candidate = &candidates[*index];
-            (neighbours(candidates, &near, *index), candidate.copies, candidate.broker)
-        };
-        let Some(next) = free.min_by_key(cost) else { break };
-        chosen.push(next);
-        near.push(next);
-    }
-    chosen.into_iter().map(|index| candidates[index].member()).collect()
+/// Who should fetch a segment.
+struct Targets<'a> {
+    state: &'a PartitionState,
+    candidates: &'a [Candidate],
+    /// Brokers that have it, or will without our doing.
+    holders: Vec<BrokerId>,
+    /// Brokers that have it and leave.
+    leaving: Vec<BrokerId>,
+    chosen: Vec<usize>,
 }
 
-/// Copies beyond those that are wanted, those on brokers that are not of the placement first.
+impl<'a> Targets<'a> {
+    fn new(
+        state: &'a PartitionState,
+        candidates: &'a [Candidate],
+        homes: &BTreeMap<StorageId, Home>,
+        replicas: &[StorageId],
+    ) -> Targets<'a> {
+        let of = |leaves: bool| {
+            let homes = replicas.iter().filter_map(|storage| homes.get(storage));
+            let homes = homes.filter(move |home| (home.standing == Standing::Leaving) == leaves);
+            homes.map(|home| home.broker).collect::<Vec<_>>()
+        };
+        let (mut holders, leaving) = (of(false), of(true));
+        // One of the placement that is down fetches what it lacks when it is back.
+        let is_away = |broker: &BrokerId| {
+            homes.values().any(|home| home.broker == *broker && home.standing == Standing::Away)
+        };
+        let lacks = |broker: &BrokerId| !holders.contains(broker) && is_away(broker);
+        let absent: Vec<BrokerId> = state.placement.iter().copied().filter(lacks).collect();
+        holders.extend(absent);
+        holders.sort_unstable();
+        holders.dedup();
+        Targets { state, candidates, holders, leaving, chosen: Vec::new() }
+    }
+
+    /// Whoever of the placement has none, and others while that makes too few.
+    fn choose(mut self, draw: Draw) -> Vec<Member> {
+        let Targets { state, candidates, .. } = self;
+        let wanted = state.placement.len();
+        for (rank, broker) in state.placement.iter().enumerate() {
+            let is_needed = rank == 0 || state.keepers.is_empty() || self.copies() < wanted;
+            let has = self.holders.contains(broker);
+            if let Some(index) = self.position(*broker).filter(|_| is_needed && !has) {
+                self.chosen.push(index);
+            }
+        }
+        while self.copies() < wanted {
+            let near: Vec<usize> = self.holders.iter().filter_map(|broker| self.position(*broker)).collect();
+            let near = [&near[..], &self.chosen].concat();
+            let is_free = |index: &usize| {
+                let Candidate { broker, reluctant, .. } = candidates[*index];
+                !reluctant
+                    && !self.chosen.contains(index)
+                    && !self.holders.contains(&broker)
+                    && !self.leaving.contains(&broker)
+            };
+            let cost = |index: &usize| {
+                let Candidate { broker, copies, .. } = candidates[*index];
+                (neighbours(candidates, &near, *index), copies, draw.turn(broker))
+            };
+            let Some(next) = (0..candidates.len()).filter(is_free).min_by_key(cost) else { break };
+            self.chosen.push(next);
+        }
+        self.chosen.into_iter().map(|index| candidates[index].member()).collect()
+    }
+
+    fn copies(&self) -> usize {
+        self.holders.len() + self.chosen.len()
+    }
+
+    fn position(&self, broker: BrokerId) -> Option<usize> {
+        self.candidates.iter().position(|candidate| candidate.broker == broker)
+    }
+}
+
+/// Copies that can be read beyond those that are wanted: first those of brokers that leave, then those of brokers that are
+/// neither of the placement nor keepers.
 fn superfluous(
     state: &PartitionState,
     copies: &[StorageId],
-    homes: &BTreeMap<StorageId, BrokerId>,
+    homes: &BTreeMap<StorageId, Home>,
 ) -> Vec<StorageId> {
     let rank = |storage: &StorageId| {
-        let wanted = state.placement.iter().position(|broker| *broker == homes[storage]);
-        (wanted.unwrap_or(usize::MAX), *storage)
+        let Home { broker, standing } = homes[storage];
+        let wanted = state.placement.iter().position(|home| *home == broker);
+        let keeps = state.keepers.contains(&broker);
+        (standing == Standing::Leaving, wanted.unwrap_or(usize::MAX), !keeps, *storage)
     };
     let mut copies = copies.to_vec();
     copies.sort_by_key(rank);
@@ -255,6 +368,9 @@ mod tests {
 
     use super::*;
 
+    /// With it brokers take turns in the order of their ids, as far as the tests see.
+    const DRAW: Draw = Draw(0);
+
     fn storage(broker: i32) -> StorageId {
         Uuid([broker as u8; 16])
     }
@@ -266,6 +382,7 @@ mod tests {
             storage: storage(broker),
             rack: rack.map(str::to_owned),
             copies: 0,
+            reluctant: false,
         }
     }
 
@@ -357,7 +474,7 @@ mod tests {
     fn an_ensemble_is_the_leader_the_placement_and_substitutes() {
         let state = partition();
         let ensemble = |candidates: &[Candidate], avoided: &[i32]| {
-            next_ensemble(&state, candidates, &ids(avoided)).map(|members| brokers(&members))
+            next_ensemble(DRAW, &state, candidates, &ids(avoided)).map(|members| brokers(&members))
         };
         assert_eq!(ensemble(&plain(5), &[]), Some(vec![1, 2, 3]));
         assert_eq!(ensemble(&plain(5), &[2]), Some(vec![1, 3, 4]));
@@ -376,8 +493,8 @@ mod tests {
     fn a_leader_that_is_to_leave_comes_on_top() {
         let ensemble = |placement: &[i32], brokers_alive: i32, avoided: &[i32]| {
             let mut state = partition();
-            state.set_placement(ids(placement));
-            next_ensemble(&state, &plain(brokers_alive), &ids(avoided)).map(|members| brokers(&members))
+            state.set_placement(ids(placement), Vec::new());
+            next_ensemble(DRAW, &state, &plain(brokers_alive), &ids(avoided)).map(|members| brokers(&members))
         };
         assert_eq!(ensemble(&[4, 5, 6], 6, &[]), Some(vec![1, 4, 5, 6]));
         assert_eq!(ensemble(&[4, 5, 6], 5, &[]), Some(vec![1, 4, 5]), "no more than there are");
@@ -405,28 +522,138 @@ mod tests {
         assert_eq!(leader(&[], &[]), None);
     }
 
+    fn homes(brokers: &[(i32, Standing)]) -> BTreeMap<StorageId, Home> {
+        let home = |(id, standing): &(i32, Standing)| {
+            (storage(*id), Home { broker: BrokerId(*id), standing: *standing })
+        };
+        brokers.iter().map(home).collect()
+    }
+
+    fn here(brokers: &[i32]) -> BTreeMap<StorageId, Home> {
+        homes(&brokers.iter().map(|broker| (*broker, Standing::Here)).collect::<Vec<_>>())
+    }
+
+    const SEGMENT: (SegmentId, Generation) = (SegmentId(1), Generation(0));
+
+    fn copy(to: i32, from: &[i32]) -> Repair {
+        let from = from.iter().copied().map(storage).collect();
+        Repair::Copy { segment: SEGMENT, to: candidate(to, None).member(), from }
+    }
+
+    fn drop_at(broker: i32) -> Repair {
+        Repair::Drop { segment: SEGMENT, storage: storage(broker) }
+    }
+
+    fn without(candidates: Vec<Candidate>, broker: i32) -> Vec<Candidate> {
+        candidates.into_iter().filter(|candidate| candidate.broker.0 != broker).collect()
+    }
+
     #[test]
     fn copies_move_to_where_they_are_wanted() {
-        let homes = |brokers: &[i32]| brokers.iter().map(|id| (storage(*id), BrokerId(*id))).collect();
-        let segment = (SegmentId(1), Generation(0));
         let mut state = partition();
-        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), []);
-        // One is gone: another takes its place.
-        let alive = [plain(2), vec![candidate(4, None)]].concat();
-        let copy = |to: i32, from: &[i32]| Repair::Copy {
-            segment,
-            to: candidate(to, None).member(),
-            from: from.iter().copied().map(storage).collect(),
+        let repairs = |state: &PartitionState, candidates: &[Candidate], homes| {
+            super::repairs(DRAW, state, candidates, &homes)
         };
-        assert_eq!(repairs(&state, &alive, &homes(&[1, 2, 4])), [copy(4, &[1, 2])]);
+        assert_eq!(repairs(&state, &plain(4), here(&[1, 2, 3, 4])), []);
+        // One is gone: another takes its place.
+        assert_eq!(repairs(&state, &without(plain(4), 3), here(&[1, 2, 4])), [copy(4, &[1, 2])]);
         // It is wanted elsewhere: copied first, dropped when that is done.
-        state.set_placement(ids(&[1, 2, 4]));
-        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), [copy(4, &[1, 2, 3])]);
-        state.add_replica(segment, storage(4), 1).unwrap();
-        let drop = Repair::Drop { segment, storage: storage(3) };
-        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), [drop]);
-        state.drop_replica(segment, storage(3), 2).unwrap();
-        assert_eq!(repairs(&state, &plain(4), &homes(&[1, 2, 3, 4])), []);
-        assert_eq!(repairs(&state, &plain(3), &homes(&[3])), [Repair::Missing { segment }]);
+        state.set_placement(ids(&[1, 2, 4]), Vec::new());
+        assert_eq!(repairs(&state, &plain(4), here(&[1, 2, 3, 4])), [copy(4, &[1, 2, 3])]);
+        state.add_replica(SEGMENT, storage(4), 1).unwrap();
+        assert_eq!(repairs(&state, &plain(4), here(&[1, 2, 3, 4])), [drop_at(3)]);
+        state.drop_replica(SEGMENT, storage(3), 2).unwrap();
+        assert_eq!(repairs(&state, &plain(4), here(&[1, 2, 3, 4])), []);
+        assert_eq!(repairs(&state, &plain(3), here(&[3])), [Repair::Missing { segment: SEGMENT }]);
+    }
+
+    #[test]
+    fn who_is_away_for_a_while_is_waited_for() {
+        let mut state = partition();
+        let alive = without(plain(5), 3);
+        let away = [(1, Standing::Here), (2, Standing::Here), (3, Standing::Away), (4, Standing::Here)];
+        assert_eq!(repairs(DRAW, &state, &alive, &homes(&away)), []);
+        // It was down already when the segment was sealed: it fetches when it is back.
+        state.drop_replica(SEGMENT, storage(3), 2).unwrap();
+        assert_eq!(repairs(DRAW, &state, &alive, &homes(&away)), []);
+        // It is gone for good, as far as anybody knows; a copy elsewhere is dropped once it is back, and not before.
+        assert_eq!(repairs(DRAW, &state, &without(alive.clone(), 5), &here(&[1, 2, 4])), [copy(4, &[1, 2])]);
+        state.add_replica(SEGMENT, storage(4), 1).unwrap();
+        assert_eq!(repairs(DRAW, &state, &alive, &here(&[1, 2, 4])), []);
+        assert_eq!(repairs(DRAW, &state, &plain(5), &here(&[1, 2, 3, 4])), [copy(3, &[1, 2, 4])]);
+        state.add_replica(SEGMENT, storage(3), 1).unwrap();
+        assert_eq!(repairs(DRAW, &state, &plain(5), &here(&[1, 2, 3, 4])), [drop_at(4)]);
+    }
+
+    #[test]
+    fn substitutes_are_in_other_racks_and_not_always_the_same() {
+        let state = partition();
+        let racks = [(1, "a"), (2, "b"), (4, "a"), (5, "b"), (6, "c")];
+        let alive: Vec<Candidate> = racks.iter().map(|(id, rack)| candidate(*id, Some(rack))).collect();
+        let all = here(&[1, 2, 4, 5, 6]);
+        for draw in 0..20 {
+            let [Repair::Copy { to, .. }] = repairs(Draw(draw), &state, &alive, &all)[..] else { panic!() };
+            assert_eq!(to.broker, BrokerId(6), "the only one in a rack that has none");
+        }
+        let alive = without(plain(12), 3);
+        let all = here(&alive.iter().map(|candidate| candidate.broker.0).collect::<Vec<_>>());
+        let mut taken = BTreeMap::new();
+        for draw in 0..900 {
+            let [Repair::Copy { to, .. }] = repairs(Draw(draw), &state, &alive, &all)[..] else { panic!() };
+            let members = next_ensemble(Draw(draw), &state, &alive, &[]).unwrap();
+            assert_eq!(members[2], to, "the open segment and the sealed ones have one substitute");
+            *taken.entry(to.broker).or_insert(0) += 1;
+        }
+        assert!(taken.len() == 9 && taken.values().all(|count| (60..140).contains(count)), "{taken:?}");
+    }
+
+    #[test]
+    fn who_is_nearly_full_takes_what_nobody_else_can() {
+        let state = partition();
+        let mut candidates = plain(5);
+        candidates[1].reluctant = true;
+        candidates[3].reluctant = true;
+        let members = |candidates: &[Candidate]| {
+            let mut members = brokers(&next_ensemble(DRAW, &state, candidates, &[]).unwrap());
+            members.sort_unstable();
+            members
+        };
+        assert_eq!(members(&candidates), [1, 3, 5]);
+        assert_eq!(members(&candidates[..4]), [1, 2, 3], "the one of the placement rather than another");
+        candidates[0].reluctant = true;
+        assert_eq!(members(&candidates), [1, 3, 5], "who leads is a member");
+        let alive = without(candidates, 3);
+        assert_eq!(repairs(DRAW, &state, &alive, &here(&[1, 2, 4, 5])), [copy(5, &[1, 2])]);
+        assert_eq!(repairs(DRAW, &state, &without(alive, 5), &here(&[1, 2, 4])), []);
+    }
+
+    #[test]
+    fn copies_of_who_leaves_are_made_elsewhere_before_they_go() {
+        let mut state = partition();
+        let leaves = |others: &[i32]| {
+            let mut homes = here(others);
+            homes.insert(storage(3), Home { broker: BrokerId(3), standing: Standing::Leaving });
+            homes
+        };
+        let staying = without(plain(4), 3);
+        assert_eq!(repairs(DRAW, &state, &staying, &leaves(&[1, 2, 4])), [copy(4, &[1, 2, 3])]);
+        assert_eq!(repairs(DRAW, &state, &without(staying.clone(), 4), &leaves(&[1, 2])), [], "nobody can");
+        state.set_placement(ids(&[1, 2, 4]), Vec::new());
+        assert_eq!(repairs(DRAW, &state, &staying, &leaves(&[1, 2, 4])), [copy(4, &[1, 2, 3])]);
+        state.add_replica(SEGMENT, storage(4), 1).unwrap();
+        assert_eq!(repairs(DRAW, &state, &staying, &leaves(&[1, 2, 4])), [drop_at(3)]);
+    }
+
+    #[test]
+    fn keepers_keep_what_they_have_and_only_the_preferred_leader_copies() {
+        let mut state = partition();
+        state.set_placement(ids(&[1, 2, 4]), ids(&[3]));
+        let all = here(&[1, 2, 3, 4]);
+        assert_eq!(repairs(DRAW, &state, &plain(4), &all), [], "a new member takes what comes");
+        assert_eq!(repairs(DRAW, &state, &without(plain(4), 3), &here(&[1, 2, 4])), [copy(4, &[1, 2])]);
+        state.set_placement(ids(&[4, 1, 2]), ids(&[3]));
+        assert_eq!(repairs(DRAW, &state, &plain(4), &all), [copy(4, &[1, 2, 3])]);
+        state.add_replica(SEGMENT, storage(4), 1).unwrap();
+        assert_eq!(repairs(DRAW, &state, &plain(4), &all), [drop_at(3)]);
     }
 }

@@ -22,7 +22,7 @@ use storage::{SealedInfo, StorageError};
 use crate::chain_store::ChainStoreError;
 use crate::log::LogSpec;
 use crate::peers::Peers;
-use crate::placement::next_ensemble;
+use crate::placement::{Draw, next_ensemble};
 use crate::protocol::Recovery;
 use crate::stream::{
     Create, FenceRequest, FenceResult, LinkError, OwnCopy, PULL_BYTES_MAX, PullRequest, PullResult, PushKind,
@@ -329,7 +329,7 @@ impl LogSpec {
     /// `avoided` are taken last.
     pub(crate) fn ensemble(&self, state: &PartitionState, avoided: &[BrokerId]) -> Option<Vec<Member>> {
         let candidates = self.peers.as_ref()?.candidates.candidates();
-        next_ensemble(state, &candidates, avoided)
+        next_ensemble(Draw::of(&self.partition), state, &candidates, avoided)
     }
 
     /// Members of the next segment, which are not those that failed in the life they still live. Brokers in `avoided` are
@@ -365,7 +365,7 @@ impl LogSpec {
             let (broker, storage, incarnation) = (candidate.broker, candidate.storage, candidate.incarnation);
             !has_failed(&Member { broker, storage, incarnation })
         });
-        next_ensemble(state, &candidates, avoided).unwrap_or_default()
+        next_ensemble(Draw::of(&self.partition), state, &candidates, avoided).unwrap_or_default()
     }
 
     /// Where a segment is pushed to.

@@ -46,6 +46,7 @@ error_codes! {
     OffsetForLeaderEpochResponse: topics.partitions.error_code;
     DescribeConfigsResponse: results.error_code;
     AlterConfigsResponse: responses.error_code;
+    DescribeLogDirsResponse: error_code, results.error_code;
     CreatePartitionsResponse: results.error_code;
     DeleteGroupsResponse: results.error_code;
     ElectLeadersResponse: error_code, replica_election_results.partition_result.error_code;
@@ -55,6 +56,7 @@ error_codes! {
     OffsetDeleteResponse: error_code, topics.partitions.error_code;
     DescribeQuorumResponse: error_code, topics.partitions.error_code;
     DescribeClusterResponse: error_code;
+    UnregisterBrokerResponse: error_code;
     DescribeTopicPartitionsResponse: topics.error_code, topics.partitions.error_code;
 }
 

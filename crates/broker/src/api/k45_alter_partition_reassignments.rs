@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use base::error::ErrorCode;
 use base::ids::{BrokerId, PartitionId, TopicPartition};
-use metadata::{ChainEdit, Command, CommandResult, Image, Refusal};
+use metadata::{ChainEdit, Command, CommandResult, Image, LEAVING_BROKERS, Refusal};
 use wire::message::alter_partition_reassignments_request::ReassignablePartition;
 use wire::message::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
@@ -92,7 +92,8 @@ fn plan(
         let message = format!("The replication factor is {have}; {wanted} would change it.");
         return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, message));
     }
-    Ok(ChainEdit::SetPlacement { partition: id, brokers })
+    // Everything goes where it is wanted now, whoever kept it so far.
+    Ok(ChainEdit::SetPlacement { partition: id, brokers, keepers: Vec::new() })
 }
 
 fn check(image: &Image, brokers: &[i32]) -> Result<(), Refusal> {
@@ -102,6 +103,10 @@ fn check(image: &Image, brokers: &[i32]) -> Result<(), Refusal> {
     }
     if let Some(broker) = brokers.iter().find(|broker| image.broker(BrokerId(**broker)).is_none()) {
         return refuse(format!("Broker {broker} is not registered."));
+    }
+    let leaving = image.leaving();
+    if let Some(broker) = brokers.iter().find(|broker| leaving.contains(&BrokerId(**broker))) {
+        return refuse(format!("Broker {broker} leaves the cluster ({LEAVING_BROKERS})."));
     }
     let repeated = brokers.iter().enumerate().find(|(index, broker)| brokers[..*index].contains(broker));
     match repeated {

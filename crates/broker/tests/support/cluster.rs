@@ -30,7 +30,17 @@ impl Cluster {
 
     /// With leaders moved back every so often.
     pub(crate) async fn balanced(seed: u64, interval: Duration) -> Cluster {
-        let spec = ControllerSpec { session_timeout: SESSION, balance_interval: Some(interval) };
+        let spec = ControllerSpec { balance_interval: Some(interval), ..ControllerSpec::new(SESSION) };
+        Cluster::with(seed, spec).await
+    }
+
+    /// Likewise, and with brokers that have nothing getting their share.
+    pub(crate) async fn spreading(seed: u64, interval: Duration) -> Cluster {
+        let spec = ControllerSpec {
+            balance_interval: Some(interval),
+            spreads: true,
+            ..ControllerSpec::new(SESSION)
+        };
         Cluster::with(seed, spec).await
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use base::error::ErrorCode;
 use base::ids::{BrokerId, Incarnation, StorageId};
 
-use crate::command::{Refusal, Registration, StorageHealth};
+use crate::command::{Refusal, Registration, Resource, StorageHealth};
 use crate::image::{Broker, Image};
+use crate::residence::{LEAVING_BROKERS, Residence};
 
 /// From this `metadata.version` on a number is not taken over from a process that lives.
 const ONE_PROCESS_PER_NUMBER: i16 = 2;
@@ -124,6 +125,27 @@ pub(super) fn set_storage_health(
     }
     Arc::make_mut(broker).storages.insert(storage, state);
     Ok(())
+}
+
+/// Takes a broker off the list. What was set for it goes with it, so that another one with its number begins anew.
+pub(super) fn unregister(image: &mut Image, id: BrokerId) -> Result<(), Refusal> {
+    let broker = image.broker(id).ok_or_else(|| unknown(id))?;
+    let fenced = broker.fenced;
+    let left = Residence::of(image, id);
+    if !left.is_empty() {
+        let message = format!("Broker {id} cannot go yet: {left}.");
+        return Err(Refusal::new(ErrorCode::ReassignmentInProgress, message));
+    }
+    if !fenced {
+        let message = format!("Broker {id} holds nothing any more, but it runs: stop it first.");
+        return Err(Refusal::new(ErrorCode::DuplicateBrokerRegistration, message));
+    }
+    image.brokers.remove(&id);
+    image.configs.remove(&Resource::Broker(id));
+    let leaving: Vec<String> =
+        image.leaving().into_iter().filter(|other| *other != id).map(|other| other.to_string()).collect();
+    let value = (!leaving.is_empty()).then(|| leaving.join(","));
+    super::configs::alter(image, Resource::AllBrokers, vec![(LEAVING_BROKERS.to_owned(), value)])
 }
 
 fn unknown(id: BrokerId) -> Refusal {

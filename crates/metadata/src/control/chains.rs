@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::chain::{
     ChainError, Member, NewSegment, PartitionState, Rewrite, Seal, SegmentEntry, SegmentState,
 };
-use base::ids::{BrokerId, SegmentId, TopicPartition};
+use base::ids::{BrokerId, Generation, SegmentId, StorageId, TopicPartition};
 
 use crate::command::{ChainEdit, EditError, StorageHealth, index};
 use crate::image::{Image, Topic};
@@ -87,12 +87,14 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
             state.add_replica(segment, storage, crc)?;
         }
         ChainEdit::DropReplica { segment, storage, .. } => {
-            let is_there = !matches!(image.storage_health(storage), None | Some(StorageHealth::Lost));
-            state.drop_replica(segment, storage, if is_there { copies_min } else { 0 })?;
+            if !matches!(image.storage_health(storage), None | Some(StorageHealth::Lost)) {
+                check_drop(image, &present, segment, storage)?;
+            }
+            state.drop_replica(segment, storage, 0)?;
         }
-        ChainEdit::SetPlacement { brokers, .. } => {
-            check_placement(image, &brokers)?;
-            state.set_placement(brokers);
+        ChainEdit::SetPlacement { brokers, keepers, .. } => {
+            check_placement(image, &brokers, &keepers)?;
+            state.set_placement(brokers, keepers);
         }
     }
     if state.version == present.version {
@@ -114,11 +116,30 @@ pub(super) fn check_ensemble(image: &Image, leader: BrokerId, ensemble: &[Member
     Ok(())
 }
 
-fn check_placement(image: &Image, brokers: &[BrokerId]) -> Result<(), ChainError> {
-    let is_new = |(index, broker): (usize, &BrokerId)| !brokers[..index].contains(broker);
+/// Whether a copy may go: as many as are wanted remain with brokers that live, so that no record ever has fewer because
+/// two brokers gave up theirs at once.
+fn check_drop(
+    image: &Image,
+    state: &PartitionState,
+    segment: (SegmentId, Generation),
+    storage: StorageId,
+) -> Result<(), ChainError> {
+    let entry = state.chain.iter().find(|entry| (entry.id, entry.generation) == segment);
+    let Some(SegmentState::Sealed { replicas, .. }) = entry.map(|entry| &entry.state) else { return Ok(()) };
+    let remains = |replica: &&StorageId| **replica != storage && image.is_readable(**replica);
+    let (have, need) = (replicas.iter().filter(remains).count(), state.placement.len());
+    if replicas.contains(&storage) && have < need {
+        return Err(ChainError::TooFewCopies { have, need });
+    }
+    Ok(())
+}
+
+fn check_placement(image: &Image, brokers: &[BrokerId], keepers: &[BrokerId]) -> Result<(), ChainError> {
+    let all = [brokers, keepers].concat();
+    let is_new = |(index, broker): (usize, &BrokerId)| !all[..index].contains(broker);
     let is_good = !brokers.is_empty()
-        && brokers.iter().enumerate().all(is_new)
-        && brokers.iter().all(|broker| image.broker(*broker).is_some());
+        && all.iter().enumerate().all(is_new)
+        && all.iter().all(|broker| image.broker(*broker).is_some());
     is_good.then_some(()).ok_or(ChainError::BadPlacement)
 }
 

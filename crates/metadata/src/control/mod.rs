@@ -61,6 +61,9 @@ pub(crate) fn apply(image: &mut Image, command: Command) -> CommandResult {
         Command::Drain { broker, incarnation } => {
             CommandResult::Items(vec![brokers::drain(image, broker, incarnation)])
         }
+        Command::UnregisterBroker { broker } => {
+            CommandResult::Items(vec![brokers::unregister(image, broker)])
+        }
         Command::SetStorageHealth { broker, storage, state } => {
             CommandResult::Items(vec![brokers::set_storage_health(image, broker, storage, state)])
         }

@@ -210,6 +210,8 @@ pub(super) struct PartitionRecord {
     chain: Vec<EntryRecord>,
     #[prost(int64, tag = "7")]
     compacted_to: i64,
+    #[prost(int32, repeated, tag = "10")]
+    keepers: Vec<i32>,
 }
 
 impl From<&PartitionState> for PartitionRecord {
@@ -222,6 +224,7 @@ impl From<&PartitionState> for PartitionRecord {
             log_start: state.log_start,
             chain: state.chain.iter().map(EntryRecord::from).collect(),
             compacted_to: state.compacted_to,
+            keepers: state.keepers.iter().map(|id| id.0).collect(),
         }
     }
 }
@@ -236,6 +239,7 @@ impl PartitionRecord {
             leader: BrokerId(self.leader),
             leader_epoch: LeaderEpoch(self.leader_epoch),
             placement: self.placement.into_iter().map(BrokerId).collect(),
+            keepers: self.keepers.into_iter().map(BrokerId).collect(),
             log_start: self.log_start,
             compacted_to: self.compacted_to,
             chain: self.chain.into_iter().map(EntryRecord::read).collect::<Result<_, _>>()?,

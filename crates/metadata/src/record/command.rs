@@ -13,7 +13,7 @@ use crate::command::{
 
 #[derive(Clone, PartialEq, Message)]
 struct CommandRecord {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     kind: Option<Kind>,
 }
 
@@ -49,6 +49,8 @@ enum Kind {
     SetMetadataVersion(i32),
     #[prost(int32, tag = "15")]
     AllocateBrokerId(i32),
+    #[prost(int32, tag = "16")]
+    UnregisterBroker(i32),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -337,7 +339,7 @@ enum EditKind {
     #[prost(message, tag = "7")]
     DropReplica(ReplicaRecord),
     #[prost(message, tag = "8")]
-    SetPlacement(BrokersRecord),
+    SetPlacement(PlacementEditRecord),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -361,9 +363,11 @@ struct ReplicaRecord {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct BrokersRecord {
+struct PlacementEditRecord {
     #[prost(int32, repeated, tag = "1")]
     brokers: Vec<i32>,
+    #[prost(int32, repeated, tag = "2")]
+    keepers: Vec<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -442,6 +446,7 @@ pub(crate) fn encode_command(command: &Command) -> Vec<u8> {
         Command::Drain { broker, incarnation } => {
             Kind::Drain(DrainRecord { broker: broker.0, incarnation: incarnation.0 })
         }
+        Command::UnregisterBroker { broker } => Kind::UnregisterBroker(broker.0),
         Command::SetStorageHealth { broker, storage, state } => {
             Kind::SetStorageHealth(SetStorageHealthRecord {
                 broker: broker.0,
@@ -486,9 +491,10 @@ fn write_edit(edit: &ChainEdit) -> EditRecord {
         ChainEdit::DropReplica { segment, storage, .. } => {
             EditKind::DropReplica(write_replica(*segment, *storage, 0))
         }
-        ChainEdit::SetPlacement { brokers, .. } => {
-            EditKind::SetPlacement(BrokersRecord { brokers: brokers.iter().map(|id| id.0).collect() })
-        }
+        ChainEdit::SetPlacement { brokers, keepers, .. } => EditKind::SetPlacement(PlacementEditRecord {
+            brokers: brokers.iter().map(|id| id.0).collect(),
+            keepers: keepers.iter().map(|id| id.0).collect(),
+        }),
     };
     EditRecord { partition: Some(edit.partition().into()), kind: Some(kind) }
 }
@@ -536,6 +542,7 @@ pub(crate) fn decode_command(bytes: &[u8]) -> Result<Command, RecordError> {
         Kind::Drain(record) => {
             Command::Drain { broker: BrokerId(record.broker), incarnation: Incarnation(record.incarnation) }
         }
+        Kind::UnregisterBroker(broker) => Command::UnregisterBroker { broker: BrokerId(broker) },
         Kind::SetStorageHealth(record) => {
             let (storage, state) = required(record.storage, "storage")?.read()?;
             Command::SetStorageHealth { broker: BrokerId(record.broker), storage, state }
@@ -585,8 +592,10 @@ fn read_edit(record: EditRecord) -> Result<ChainEdit, RecordError> {
             segment: required(record.segment, "segment")?.read(),
             storage: uuid(&record.storage)?,
         },
-        EditKind::SetPlacement(record) => {
-            ChainEdit::SetPlacement { partition, brokers: record.brokers.into_iter().map(BrokerId).collect() }
-        }
+        EditKind::SetPlacement(record) => ChainEdit::SetPlacement {
+            partition,
+            brokers: record.brokers.into_iter().map(BrokerId).collect(),
+            keepers: record.keepers.into_iter().map(BrokerId).collect(),
+        },
     })
 }

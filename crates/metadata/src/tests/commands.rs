@@ -181,7 +181,8 @@ impl Draw {
             }
             11 => {
                 let brokers = (0..self.0.below(3)).map(|_| BrokerId(self.broker())).collect();
-                ChainEdit::SetPlacement { partition, brokers }
+                let keepers = (0..self.0.below(2)).map(|_| BrokerId(self.broker())).collect();
+                ChainEdit::SetPlacement { partition, brokers, keepers }
             }
             _ => {
                 let end = last.base + self.0.below(10) as i64;
@@ -228,6 +229,9 @@ impl Draw {
                 let broker = self.broker();
                 let life = image.broker(BrokerId(broker)).map_or(0, |broker| broker.incarnation.0);
                 let incarnation = Incarnation(life - i64::from(self.one_in(9)));
+                if self.one_in(5) {
+                    return Command::UnregisterBroker { broker: BrokerId(broker) };
+                }
                 match self.one_in(4) {
                     true => Command::Drain { broker: BrokerId(broker), incarnation },
                     false => {

@@ -57,7 +57,11 @@ fn every_field_at_its_bounds_comes_back() {
         ChainEdit::Elect { partition, leader, epoch: LeaderEpoch(i32::MIN) },
         ChainEdit::AddReplica { partition, segment, storage, crc: u32::MAX },
         ChainEdit::DropReplica { partition, segment, storage },
-        ChainEdit::SetPlacement { partition, brokers: vec![BrokerId(i32::MAX), leader] },
+        ChainEdit::SetPlacement {
+            partition,
+            brokers: vec![BrokerId(i32::MAX), leader],
+            keepers: vec![leader, BrokerId(-1)],
+        },
     ];
     let incarnation = Incarnation(i64::MIN);
     for command in [
@@ -70,6 +74,7 @@ fn every_field_at_its_bounds_comes_back() {
         Command::FormatCluster { cluster_id: Uuid([255; 16]), metadata_version: 2 },
         Command::SetMetadataVersion(1),
         Command::AllocateBrokerId { above: leader },
+        Command::UnregisterBroker { broker: leader },
         Command::SetStorageHealth { broker: leader, storage, state: StorageHealth::Lost },
     ] {
         assert_eq!(decode_command(&encode_command(&command)).as_ref(), Ok(&command));

@@ -19,6 +19,7 @@ use crate::command::{
 };
 use crate::memory::MemoryStore;
 use crate::raft::{Limits, RaftStore};
+use crate::residence::{LEAVING_BROKERS, Residence};
 use crate::store::{COMMAND_BYTES_MAX, MetadataStore, ProposeError};
 use crate::{PRODUCER_IDS_PER_COMMAND_MAX, TOPIC_PARTITIONS_MAX};
 
@@ -397,7 +398,7 @@ fn a_fenced_broker_and_a_storage_that_takes_nothing_are_in_no_new_ensemble() {
             let command = Command::SetStorageHealth { broker: BrokerId(1), storage: storages(1)[0], state };
             async move { items(store, command).await }
         };
-        assert_eq!(state(StorageHealth::ReadOnly).await, [Ok(())]);
+        assert_eq!(state(StorageHealth::Failed).await, [Ok(())]);
         assert_eq!(seal_and_open(1, both()).await, foreign(1));
         assert_eq!(state(StorageHealth::Writable).await, [Ok(())]);
         let sealed = seal_and_open(1, both()).await.unwrap();
@@ -449,12 +450,94 @@ fn copies_of_a_sealed_segment_are_counted_and_lost_storages_hold_none() {
 
         let place = |brokers: &[i32]| {
             let brokers = brokers.iter().copied().map(BrokerId).collect();
-            edit(store, ChainEdit::SetPlacement { partition, brokers })
+            edit(store, ChainEdit::SetPlacement { partition, brokers, keepers: vec![BrokerId(1)] })
         };
         for bad in [&[][..], &[1, 1], &[1, 3]] {
             assert_eq!(place(bad).await, Err(EditError::Chain(ChainError::BadPlacement)));
         }
-        assert_eq!(place(&[2, 1]).await.unwrap().placement, [BrokerId(2), BrokerId(1)]);
+        assert_eq!(
+            place(&[2, 1]).await,
+            Err(EditError::Chain(ChainError::BadPlacement)),
+            "who keeps what it has is no other one"
+        );
+        let placed = place(&[2]).await.unwrap();
+        assert_eq!((&placed.placement[..], &placed.keepers[..]), (&[BrokerId(2)][..], &[BrokerId(1)][..]));
+    }));
+}
+
+/// Brokers 1 and 2, both with a whole copy of what a partition had before its open segment, which 1 leads alone.
+async fn two_copies(store: &dyn MetadataStore) -> (TopicPartition, (SegmentId, Generation)) {
+    let life = register(store, 1).await;
+    register(store, 2).await;
+    let new = topic("t", 1, member(1, life.0));
+    items(store, Command::CreateTopics(vec![new.clone()])).await;
+    let partition = TopicPartition { topic_id: new.id, partition: PartitionId(0) };
+    let segment = store.image().partition(&partition).unwrap().last().id;
+    let holders = vec![storages(1)[0], storages(2)[0]];
+    let (leader_epoch, unclean) = (LeaderEpoch(0), false);
+    let seal = Seal { segment, leader_epoch, end: 10, crc: 7, bytes: 100, holders, unclean };
+    let ensemble = vec![member(1, life.0)];
+    edit(store, ChainEdit::SealAndOpen { partition, seal, ensemble }).await.unwrap();
+    (partition, (segment, Generation(0)))
+}
+
+#[test]
+fn a_copy_goes_only_where_as_many_as_are_wanted_remain_with_brokers_that_live() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let (partition, segment) = two_copies(store).await;
+        let place = |brokers: &[i32]| {
+            let brokers = brokers.iter().copied().map(BrokerId).collect();
+            edit(store, ChainEdit::SetPlacement { partition, brokers, keepers: Vec::new() })
+        };
+        place(&[1, 2]).await.unwrap();
+        let drop =
+            |broker| edit(store, ChainEdit::DropReplica { partition, segment, storage: storages(broker)[0] });
+        let too_few = Err(EditError::Chain(ChainError::TooFewCopies { have: 1, need: 2 }));
+        assert_eq!(drop(2).await, too_few);
+        place(&[1]).await.unwrap();
+        let incarnation = store.image().broker(BrokerId(1)).unwrap().incarnation;
+        let fence = |fenced| Command::SetFenced { broker: BrokerId(1), incarnation, fenced };
+        items(store, fence(true)).await;
+        let too_few = Err(EditError::Chain(ChainError::TooFewCopies { have: 0, need: 1 }));
+        assert_eq!(drop(2).await, too_few, "what nobody can read does not count");
+        items(store, fence(false)).await;
+        drop(2).await.unwrap();
+    }));
+}
+
+#[test]
+fn a_broker_goes_off_the_list_once_it_has_nothing_and_ended() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let (partition, segment) = two_copies(store).await;
+        let code = async |broker| {
+            let items = items(store, Command::UnregisterBroker { broker: BrokerId(broker) }).await;
+            items[0]
+        };
+        assert_eq!(code(3).await, Err(ErrorCode::BrokerIdNotRegistered));
+        assert_eq!(code(1).await, Err(ErrorCode::ReassignmentInProgress), "it leads");
+        assert_eq!(code(2).await, Err(ErrorCode::ReassignmentInProgress), "it has a copy");
+        assert_eq!(
+            Residence::of(&store.image(), BrokerId(2)),
+            Residence { partitions: 0, copies: 1, bytes: 100, short: 0 }
+        );
+        let of_leader = Residence::of(&store.image(), BrokerId(1));
+        assert_eq!(of_leader, Residence { partitions: 1, copies: 2, bytes: 100, short: 1 });
+        let storage = storages(2)[0];
+        edit(store, ChainEdit::DropReplica { partition, segment, storage }).await.unwrap();
+        assert_eq!(code(2).await, Err(ErrorCode::DuplicateBrokerRegistration), "it lives");
+        let leaving = |value: &str| Command::AlterConfigs {
+            resource: Resource::AllBrokers,
+            changes: vec![(LEAVING_BROKERS.to_owned(), Some(value.to_owned()))],
+        };
+        items(store, leaving("2,1, 7")).await;
+        assert_eq!(store.image().leaving(), [1, 2, 7].map(BrokerId).into());
+        let incarnation = store.image().broker(BrokerId(2)).unwrap().incarnation;
+        items(store, Command::SetFenced { broker: BrokerId(2), incarnation, fenced: true }).await;
+        assert_eq!(code(2).await, Ok(()));
+        assert!(store.image().broker(BrokerId(2)).is_none());
+        assert_eq!(store.image().leaving(), [1, 7].map(BrokerId).into(), "another one may have its number");
     }));
 }
 

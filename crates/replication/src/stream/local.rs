@@ -82,7 +82,8 @@ impl Replicas {
         let peers = self.peers.get().and_then(Weak::upgrade).ok_or("the broker ends")?;
         let to = self.spec.storages.iter().find(|own| own.id() == storage).cloned();
         let to = to.ok_or("the storage is not on this broker")?;
-        let wanted = Wanted { env: &self.spec.env, name, sealed, sources: vec![(broker, source)], to };
+        let (env, sources) = (&self.spec.env, vec![(broker, source)]);
+        let wanted = Wanted { env, name, sealed, sources, to, throttle: None };
         fetch_unless(&peers, &wanted, snapshot, promised).await.map_err(|error| error.to_string())
     }
 }

@@ -187,9 +187,27 @@ def describe_quorum(session: Session) -> None:
             session.call(step, "DescribeQuorum", version, topics=asked)
 
 
+def describe_log_dirs(session: Session) -> None:
+    create(session, "on-disk", 2)
+    for version in session.each("DescribeLogDirs"):
+        for step, topics in [
+            ("one", [("on-disk", (0, 1))]), ("one partition", [("on-disk", (1,))]), ("nothing", []),
+            ("no partitions", [("on-disk", ())]), ("unknown topic", [("on-disk-not", (0,))]),
+            ("unknown partition", [("on-disk", (0, 2, -1))]),
+        ]:
+            asked = [{"topic": name, "partitions": list(numbers)} for name, numbers in topics]
+            session.call(step, "DescribeLogDirs", version, topics=asked)
+
+
+def unregister_broker(session: Session) -> None:
+    for version in session.each("UnregisterBroker"):
+        session.call("a stranger", "UnregisterBroker", version, brokerId=4711)
+
+
 SCENARIOS = [
     ("api-versions", api_versions), ("metadata", metadata), ("auto-create", auto_create),
     ("describe-cluster", describe_cluster), ("describe-topic-partitions", describe_topic_partitions),
     ("find-coordinator", find_coordinator), ("elect-leaders", elect_leaders), ("reassignments", reassignments),
-    ("describe-quorum", describe_quorum),
+    ("describe-quorum", describe_quorum), ("describe-log-dirs", describe_log_dirs),
+    ("unregister-broker", unregister_broker),
 ]

@@ -1,8 +1,12 @@
 //! Keys that Kafka does not have; their names begin with `vltava.`.
 
-use crate::config::key::{Key, Text, long, string};
+use crate::config::key::{Key, Text, boolean, double, list, long, string};
 
 config_keys! { pub(in crate::config) ROWS;
+    [AUTO_SPREAD_ENABLE: bool] boolean("vltava.auto.spread.enable").default("true")
+        .doc("Give a broker that has no partitions its share of the copies of topics with several: new segments go \
+              there at once, sealed ones only where it shall lead. What is uneven otherwise waits for \
+              `vltava cluster rebalance`. The value of the active controller counts.");
     [DURABILITY: Text] string("vltava.durability").default("fsync").one_of(&["fsync", "page-cache"])
         .high().cluster_wide()
         .doc("What an acknowledgement promises for topics that say nothing: fsync survives power loss, \
@@ -14,10 +18,20 @@ config_keys! { pub(in crate::config) ROWS;
               it is a sixteenth of vltava.memory.limit if that is less.");
     [HTTP_LISTENER: Text] string("vltava.http.listener").default("127.0.0.1:9644")
         .doc("Where /metrics, /healthz and the JSON status are served, as host:port; empty serves none.");
+    [] list("vltava.leaving.brokers").default("").cluster_wide()
+        .doc("Brokers that leave the cluster, by id: they get no partitions, and what they lead and hold goes to others \
+              (`vltava cluster decommission`).");
     [MEMORY_LIMIT: i64] long("vltava.memory.limit").default("-1").high()
         .doc("Bytes of memory that what clients bring and ask for may take: connections, requests and answers, groups, \
               producer states, fetch sessions, and compaction get fixed shares of three quarters of it. -1 \
               stands for half of what the machine, or the cgroup, has. Keys that bound one of them win over its share.");
+    [REPAIR_DELAY_MS: i64] long("vltava.repair.delay.ms").default("600000").min(0).cluster_wide()
+        .doc("How long a broker that does not answer is waited for, ms, before other brokers make the copies of sealed \
+              segments that it has.");
+    [REPAIR_IO_MAX_BYTES_PER_SECOND: f64] double("vltava.repair.io.max.bytes.per.second")
+        .default("5.24288E7").cluster_wide()
+        .doc("Bytes of sealed segments that the broker may fetch in a second from others where copies are missing or move. \
+              What a partition lacks that it is to lead at once is not held up.");
     [SYNC_JOURNAL_BYTES: i64] long("vltava.sync.journal.bytes").default("134217728").min(0)
         .doc("Size of the file in each log directory in which small appends become durable with one sync, whatever \
               the number of their partitions, bytes; at most a hundredth of the disk. 0: each file is synced itself.");
