@@ -147,6 +147,25 @@ impl Node {
         addresses.iter().enumerate().map(node).collect()
     }
 
+    /// One more node, a broker alone, of the cluster that `of` is one of.
+    pub(crate) fn broker(place: &Place, id: usize, of: &Node) -> Node {
+        let known = fs::read_to_string(of.dir.join("server.properties")).expect("a file");
+        let voters =
+            known.lines().find(|line| line.starts_with("controller.quorum.voters=")).expect("a line");
+        let (clients, http) = (free_address(), free_address());
+        let dir = place.0.join(format!("{id}"));
+        fs::create_dir_all(&dir).expect("a directory");
+        let text = format!(
+            "process.roles=broker\nnode.id={id}\n{voters}\nlisteners=PLAINTEXT://{clients}\n\
+             controller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             inter.broker.listener.name=PLAINTEXT\nlog.dirs={}\nvltava.http.listener={http}\n",
+            dir.join("data").display(),
+        );
+        fs::write(dir.join("server.properties"), text).expect("a file");
+        Node { dir, clients, http }
+    }
+
     /// Adds lines to its file.
     pub(crate) fn set(&self, lines: &str) {
         let path = self.dir.join("server.properties");

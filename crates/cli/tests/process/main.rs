@@ -27,6 +27,7 @@ mod journal;
 mod kills;
 mod load;
 mod memory;
+mod moving;
 mod partitions;
 mod retries;
 mod rudeness;

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod configs;
+mod copies;
 mod groups;
 mod offsets;
 mod topics;
@@ -14,6 +15,7 @@ pub(crate) use offsets::leader_moved;
 
 pub use cluster::{ClusterDescription, DescribedBroker};
 pub use configs::{ConfigChange, ConfigEntry, ConfigOperation, ConfigResource};
+pub use copies::{LogDir, Reassignment};
 pub use groups::{CommittedOffset, DescribedGroup, GroupMember, ListedGroup};
 pub use offsets::{ListedOffset, OffsetAt};
 pub use topics::{CreatedTopic, NewTopic};

@@ -1,5 +1,9 @@
 //! `vltava cluster …`: the cluster itself.
 
+mod decommission;
+mod plan;
+mod rebalance;
+
 use clap::{Args, Subcommand};
 use client::Client;
 use client::admin::{ClusterDescription, DescribedBroker};
@@ -29,12 +33,24 @@ enum Verb {
         #[arg(long)]
         versions: bool,
     },
+    /// Empty a broker that shall leave the cluster, and take it off the list
+    Decommission(decommission::DecommissionArguments),
+    /// Spread copies and leaders evenly over all brokers
+    Rebalance(rebalance::RebalanceArguments),
 }
 
 /// Runs the command.
 pub(crate) async fn run(arguments: ClusterArguments) -> Outcome {
     let client = connect(&arguments.bootstrap).await?;
-    let Verb::Info { versions } = arguments.verb;
+    let form = arguments.output.form;
+    match &arguments.verb {
+        Verb::Info { versions } => info(&client, *versions, form).await,
+        Verb::Decommission(arguments) => decommission::run(&client, arguments, form).await,
+        Verb::Rebalance(arguments) => rebalance::run(&client, arguments, form).await,
+    }
+}
+
+async fn info(client: &Client, versions: bool, form: Form) -> Outcome {
     let cluster = client.describe_cluster().await?;
     let mut served = Vec::new();
     if versions {
@@ -44,7 +60,7 @@ pub(crate) async fn run(arguments: ClusterArguments) -> Outcome {
         }
         served.sort_by_key(|(broker, api, _)| (*broker, api.code()));
     }
-    match arguments.output.form {
+    match form {
         Form::Json => {
             let versions = served.iter().map(|(broker, api, range)| {
                 json!({
@@ -62,7 +78,7 @@ pub(crate) async fn run(arguments: ClusterArguments) -> Outcome {
             output::json(&object)
         }
         Form::Table => {
-            print(&client, &cluster)?;
+            print(client, &cluster)?;
             if served.is_empty() {
                 return Ok(());
             }
