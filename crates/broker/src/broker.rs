@@ -113,6 +113,8 @@ pub struct Broker {
     pub(crate) sessions: FetchSessions,
     pub(crate) groups: Groups,
     pub(crate) storages: Arc<Vec<Arc<Storage>>>,
+    /// Clock's `now` when the last heartbeat was sent that was heard.
+    pub(crate) heard_at: Mutex<Duration>,
     /// Heard by requests that wait: the broker ends.
     pub(crate) drain: DrainSignal,
     /// What connections hold, and so how large one more answer should be.
@@ -203,6 +205,7 @@ impl Broker {
             id,
             incarnation,
             started_at_ms: env.clock.wall_ms(),
+            heard_at: Mutex::new(env.clock.now()),
             peers,
             mender,
             partitions,

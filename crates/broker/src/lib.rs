@@ -16,6 +16,7 @@ mod keeper;
 mod liveness;
 mod memory;
 mod moving;
+mod nearest;
 pub mod net;
 mod partition;
 mod partitions;

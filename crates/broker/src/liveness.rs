@@ -27,6 +27,11 @@ impl Broker {
 }
 
 impl Broker {
+    /// How long ago, at least, a majority of the controllers heard that this broker lives.
+    pub(crate) fn unheard_for(&self) -> Duration {
+        self.env.clock.now().saturating_sub(*self.heard_at.lock())
+    }
+
     /// Tells the controllers of log directories that failed, so that others lead what is on them, and of those that are
     /// nearly full or no longer, so that new segments go elsewhere or come.
     async fn report_storages(&self, roomy: &mut Roomy) {
@@ -72,7 +77,11 @@ async fn beat(broker: Weak<Broker>) {
     let mut roomy = Roomy::new();
     loop {
         let Some(broker) = broker.upgrade() else { return };
+        let began = broker.env.clock.now();
         let beat = broker.metadata.heartbeat(broker.id, broker.incarnation).await;
+        if beat.is_ok() {
+            *broker.heard_at.lock() = began;
+        }
         match &beat {
             Err(error) if is_heard => {
                 tracing::warn!(%error, "the controllers do not hear this broker; without them it goes on with what it leads");

@@ -149,6 +149,14 @@ impl Led {
         (1 + state.others.len(), 1 + state.others.len() - failed)
     }
 
+    /// Other members that have not failed and acknowledged everything below `offset`, and how far each has come.
+    pub(crate) fn caught_up(&self, offset: Offset) -> Vec<(Member, Offset)> {
+        let now = self.acks.env.clock.now();
+        let state = self.acks.state.lock();
+        let is_there = |other: &&Other| other.acked >= offset && !other.has_failed(now);
+        state.others.iter().filter(is_there).map(|other| (other.member, other.acked)).collect()
+    }
+
     /// A storage that is no member in its present life copied everything below the end that was settled.
     pub(crate) fn copied(&self, storage: StorageId) {
         self.acks.state.lock().core.copied(storage);

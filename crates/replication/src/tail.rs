@@ -317,6 +317,22 @@ impl<S: Derived> Log<S> {
         led.map_or((1, 1), |led| led.in_sync())
     }
 
+    /// Other brokers that can give consumers everything from `offset` on, and how far each has come: members of the open
+    /// segment that answer, and have the sealed ones.
+    pub fn readable_elsewhere(&self, offset: Offset) -> Vec<(BrokerId, Offset)> {
+        let led = self.tail.lock().led.clone();
+        let (Some(led), Some(state)) = (led, self.spec.store.partition(self.partition())) else {
+            return Vec::new();
+        };
+        if offset < state.log_start {
+            return Vec::new();
+        }
+        let sealed = state.chain.iter().filter(|entry| entry.end().is_some_and(|end| end > offset));
+        let has_all = |member: &Member| sealed.clone().all(|entry| entry.is_on(member.storage));
+        let caught_up = led.caught_up(offset).into_iter().filter(|(member, _)| has_all(member));
+        caught_up.map(|(member, end)| (member.broker, end)).collect()
+    }
+
     /// Looks after the members of the open segment: opens the next one without those that fail or should not be members any
     /// more, and with those that are missing. `avoided` brokers are missed only where it takes them; members that are among
     /// them stay. Does nothing where too few are left. Returns those that fail.

@@ -383,6 +383,13 @@ impl BrokerConfig {
             "vltava.http.listener",
             "it takes host:port, or nothing",
         );
+        let selector = self.get(keys::REPLICA_SELECTOR_CLASS).unwrap_or(keys::LEADER_SELECTOR);
+        check(
+            [keys::LEADER_SELECTOR, keys::RACK_AWARE_SELECTOR].contains(&selector),
+            "replica.selector.class",
+            "classes cannot be loaded; it takes org.apache.kafka.common.replica.RackAwareReplicaSelector or \
+             org.apache.kafka.common.replica.LeaderSelector",
+        );
         let dirs = self.log_dirs();
         check(!dirs.is_empty(), "log.dirs", "at least one directory is needed");
         let twice = dirs.iter().enumerate().any(|(index, dir)| dirs[..index].contains(dir));

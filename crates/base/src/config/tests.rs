@@ -172,6 +172,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("log.dirs=", "log.dirs"),
         ("listeners=SSL://:9092", "listener.security.protocol.map"),
         ("group.min.session.timeout.ms=7\ngroup.max.session.timeout.ms=6", "group.min.session.timeout.ms"),
+        ("replica.selector.class=com.example.Nearest", "replica.selector.class"),
     ] {
         let refused = refusals(text);
         assert!(refused.len() == 1 && refused[0].contains(&format!("`{key}`: ")), "{text}: {refused:?}");

@@ -9,6 +9,10 @@
 //! Where a client asks a broker that does not lead, or does not lead any more as the client believes, the answer names
 //! the leader (KIP-951).
 //!
+//! A consumer that names its rack is told which broker there to read from, where the configuration says so, and one that
+//! reads from a broker that does not lead gets what that one knows to be committed (KIP-392, [`crate::nearest`]). Beyond
+//! that the answer is OFFSET_NOT_AVAILABLE, not OFFSET_OUT_OF_RANGE: the leader may have it.
+//!
 //! Without transactions the last stable offset is the high watermark, and nothing is ever aborted.
 
 use std::borrow::Cow;
@@ -18,8 +22,10 @@ use std::time::Duration;
 use base::config::keys;
 use base::env::Env;
 use base::error::ErrorCode;
-use base::ids::LeaderEpoch;
+use base::ids::{LeaderEpoch, Offset};
+use base::metrics::TopicMetrics;
 use bytes::Bytes;
+use replication::stream::{FollowError, Followed};
 use replication::{Patience, ReadError, ReadWaiter, StorageError};
 use wire::Payload;
 use wire::message::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData};
@@ -29,8 +35,9 @@ use super::cluster::{self, BrokerView};
 use super::k02_list_offsets::read_code;
 use super::leaders::Leaders;
 use super::{Close, RequestContext};
+use crate::nearest::{Follower, Nearest, rack_of};
 use crate::net::{Held, MemoryBudget};
-use crate::partition::Partition;
+use crate::partition::{Partition, check_epoch};
 use crate::session::{FetchPartition, TopicKey};
 use crate::turns::Turns;
 
@@ -65,22 +72,24 @@ pub(crate) async fn handle(
             () = context.broker.drain.draining() => {}
         }
     }
+    let rack = rack_of(context, &request.rack_id);
     let limit = usize::try_from(request.max_bytes.min(context.broker.config().get(keys::FETCH_MAX_BYTES)));
     let reader = Reader {
         limit: limit.unwrap_or(0),
         memory: context.broker.memory.clone(),
         env: context.broker.env.clone(),
         committed_only: request.isolation_level == READ_COMMITTED,
-        partitions: open_all(context, wanted).await,
+        nearest: rack.and_then(|rack| Nearest::of(context, rack)),
+        sources: open_all(context, wanted, rack.is_some()).await,
     };
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit().unwrap_or(0));
     let mut read = reader.read(wanted).await;
-    while read.bytes < min_bytes && !read.failed && request.max_wait_ms > 0 && !wanted.is_empty() {
+    while read.bytes < min_bytes && !read.is_due && request.max_wait_ms > 0 && !wanted.is_empty() {
         // Registered first and read again after, so that nothing committed in between is missed.
         let waiter = ReadWaiter::new((min_bytes - read.bytes) as u64);
-        reader.partitions.iter().flatten().for_each(|partition| partition.log.register(&waiter));
+        reader.sources.iter().flatten().for_each(|source| source.register(&waiter));
         read = reader.read(wanted).await;
-        if read.bytes >= min_bytes || read.failed {
+        if read.bytes >= min_bytes || read.is_due {
             break;
         }
         // Read anew after the wait: who only waits holds no records.
@@ -140,14 +149,44 @@ struct Reader {
     memory: Arc<MemoryBudget>,
     env: Env,
     committed_only: bool,
-    partitions: Vec<Result<Arc<Partition>, ErrorCode>>,
+    /// Set where the consumer is to read from a broker near it.
+    nearest: Option<Nearest>,
+    sources: Vec<Result<Source, ErrorCode>>,
+}
+
+/// Where a partition is read from.
+enum Source {
+    Led(Arc<Partition>),
+    Followed(Arc<Follower>),
+}
+
+impl Source {
+    fn register(&self, waiter: &Arc<ReadWaiter>) {
+        match self {
+            Source::Led(partition) => partition.log.register(waiter),
+            Source::Followed(follower) => {
+                // Of one that cannot be read any more the next pass tells.
+                if let Ok(followed) = follower.now() {
+                    followed.register(waiter);
+                }
+            }
+        }
+    }
+
+    fn metrics(&self) -> &TopicMetrics {
+        match self {
+            Source::Led(partition) => &partition.metrics,
+            Source::Followed(follower) => &follower.metrics,
+        }
+    }
 }
 
 /// One pass over them.
 struct ReadPass {
     results: Vec<PartitionData>,
     bytes: usize,
-    failed: bool,
+    /// Something is to be told at once.
+    is_due: bool,
     /// Counts `bytes` until the connection does.
     held: Held,
 }
@@ -155,20 +194,28 @@ struct ReadPass {
 async fn open_all(
     context: &RequestContext<'_>,
     wanted: &[FetchPartition],
-) -> Vec<Result<Arc<Partition>, ErrorCode>> {
+    has_rack: bool,
+) -> Vec<Result<Source, ErrorCode>> {
     let mut turns = Turns::default();
-    let mut partitions = Vec::with_capacity(wanted.len());
+    let mut sources = Vec::with_capacity(wanted.len());
     for asked in wanted {
-        partitions.push(open(context, asked));
+        sources.push(open(context, asked, has_rack));
         turns.done(1).await;
     }
-    partitions
+    sources
 }
 
-fn open(context: &RequestContext<'_>, asked: &FetchPartition) -> Result<Arc<Partition>, ErrorCode> {
-    match &asked.topic {
+fn open(context: &RequestContext<'_>, asked: &FetchPartition, has_rack: bool) -> Result<Source, ErrorCode> {
+    let led = match &asked.topic {
         TopicKey::Name(name) => context.broker.partition(name, asked.partition),
         TopicKey::Id(id) => context.broker.partition_by_id(*id, asked.partition),
+    };
+    match led {
+        Err(ErrorCode::NotLeaderOrFollower) if has_rack => {
+            let follower = context.broker.follower(&asked.topic, asked.partition)?;
+            Ok(Source::Followed(Arc::new(follower)))
+        }
+        led => led.map(Source::Led),
     }
 }
 
@@ -181,18 +228,20 @@ impl Reader {
     async fn read(&self, wanted: &[FetchPartition]) -> ReadPass {
         let mut turns = Turns::default();
         let (results, held) = (Vec::with_capacity(wanted.len()), self.memory.answering());
-        let mut pass = ReadPass { results, bytes: 0, failed: false, held };
+        let mut pass = ReadPass { results, bytes: 0, is_due: false, held };
         let limit = self.limit();
-        for (partition, asked) in self.partitions.iter().zip(wanted) {
+        for (source, asked) in self.sources.iter().zip(wanted) {
             let room = limit.unwrap_or(0).saturating_sub(pass.bytes);
             let first = pass.bytes == 0 && limit.is_some();
-            let result = match partition {
-                Ok(partition) if partition.log.is_closed() => Err(deleted(&asked.topic)),
-                Ok(partition) => self.read_one(partition, asked, room, first).await,
+            let result = match source {
+                Ok(Source::Led(partition)) if partition.log.is_closed() => Err(deleted(&asked.topic)),
+                Ok(Source::Led(partition)) => self.read_one(partition, asked, room, first).await,
+                Ok(Source::Followed(follower)) => self.read_followed(follower, asked, room, first).await,
                 Err(code) => Err(*code),
             };
             let data = result.unwrap_or_else(refused);
-            pass.failed |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
+            pass.is_due |=
+                data.error_code != 0 || data.diverging_epoch.epoch >= 0 || data.preferred_read_replica >= 0;
             pass.bytes += data.records.len();
             pass.held.set(pass.bytes);
             pass.results.push(data);
@@ -211,16 +260,16 @@ impl Reader {
         // Any negative epoch stands for none here.
         partition.check_epoch(asked.current_leader_epoch.max(-1))?;
         let log = &partition.log;
-        let mut data = PartitionData {
-            high_watermark: log.high_watermark(),
-            last_stable_offset: log.high_watermark(),
-            log_start_offset: log.log_start(),
-            aborted_transactions: self.committed_only.then(Vec::new),
-            records: Payload::empty(),
-            ..PartitionData::default()
-        };
-        if let Some(diverging) = divergence(partition, asked)? {
+        let mut data = self.begin(log.high_watermark(), log.log_start());
+        let epoch_end = |epoch| log.epoch_end(epoch);
+        if let Some(diverging) = divergence(epoch_end, asked)? {
             data.diverging_epoch = diverging;
+            return Ok(data);
+        }
+        if let Some(nearest) = &self.nearest
+            && let Some(broker) = nearest.choose(partition, asked.fetch_offset)
+        {
+            data.preferred_read_replica = broker.0;
             return Ok(data);
         }
         let limit = usize::try_from(asked.max_bytes).unwrap_or(0).min(room);
@@ -232,6 +281,68 @@ impl Reader {
             data.records = Payload::One(self.read_records(partition, asked, limit, first).await?);
         }
         Ok(data)
+    }
+
+    fn begin(&self, high_watermark: Offset, log_start_offset: Offset) -> PartitionData {
+        PartitionData {
+            high_watermark,
+            last_stable_offset: high_watermark,
+            log_start_offset,
+            aborted_transactions: self.committed_only.then(Vec::new),
+            records: Payload::empty(),
+            ..PartitionData::default()
+        }
+    }
+
+    /// As [`Reader::read_one`], of a copy.
+    async fn read_followed(
+        &self,
+        follower: &Arc<Follower>,
+        asked: &FetchPartition,
+        room: usize,
+        first: bool,
+    ) -> Result<PartitionData, ErrorCode> {
+        let followed = follower.now()?;
+        check_epoch(followed.leader_epoch(), asked.current_leader_epoch.max(-1))?;
+        let from = asked.fetch_offset;
+        followed.check(from).map_err(|error| follow_code(&error))?;
+        let mut data = self.begin(followed.high_watermark(), followed.log_start());
+        if let Some(diverging) = divergence(|epoch| followed.epoch_end(epoch), asked)? {
+            data.diverging_epoch = diverging;
+            return Ok(data);
+        }
+        let limit = usize::try_from(asked.max_bytes).unwrap_or(0).min(room);
+        if room == 0 && !first {
+            return Ok(data);
+        }
+        if let Some(range) = followed.range(from, limit) {
+            data.records = Payload::File(range);
+            return Ok(data);
+        }
+        let read = self.read_copy(followed, from, limit, first).await;
+        data.records = Payload::One(read.map_err(|error| {
+            if let FollowError::Storage(error) = &error {
+                tracing::error!(topic = &*follower.topic, partition = asked.partition, %error, "records cannot be read");
+            }
+            follow_code(&error)
+        })?);
+        Ok(data)
+    }
+
+    /// As [`Reader::read_records`].
+    async fn read_copy(
+        &self,
+        followed: Followed,
+        from: Offset,
+        limit: usize,
+        first: bool,
+    ) -> Result<Bytes, FollowError> {
+        match followed.read_with(Patience::Cached, from, limit, first) {
+            Err(FollowError::Storage(StorageError::NotCached)) => {
+                self.env.blocking(move || followed.read_with(Patience::Wait, from, limit, first)).await
+            }
+            read => read,
+        }
     }
 
     /// Reads what is in memory at once, and anything else where that may take the disk's time: the requests of others
@@ -259,11 +370,11 @@ impl Reader {
     }
 
     fn count(&self, pass: &ReadPass) {
-        for (partition, data) in self.partitions.iter().zip(&pass.results) {
-            let Ok(partition) = partition else { continue };
+        for (source, data) in self.sources.iter().zip(&pass.results) {
+            let Ok(source) = source else { continue };
             match data.error_code {
-                0 => partition.metrics.fetched(data.records.len() as u64),
-                _ => partition.metrics.fetch_failed(),
+                0 => source.metrics().fetched(data.records.len() as u64),
+                _ => source.metrics().fetch_failed(),
             }
         }
     }
@@ -283,12 +394,25 @@ fn check_range(partition: &Partition, asked: &FetchPartition) -> Result<(), Erro
     if range.contains(&asked.fetch_offset) { Ok(()) } else { Err(ErrorCode::OffsetOutOfRange) }
 }
 
+/// What a consumer hears when a copy gives it nothing.
+fn follow_code(error: &FollowError) -> ErrorCode {
+    match error {
+        FollowError::NotHere => ErrorCode::NotLeaderOrFollower,
+        FollowError::NotYet { .. } => ErrorCode::OffsetNotAvailable,
+        FollowError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        FollowError::Storage(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
 /// Where the client's log and this one part, if it says which epoch it read last (KIP-595).
-fn divergence(partition: &Partition, asked: &FetchPartition) -> Result<Option<EpochEndOffset>, ErrorCode> {
+fn divergence(
+    epoch_end: impl Fn(LeaderEpoch) -> Option<(LeaderEpoch, Offset)>,
+    asked: &FetchPartition,
+) -> Result<Option<EpochEndOffset>, ErrorCode> {
     if asked.last_fetched_epoch < 0 {
         return Ok(None);
     }
-    let end = partition.log.epoch_end(LeaderEpoch(asked.last_fetched_epoch));
+    let end = epoch_end(LeaderEpoch(asked.last_fetched_epoch));
     let (epoch, end_offset) = end.ok_or(ErrorCode::OffsetOutOfRange)?;
     let parted = epoch.0 < asked.last_fetched_epoch || end_offset < asked.fetch_offset;
     Ok(parted.then_some(EpochEndOffset { epoch: epoch.0, end_offset }))

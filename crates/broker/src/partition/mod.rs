@@ -74,6 +74,16 @@ pub(crate) fn append_code(error: &AppendError) -> ErrorCode {
     }
 }
 
+/// As [`Partition::check_epoch`], of a partition whose leader leads in an epoch.
+pub(crate) fn check_epoch(LeaderEpoch(current): LeaderEpoch, believed: i32) -> Result<(), ErrorCode> {
+    match believed {
+        -1 => Ok(()),
+        older if older < current => Err(ErrorCode::FencedLeaderEpoch),
+        newer if newer > current => Err(ErrorCode::UnknownLeaderEpoch),
+        _ => Ok(()),
+    }
+}
+
 struct Entry {
     batch: Prepared,
     wait: Wait,
@@ -113,13 +123,7 @@ impl Partition {
     /// # Errors
     /// `FENCED_LEADER_EPOCH` for an older, `UNKNOWN_LEADER_EPOCH` for a newer one.
     pub(crate) fn check_epoch(&self, believed: i32) -> Result<(), ErrorCode> {
-        let LeaderEpoch(current) = self.log.leader_epoch();
-        match believed {
-            -1 => Ok(()),
-            older if older < current => Err(ErrorCode::FencedLeaderEpoch),
-            newer if newer > current => Err(ErrorCode::UnknownLeaderEpoch),
-            _ => Ok(()),
-        }
+        check_epoch(self.log.leader_epoch(), believed)
     }
 
     /// Whether fewer members of the open segment answer than must hold a record (`min.insync.replicas`).

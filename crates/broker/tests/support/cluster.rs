@@ -56,6 +56,11 @@ impl Cluster {
         Life::member(&self.env, &self.metadata, node).await
     }
 
+    /// With further settings.
+    pub(crate) async fn start_with(&self, node: i32, settings: &[&str]) -> Life {
+        Life::member_with(&self.env, &self.metadata, node, settings).await
+    }
+
     pub(crate) async fn connect(&self, node: i32) -> Box<dyn Stream> {
         self.try_connect(node).await.expect("the broker listens")
     }

@@ -36,8 +36,21 @@ impl Life {
     /// Starts one of several brokers, which listens on port 9090 and its number, and has a directory of its own.
     #[allow(dead_code, reason = "not every proof has several brokers")]
     pub(crate) async fn member(env: &Env, metadata: &Arc<dyn MetadataStore>, node: i32) -> Life {
+        Life::member_with(env, metadata, node, &[]).await
+    }
+
+    /// With further settings.
+    #[allow(dead_code, reason = "not every proof has several brokers")]
+    pub(crate) async fn member_with(
+        env: &Env,
+        metadata: &Arc<dyn MetadataStore>,
+        node: i32,
+        settings: &[&str],
+    ) -> Life {
         let listeners = format!("listeners=PLAINTEXT://127.0.0.1:{}", 9_090 + node);
-        let settings = [&format!("node.id={node}"), listeners.as_str()];
+        let node_id = format!("node.id={node}");
+        let settings: Vec<&str> =
+            [node_id.as_str(), listeners.as_str()].into_iter().chain(settings.iter().copied()).collect();
         Life::begin(env, &settings, metadata.clone(), &format!("/log-{node}")).await
     }
 

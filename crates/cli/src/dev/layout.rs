@@ -205,6 +205,7 @@ impl Layout {
             ("listeners", listeners),
             ("log.dirs", self.node_dir(node).join("data").display().to_string()),
             ("vltava.http.listener", self.http_address(node)),
+            ("broker.rack", format!("rack-{node}")),
             (MEMORY_KEY, memory.max(MEMORY_MIN_BYTES).to_string()),
         ];
         let is_set = |key: &str| self.set.iter().any(|assignment| assignment.key == key);

@@ -1,6 +1,6 @@
 //! One copy of an open segment that another broker leads, and who waits for it to become durable.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 use base::batch::Batches;
@@ -21,6 +21,8 @@ pub(super) struct Copy {
     pub(super) segment: Arc<Segment>,
     pub(super) storage: Arc<Storage>,
     progress: Arc<Progress>,
+    /// Something at or below the high watermark, as the leader told for this very segment.
+    high_watermark: AtomicI64,
 }
 
 #[derive(Default)]
@@ -58,7 +60,17 @@ impl Copy {
     pub(super) fn new(segment: Arc<Segment>, storage: Arc<Storage>) -> Arc<Copy> {
         let progress = Arc::new(Progress::default());
         segment.set_listener(progress.clone());
-        Arc::new(Copy { segment, storage, progress })
+        Arc::new(Copy { segment, storage, progress, high_watermark: AtomicI64::new(-1) })
+    }
+
+    /// Hears of a high watermark; whether that is news.
+    pub(super) fn note_high_watermark(&self, high_watermark: Offset) -> bool {
+        self.high_watermark.fetch_max(high_watermark, Ordering::AcqRel) < high_watermark
+    }
+
+    /// Offset after the last record here that is known to be committed; below the base where none is.
+    pub(super) fn committed_end(&self) -> Offset {
+        self.high_watermark.load(Ordering::Acquire).min(self.segment.end())
     }
 
     /// Under which it is kept.

@@ -13,6 +13,7 @@
 //! What it does not do: decide what is committed, where a segment ends and who leads.
 
 mod copy;
+mod follow;
 mod frame;
 mod link;
 mod local;
@@ -26,11 +27,12 @@ mod sessions;
 #[cfg(test)]
 mod message_tests;
 
+pub use follow::{FollowError, Followed};
 pub use link::{CREDIT_BYTES, Directory, LinkError, Links, LinksSpec, PUSH_CREDIT_BYTES, PeerAddress};
 pub(crate) use local::OwnCopy;
 pub use message::{
-    BrokerLife, Create, FRAME_BYTES_MAX, FenceRequest, FenceResult, FetchRequest, Hello, MAGIC, Message,
-    MessageError, PullRequest, PullResult, PushKind, Reason, Refusal, VERSION,
+    BrokerLife, Create, FRAME_BYTES_MAX, FenceRequest, FenceResult, FetchRequest, Hello,
+    MAGIC, Message, MessageError, PullRequest, PullResult, PushKind, Reason, Refusal, VERSION,
 };
 pub use push::{Push, PushSink, PushSource, PushTarget, Refused};
 pub use replicas::{Leading, Local, PULL_BYTES_MAX, Released, Replicas, ReplicasSpec, SealedCopy};

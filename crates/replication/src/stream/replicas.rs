@@ -29,6 +29,7 @@ use storage::{CreateSegment, Segment, SegmentName, Storage, StorageError, Storag
 use tokio::sync::Notify;
 
 use super::copy::{Copy, check_batches, whole_batches};
+use super::follow::Readers;
 use super::message::{
     BrokerLife, Create, FenceRequest, FenceResult, PullRequest, PullResult, PushKind, Refusal,
 };
@@ -137,6 +138,7 @@ pub(super) struct Partition {
     /// Held while a copy is opened or let go of.
     opening: Arc<tokio::sync::Mutex<()>>,
     high_watermark: AtomicI64,
+    readers: Arc<Readers>,
 }
 
 struct State {
@@ -153,6 +155,16 @@ pub(super) struct Target {
     pub(super) partition: Arc<Partition>,
     pub(super) copy: Arc<Copy>,
     pub(super) create: Arc<Create>,
+}
+
+impl Target {
+    /// The leader told how far the log is committed.
+    pub(super) fn note_high_watermark(&self, high_watermark: Offset) {
+        self.partition.note_high_watermark(high_watermark);
+        if self.copy.note_high_watermark(high_watermark) {
+            self.partition.readers.wake();
+        }
+    }
 }
 
 /// All copies. See the module's head.
@@ -174,6 +186,7 @@ impl Partition {
             state: Mutex::new(State { promised: LeaderEpoch(-1), cores, copies, sealed_to: None }),
             opening: Arc::default(),
             high_watermark: AtomicI64::new(-1),
+            readers: Arc::default(),
         }
     }
 
@@ -314,6 +327,20 @@ impl Replicas {
         found.map(|(_, copy)| copy.segment.clone())
     }
 
+    /// As [`Replicas::copy`], on one storage.
+    pub(super) fn copy_on(
+        &self,
+        partition: TopicPartition,
+        key: (SegmentId, StorageId),
+    ) -> Option<Arc<Copy>> {
+        self.find(partition)?.state.lock().copies.get(&key).cloned()
+    }
+
+    /// Who reads a partition's copies.
+    pub(super) fn readers(&self, partition: TopicPartition) -> Arc<Readers> {
+        self.partition(partition).readers.clone()
+    }
+
     /// Lets go of a partition's copies, so that the leader's side can open the files: streams that append to them are
     /// refused, and what was written is synced. What was promised stays. `None` for a partition never heard of.
     pub async fn release(self: &Arc<Self>, partition: TopicPartition) -> Option<Released> {
@@ -344,6 +371,7 @@ impl Replicas {
     pub async fn forget(self: &Arc<Self>, name: &SegmentName) {
         let Some(partition) = self.find(name.partition) else { return };
         let _opening = partition.opening.lock().await;
+        partition.readers.forget(name);
         let mut state = partition.state.lock();
         let keys: Vec<_> = state.copies.keys().filter(|(segment, _)| *segment == name.id).copied().collect();
         for key in keys {
@@ -502,6 +530,7 @@ impl Replicas {
                 partition.note_high_watermark(high_watermark);
                 if let Some((segment, storage)) = open {
                     let copy = Copy::new(segment, storage);
+                    copy.note_high_watermark(high_watermark);
                     let mut state = partition.state.lock();
                     if !state.copies.contains_key(&copy.key()) {
                         state.insert(&self.spec, &copy, durability);

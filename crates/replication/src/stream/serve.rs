@@ -239,7 +239,7 @@ impl Connection {
             }
             Message::Commit { stream, high_watermark } => {
                 if let Some(incoming) = self.find(stream) {
-                    incoming.target.partition.note_high_watermark(high_watermark);
+                    incoming.target.note_high_watermark(high_watermark);
                 }
                 Ok(())
             }
@@ -334,7 +334,7 @@ impl Connection {
         match self.replicas.append(target, from, bytes) {
             Ok(is_new) => {
                 incoming.gap_told.store(false, Ordering::Relaxed);
-                target.partition.note_high_watermark(high_watermark);
+                target.note_high_watermark(high_watermark);
                 if is_new && target.create.durability == Durability::Fsync {
                     // The sync round tells when it is durable.
                     target.copy.request_sync();

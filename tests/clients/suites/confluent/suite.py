@@ -1,8 +1,11 @@
 """confluent-kafka, and so librdkafka: producer, consumer, groups and the whole AdminClient."""
 
+import os
 import signal
+import subprocess
 import threading
 import time
+import urllib.request
 
 import compaction
 import harness
@@ -101,6 +104,68 @@ def read(topic: str, count: int, offset: int = OFFSET_BEGINNING, partition: int 
         return take(client, count)
     finally:
         client.close()
+
+
+# ---------------------------------------------------------------- several brokers
+
+def bytes_out(http: str, topic: str) -> float:
+    """Bytes of a topic that a node gave to consumers."""
+    text = urllib.request.urlopen(f"http://{http}/metrics", timeout=10).read().decode()
+    name = "kafka_server_brokertopicmetrics_bytesout_total"
+    lines = [line for line in text.splitlines() if line.startswith(name + "{") and f'topic="{topic}"' in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+@case
+def reads_from_its_rack():
+    """A consumer that says where it stands gets its records from the broker there, and not from the leader."""
+    if harness.BROKER != "vltava":
+        return
+    selector = "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector"
+    folder = f"{harness.SCRATCH}/{unique('racks')}"
+    started = subprocess.Popen(
+        [os.environ["VLTAVA"], "dev", "cluster", "--data", folder, "--set", selector],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
+    try:
+        ports = read_ports(folder)
+        bootstrap = ",".join(f"127.0.0.1:{port}" for port in ports)
+        topic = unique("near")
+        client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+        wait_until(lambda: len(client.list_topics(timeout=10).brokers) == 3, "three brokers", timeout_s=60)
+        outcome(client.create_topics([NewTopic(topic, 1, 3)]))
+        wait_until(lambda: led_partitions(client, topic) == {0}, "a leader")
+        values = [payload(number, 1000) for number in range(500)]
+        send(producer(bootstrap_servers=bootstrap), topic, values)
+        leader = client.list_topics(topic, timeout=10).topics[topic].partitions[0].leader
+        near = leader % 3 + 1
+        reader = consumer(bootstrap_servers=bootstrap, client_rack=f"rack-{near}")
+        reader.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        equal([message.value() for message in take(reader, 500)], values, "records from the rack")
+        # And what comes while it waits.
+        send(producer(bootstrap_servers=bootstrap), topic, values[:5])
+        equal([message.value() for message in take(reader, 5)], values[:5], "records that came later")
+        reader.close()
+        given = {node: bytes_out(f"127.0.0.1:{ports[node - 1] + 20}", topic) for node in (1, 2, 3)}
+        check(given[near] >= 500 * 1000, f"node {near} gave {given}, and {leader} leads")
+        check(given[leader] < 250 * 1000, f"the leader, {leader}, gave {given}")
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+def read_ports(folder: str) -> list[int]:
+    """Where the nodes of `vltava dev cluster` listen, from the files that it wrote for them."""
+    def port(node: int) -> int | None:
+        try:
+            lines = open(f"{folder}/node-{node}/server.properties").read().splitlines()
+        except FileNotFoundError:
+            return None
+        listeners = next(line for line in lines if line.startswith("listeners="))
+        return int(listeners.replace("\\", "").split("PLAINTEXT://127.0.0.1:")[1].split(",")[0])
+
+    wait_until(lambda: all(port(node) for node in (1, 2, 3)), "the files of three nodes")
+    return [port(node) for node in (1, 2, 3)]
 
 
 # ---------------------------------------------------------------- compaction: first, since it waits

@@ -1,9 +1,12 @@
 //! What several nodes need: the controller quorum and replication.
 
-use super::reasons::{
-    CONTROLLER_EVENTS, FETCHERS, METADATA_LOG, MOVE_DIRS, QUORUM, SELECTOR, THROTTLE, VOTERS,
-};
-use crate::config::key::{Key, List, boolean, int, list, long, string};
+use super::reasons::{CONTROLLER_EVENTS, FETCHERS, METADATA_LOG, MOVE_DIRS, QUORUM, THROTTLE, VOTERS};
+use crate::config::key::{Key, List, Text, boolean, int, list, long, string};
+
+/// Consumers read from leaders.
+pub const LEADER_SELECTOR: &str = "org.apache.kafka.common.replica.LeaderSelector";
+/// Consumers read from a copy in their rack.
+pub const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 
 config_keys! { pub(in crate::config) ROWS;
     [] long("controller.performance.always.log.threshold.ms").default("2000").min(0).internal()
@@ -107,9 +110,10 @@ config_keys! { pub(in crate::config) ROWS;
     [] long("replica.lag.time.max.ms").default("30000").high()
         .doc("How long, ms, a follower may lag before it counts as out of sync.")
         .no_effect(FETCHERS);
-    [] string("replica.selector.class")
-        .doc("Class that chooses the copy a consumer reads from.")
-        .no_effect(SELECTOR);
+    [REPLICA_SELECTOR_CLASS: Option<Text>] string("replica.selector.class")
+        .doc("Which copy consumers read from: the leader's, or with \
+              org.apache.kafka.common.replica.RackAwareReplicaSelector one in the rack that they name in client.rack, if a \
+              broker with that broker.rack is in sync.");
     [] int("replica.socket.receive.buffer.bytes").default("65536").high()
         .doc("Receive buffer of a follower's socket, bytes.")
         .no_effect(FETCHERS);

@@ -45,7 +45,6 @@ pub(super) const REMOVAL: &str = "files of a dropped segment are removed at once
 pub(super) const REPORTERS: &str =
     "metrics are served over HTTP in Prometheus form at `vltava.http.listener`";
 pub(super) const SASL: &str = "SASL authentication is not served yet";
-pub(super) const SELECTOR: &str = "consumers read from the leader alone yet";
 pub(super) const SHARE: &str = "share groups are not served yet";
 pub(super) const SOCKET_BUFFERS: &str = "the operating system sizes socket buffers by need";
 pub(super) const STARTUP: &str = "the start goes on until recovery is done";
