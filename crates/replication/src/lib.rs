@@ -6,6 +6,7 @@
 //! (producer state) is a parameter of [`Log`], and the chain is edited through [`ChainStore`].
 
 pub mod balance;
+mod barrier;
 mod chain_store;
 mod coalescing;
 mod commit;

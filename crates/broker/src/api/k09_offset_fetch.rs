@@ -3,8 +3,12 @@
 //! Up to version 7 a request asks for one group, from 8 on for several (KIP-709); from version 10 on topics are
 //! named by id. No topics (null) means all that have offsets. A partition without a committed offset is
 //! answered with -1 and no error.
+//!
+//! No offset is told that is older than one that was acknowledged when the request came, by another coordinator even:
+//! this broker makes sure first that it still is the coordinator. Where it cannot, the answer is NOT_COORDINATOR.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use base::error::ErrorCode;
 use base::ids::Uuid;
@@ -43,9 +47,10 @@ pub(crate) async fn handle(
     let mut groups = Vec::with_capacity(request.groups.len());
     let mut turns = Turns::default();
     let mut offsets = 0;
+    let mut confirmed = BTreeSet::new();
     for group in request.groups {
         let group = if offsets < OFFSETS_MAX {
-            fetch_group(context, group, request.require_stable, &mut turns).await
+            fetch_group(context, group, request.require_stable, &mut confirmed, &mut turns).await
         } else {
             // Clients ask again for those groups that are answered so.
             OffsetFetchResponseGroup {
@@ -74,7 +79,9 @@ async fn single(
         });
         asked.collect()
     });
-    let answer = ask(context, &request.group_id, topics.clone(), request.require_stable).await;
+    let mut confirmed = BTreeSet::new();
+    let answer =
+        ask(context, &request.group_id, topics.clone(), request.require_stable, &mut confirmed).await;
     if answer.error.is_error() && context.api_version < TOP_ERROR_VERSION {
         let topics = topics.unwrap_or_default().into_iter().map(|topic| failed(topic, answer.error));
         return OffsetFetchResponse {
@@ -107,6 +114,7 @@ async fn fetch_group(
     context: &RequestContext<'_>,
     group: OffsetFetchRequestGroup<'_>,
     require_stable: bool,
+    confirmed: &mut BTreeSet<i32>,
     turns: &mut Turns,
 ) -> OffsetFetchResponseGroup<'static> {
     let image = context.broker.image();
@@ -117,7 +125,7 @@ async fn fetch_group(
         Some(topics) => Some(asked_topics(&image, by_id, topics, &mut unknown, turns).await),
         None => None,
     };
-    let answer = ask(context, &group.group_id, topics, require_stable).await;
+    let answer = ask(context, &group.group_id, topics, require_stable, confirmed).await;
     let mut topics = answer.topics;
     if by_id && asks_for_all {
         // The shard knows names alone; an offset of a topic that is no more has no id to be told by.
@@ -187,11 +195,16 @@ async fn ask(
     group: &str,
     topics: Option<Vec<FetchTopic>>,
     require_stable: bool,
+    confirmed: &mut BTreeSet<i32>,
 ) -> OffsetFetchAnswer {
     let fetch = Fetch { group_id: group.to_owned(), topics, require_stable };
-    let error = match context.broker.groups.ask(group, Request::OffsetFetch(fetch)).await {
-        Ok(Answer::OffsetFetch(answer)) => return answer,
-        Ok(other) => wrong_answer(&other),
+    let groups = &context.broker.groups;
+    let error = match groups.confirm(context.broker, group, confirmed).await {
+        Ok(()) => match groups.ask(group, Request::OffsetFetch(fetch)).await {
+            Ok(Answer::OffsetFetch(answer)) => return answer,
+            Ok(other) => wrong_answer(&other),
+            Err(code) => code,
+        },
         Err(code) => code,
     };
     OffsetFetchAnswer { error, topics: Vec::new() }

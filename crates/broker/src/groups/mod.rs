@@ -18,8 +18,8 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use base::metrics::{GroupOffset, GroupSample};
 use bytes::Bytes;
 use coordinator::{Answer, GroupConfig, GroupMemory, GroupShard, Request, partition_for};
 use futures::StreamExt;
-use metadata::Image;
+use metadata::{Command, Image};
 use parking_lot::RwLock;
 use replication::Wait;
 
@@ -55,6 +55,9 @@ const GROUPS_AT_ONCE: usize = 256;
 
 /// How long the start of a broker waits for its shards; what is not filled by then is filled behind.
 const LOAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the controllers may take to say who leads.
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The groups of a broker. See the module's head.
 pub(crate) struct Groups {
@@ -249,6 +252,39 @@ impl Groups {
         answer.await.map_err(|_| ErrorCode::NotCoordinator)
     }
 
+    /// Sees to it that no other broker coordinated a group before this call: what is read of it from now on is as new as
+    /// anything that was acknowledged before (replication.md 2.6). `confirmed` are the partitions for which that was done
+    /// for the same request.
+    ///
+    /// # Errors
+    /// `NOT_COORDINATOR` where another one may have.
+    pub(crate) async fn confirm(
+        &self,
+        broker: &Broker,
+        group: &str,
+        confirmed: &mut BTreeSet<i32>,
+    ) -> Result<(), ErrorCode> {
+        let (id, number, epoch) = {
+            let shards = self.shards.read();
+            let number = partition_for(group, shards.count).ok_or(ErrorCode::NotCoordinator)?;
+            // Who has no shard hears that when it is asked.
+            let Some(slot) = shards.slots.get(&number) else { return Ok(()) };
+            let id = TopicPartition { topic_id: shards.topic, partition: PartitionId(number) };
+            (id, number, slot.epoch)
+        };
+        if confirmed.contains(&number) {
+            return Ok(());
+        }
+        let partition = broker.partitions.get(id).map_err(|_| ErrorCode::NotCoordinator)?;
+        let leads = partition.log.leader_epoch() == epoch
+            && (partition.log.confirm_lead().await || is_leader_by_metadata(broker, id, epoch).await);
+        if !leads {
+            return Err(ErrorCode::NotCoordinator);
+        }
+        confirmed.insert(number);
+        Ok(())
+    }
+
     /// Asks the shards of several groups, each for some of its groups at once. `request` makes the request for groups
     /// of one shard. An error stands for all groups it was asked about.
     pub(crate) async fn ask_each(
@@ -330,6 +366,20 @@ impl Groups {
     fn active(&self) -> Vec<Arc<Shard>> {
         self.shards.read().slots.values().filter_map(|slot| slot.shard.clone()).collect()
     }
+}
+
+/// Whether the metadata names this broker as the leader in an epoch, all changes that were made before the call included.
+/// Where members of the open segment do not answer that are too few to be left out, this tells as well, at a higher price.
+async fn is_leader_by_metadata(broker: &Broker, id: TopicPartition, epoch: LeaderEpoch) -> bool {
+    // A change of nothing comes behind all that was changed before.
+    let asked = tokio::select! {
+        biased;
+        asked = broker.metadata.propose(Command::Edit(Vec::new())) => asked.is_ok(),
+        () = broker.env.clock.sleep(METADATA_PATIENCE) => false,
+    };
+    let image = broker.image();
+    asked
+        && image.partition(&id).is_some_and(|state| (state.leader, state.leader_epoch) == (broker.id, epoch))
 }
 
 /// What the configuration says of groups.

@@ -26,8 +26,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::frame::{FrameReader, send};
 use super::message::{
-    BrokerLife, FenceRequest, FenceResult, FetchRequest, Hello, MAGIC, Message, MessageError, PullRequest,
-    PullResult, PushKind, VERSION,
+    BrokerLife, ConfirmRequest, FenceRequest, FenceResult, FetchRequest, Hello, MAGIC, Message, MessageError,
+    PullRequest, PullResult, PushKind, Refusal, VERSION,
 };
 use super::push::{Outgoing, Push, PushSink, PushSource, PushTarget, Refused, Wire};
 use super::sender;
@@ -209,6 +209,22 @@ impl Links {
         match self.ask(broker, ask, patience, false).await? {
             Message::FenceAnswer(_, result) => Ok(result),
             _ => Ok(FenceResult::Unknown),
+        }
+    }
+
+    /// Asks a member of an open segment whether it would still take records from this leader: nothing, or why not.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn confirm(
+        &self,
+        broker: BrokerId,
+        confirm: ConfirmRequest,
+        patience: Duration,
+    ) -> Result<Option<Refusal>, LinkError> {
+        match self.ask(broker, |request| Message::Confirm(request, confirm), patience).await? {
+            Message::Confirmed(_, refusal) => Ok(refusal),
+            _ => Err(LinkError::Closed),
         }
     }
 

@@ -185,6 +185,18 @@ pub struct FetchRequest {
     pub snapshot: Option<Bytes>,
 }
 
+/// Asks a member of an open segment whether a leader still leads (replication.md 2.6). Answered with nothing, or with why
+/// it takes no more from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfirmRequest {
+    /// What is led.
+    pub partition: TopicPartition,
+    /// The epoch in which the sender leads.
+    pub epoch: LeaderEpoch,
+    /// The life of the receiver that the ensemble names.
+    pub incarnation: Incarnation,
+}
+
 /// What a storage answers to a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullResult {
@@ -274,6 +286,8 @@ pub enum Message {
     Pull(u64, Box<PullRequest>),
     /// See [`FetchRequest`]; with the number of the request.
     Fetch(u64, Box<FetchRequest>),
+    /// See [`ConfirmRequest`]; with the number of the request.
+    Confirm(u64, ConfirmRequest),
     /// Everything below `end` is held, as the durability class says.
     Ack {
         /// The stream.
@@ -294,6 +308,8 @@ pub enum Message {
     Pulled(u64, PullResult),
     /// What became of a [`Message::Fetch`]: nothing to say, or why the segment is not there.
     Fetched(u64, Option<String>),
+    /// The answer to a [`Message::Confirm`]: nothing, or why the sender leads no more.
+    Confirmed(u64, Option<Refusal>),
 }
 
 const HELLO: u8 = 1;
@@ -311,6 +327,8 @@ const FENCE_ANSWER: u8 = 12;
 const PULLED: u8 = 13;
 const FETCH: u8 = 14;
 const FETCHED: u8 = 15;
+const CONFIRM: u8 = 16;
+const CONFIRMED: u8 = 17;
 
 impl Message {
     /// Appends the message as a frame, length field included.
@@ -337,6 +355,14 @@ impl Message {
                 out.u8(FETCHED);
                 out.u64(*request);
                 out.text(failure.as_deref().unwrap_or_default());
+            }
+            Message::Confirmed(request, refusal) => {
+                out.u8(CONFIRMED);
+                out.u64(*request);
+                out.u8(u8::from(refusal.is_some()));
+                if let Some(refusal) = refusal {
+                    out.refusal(*refusal);
+                }
             }
             Message::Ack { stream, end } => {
                 out.u8(ACK);
@@ -408,6 +434,14 @@ impl Message {
                 out.u64(*request);
                 out.fetch(fetch);
             }
+            Message::Confirm(request, confirm) => {
+                out.u8(CONFIRM);
+                out.u64(*request);
+                out.uuid(confirm.partition.topic_id);
+                out.i32(confirm.partition.partition.0);
+                out.i32(confirm.epoch.0);
+                out.i64(confirm.incarnation.0);
+            }
             answer => answer.put_answer(out),
         }
     }
@@ -445,6 +479,12 @@ impl Message {
             PULL => Message::Pull(from.u64()?, Box::new(from.pull()?)),
             FETCH => Message::Fetch(from.u64()?, Box::new(from.fetch()?)),
             FETCHED => Message::Fetched(from.u64()?, Some(from.text()?).filter(|text| !text.is_empty())),
+            CONFIRM => Message::Confirm(from.u64()?, from.confirm()?),
+            CONFIRMED => {
+                let request = from.u64()?;
+                let refusal = if from.flag()? { Some(from.refusal()?) } else { None };
+                Message::Confirmed(request, refusal)
+            }
             ACK => Message::Ack { stream: from.u32()?, end: from.offset("end")? },
             NACK => Message::Nack { stream: from.u32()?, refusal: from.refusal()? },
             FENCE_ANSWER => Message::FenceAnswer(from.u64()?, from.fence_result()?),
@@ -821,6 +861,12 @@ impl Reader {
             _ => return Err(MessageError::Field("snapshot")),
         };
         Ok(FetchRequest { name, storage, sealed, source, epoch, snapshot })
+    }
+
+    fn confirm(&mut self) -> Result<ConfirmRequest, MessageError> {
+        let (topic_id, partition) = (self.uuid()?, PartitionId(self.i32()?));
+        let partition = TopicPartition { topic_id, partition };
+        Ok(ConfirmRequest { partition, epoch: self.epoch()?, incarnation: Incarnation(self.i64()?) })
     }
 
     fn refusal(&mut self) -> Result<Refusal, MessageError> {

@@ -49,6 +49,8 @@ fn said() -> Vec<Message> {
     let sealed = SealedInfo { end: 2_000, bytes: 77, crc: 5 };
     let pull = |sealed| PullRequest { name: name("b"), storage, sealed, from: 1_000, max_bytes: 9 };
     let answer = FenceAnswer { end: 12, authoritative: true };
+    let confirm =
+        ConfirmRequest { partition: name("a").partition, epoch: LeaderEpoch(3), incarnation: Incarnation(7) };
     let mut all = vec![
         Message::Hello(Hello { version: VERSION, cluster: storage, from: life(1, 2), to: life(3, 4) }),
         Message::Welcome,
@@ -109,7 +111,16 @@ fn said() -> Vec<Message> {
         Refusal::Busy,
     ];
     all.extend(refusals.map(|refusal| Message::Nack { stream: 2, refusal }));
-    all
+    all.into_iter().chain(confirmations()).collect()
+}
+
+fn confirmations() -> [Message; 3] {
+    let (partition, epoch, incarnation) = (name("a").partition, LeaderEpoch(3), Incarnation(7));
+    [
+        Message::Confirm(9, ConfirmRequest { partition, epoch, incarnation }),
+        Message::Confirmed(9, None),
+        Message::Confirmed(9, Some(Refusal::Fenced(LeaderEpoch(4)))),
+    ]
 }
 
 fn encoded(message: &Message) -> Vec<u8> {

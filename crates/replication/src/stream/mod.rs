@@ -31,7 +31,7 @@ pub use follow::{FollowError, Followed};
 pub use link::{CREDIT_BYTES, Directory, LinkError, Links, LinksSpec, PUSH_CREDIT_BYTES, PeerAddress};
 pub(crate) use local::OwnCopy;
 pub use message::{
-    BrokerLife, Create, FRAME_BYTES_MAX, FenceRequest, FenceResult, FetchRequest, Hello,
+    BrokerLife, ConfirmRequest, Create, FRAME_BYTES_MAX, FenceRequest, FenceResult, FetchRequest, Hello,
     MAGIC, Message, MessageError, PullRequest, PullResult, PushKind, Reason, Refusal, VERSION,
 };
 pub use push::{Push, PushSink, PushSource, PushTarget, Refused};

@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use super::copy::{Copy, check_batches, whole_batches};
 use super::follow::Readers;
 use super::message::{
-    BrokerLife, Create, FenceRequest, FenceResult, PullRequest, PullResult, PushKind, Refusal,
+    BrokerLife, ConfirmRequest, Create, FenceRequest, FenceResult, PullRequest, PullResult, PushKind, Refusal,
 };
 use super::sessions::Sessions;
 use crate::peers::Peers;
@@ -312,6 +312,16 @@ impl Replicas {
         }
         state.promise(epoch);
         Ok(())
+    }
+
+    /// Why nothing is taken any more from a leader that asks; `None` where a record from it would be.
+    pub(super) fn refusal_of(&self, confirm: &ConfirmRequest) -> Option<Refusal> {
+        let own = self.spec.life.incarnation;
+        if confirm.incarnation != own {
+            // Promises ended with the life in which they were made.
+            return Some(Refusal::StaleIncarnation(own));
+        }
+        self.promised(confirm.partition).filter(|promised| *promised > confirm.epoch).map(Refusal::Fenced)
     }
 
     /// Something at or below the high watermark of a partition, as its leader told; `None` before it told any.

@@ -279,7 +279,8 @@ impl Sender<'_> {
                 Message::Nack { stream, refusal } => self.refused(stream, refusal),
                 Message::FenceAnswer(request, _)
                 | Message::Pulled(request, _)
-                | Message::Fetched(request, _) => {
+                | Message::Fetched(request, _)
+                | Message::Confirmed(request, _) => {
                     self.link.answer(request, message);
                 }
                 _ => {

@@ -250,6 +250,10 @@ impl Connection {
             Message::Fence(request, fence) => self.fence(request, *fence).await,
             Message::Pull(request, pull) => self.pull(request, *pull).await,
             Message::Fetch(request, fetch) => self.fetch(request, *fetch).await,
+            Message::Confirm(request, confirm) => {
+                self.outbox.room().await;
+                self.outbox.answer(&Message::Confirmed(request, self.replicas.refusal_of(&confirm)))
+            }
             _ => Err(invalid("a frame of this kind is not for a member")),
         }
     }
