@@ -136,8 +136,13 @@ pub struct PartitionState {
     /// First offset a reader may ask for; may lie inside a segment.
     pub log_start: Offset,
     /// Compaction has done a whole pass over everything below: of the keys written there, the segments
-    /// hold one record each. Never goes back.
+    /// hold one record each. Goes back with an unclean seal alone.
     pub compacted_to: Offset,
+    /// The leader was elected although it may lack records that were committed: it may end the chain where the best copy
+    /// that is left does (replication.md 2.9). Over with the next segment, and with the election of another broker.
+    pub unclean: bool,
+    /// Members of the open segment that may have lost records of it, by their own account ("limbo", replication.md 2.10).
+    pub doubtful: Vec<StorageId>,
     /// The segments, oldest first; never empty.
     pub chain: Vec<SegmentEntry>,
 }
@@ -184,7 +189,8 @@ pub struct Seal {
     /// Storages that hold everything below `end`.
     pub holders: Vec<StorageId>,
     /// Nobody knows whether records that were committed are missing: all copies that could tell are gone, and the
-    /// segment ends where the best of the others does (replication.md 2.9). One holder is enough then.
+    /// chain ends where the best of the others does (replication.md 2.9). One holder is enough then, and the segment need
+    /// not be the open one: those behind it leave the chain.
     pub unclean: bool,
 }
 
@@ -213,6 +219,9 @@ pub enum ChainError {
         /// Copies needed.
         need: usize,
     },
+    /// The leader was not elected to lose records.
+    #[error("the leader of epoch {0} was elected to keep all records")]
+    CleanLeader(LeaderEpoch),
     /// A member of the new segment is not of its broker's present life, or takes no segments.
     #[error(
         "broker {0} is fenced, or not registered with the storage and incarnation that the ensemble names, or the \
@@ -258,6 +267,8 @@ impl PartitionState {
             keepers: Vec::new(),
             log_start: base,
             compacted_to: base,
+            unclean: false,
+            doubtful: Vec::new(),
             chain: vec![open],
         }
     }
@@ -293,6 +304,44 @@ impl PartitionState {
         }
         self.elect(leader);
         Ok(())
+    }
+
+    /// As [`PartitionState::elect_in`], of a leader that may end the chain where the best copy that is left does.
+    ///
+    /// # Errors
+    /// [`ChainError::StaleEpoch`]: another election came first.
+    pub fn elect_unclean_in(&mut self, leader: BrokerId, epoch: LeaderEpoch) -> Result<(), ChainError> {
+        self.elect_in(leader, epoch)?;
+        self.unclean = true;
+        Ok(())
+    }
+
+    /// Notes that members of the open segment may have lost records of it. Those that are noted already, and storages that
+    /// are no members, change nothing.
+    ///
+    /// # Errors
+    /// [`ChainError::StaleSegment`] unless the segment is the open one.
+    pub fn doubt(&mut self, segment: SegmentId, storages: &[StorageId]) -> Result<(), ChainError> {
+        let last = self.last();
+        if last.id != segment || !last.is_open() {
+            return Err(ChainError::StaleSegment(segment));
+        }
+        let is_new = |storage: &&StorageId| last.is_on(**storage) && !self.doubtful.contains(*storage);
+        let new: Vec<StorageId> = storages.iter().filter(is_new).copied().collect();
+        if !new.is_empty() {
+            self.doubtful.extend(new);
+            self.version += 1;
+        }
+        Ok(())
+    }
+
+    /// Members of the open segment that are not known to have lost anything of it; none where it is not open.
+    pub fn sure_members(&self) -> impl Iterator<Item = &Member> {
+        let members: &[Member] = match &self.last().state {
+            SegmentState::Open { ensemble } => ensemble,
+            SegmentState::Sealed { .. } => &[],
+        };
+        members.iter().filter(|member| !self.doubtful.contains(&member.storage))
     }
 
     /// Notes that a storage holds a whole copy of a sealed segment. One that is noted already changes nothing.
@@ -370,6 +419,7 @@ impl PartitionState {
 
     /// Makes `leader` the leader in the next epoch.
     pub fn elect(&mut self, leader: BrokerId) {
+        self.unclean &= self.leader == leader;
         self.leader = leader;
         self.leader_epoch.0 += 1;
         self.version += 1;
@@ -389,14 +439,20 @@ impl PartitionState {
         next: NewSegment,
         copies_min: usize,
     ) -> Result<(), ChainError> {
-        let last = self.last();
-        if last.id != seal.segment || !last.is_open() {
-            return Err(ChainError::StaleSegment(seal.segment));
+        let stale = ChainError::StaleSegment(seal.segment);
+        let at = self.chain.iter().rposition(|entry| entry.id == seal.segment).ok_or(stale.clone())?;
+        let entry = &self.chain[at];
+        let is_last = at + 1 == self.chain.len() && entry.is_open();
+        if !self.last().is_open() || !(is_last || seal.unclean) {
+            return Err(stale);
         }
         if seal.leader_epoch != self.leader_epoch {
             return Err(ChainError::StaleEpoch { asked: seal.leader_epoch, current: self.leader_epoch });
         }
-        if seal.end < last.base {
+        if seal.unclean && !self.unclean {
+            return Err(ChainError::CleanLeader(self.leader_epoch));
+        }
+        if seal.end < entry.base || entry.end().is_some_and(|end| seal.end > end) {
             return Err(ChainError::BadOffset(seal.end));
         }
         let (holders_min, members_min) = if seal.unclean { (1, 1) } else { (copies_min, copies_min) };
@@ -405,21 +461,39 @@ impl PartitionState {
                 return Err(ChainError::TooFewCopies { have, need });
             }
         }
-        if seal.end == last.base {
-            self.chain.pop();
-        } else {
-            let last = self.chain.last_mut().expect("a chain is never empty");
-            last.state = SegmentState::Sealed {
-                end: seal.end,
-                crc: seal.crc,
-                bytes: seal.bytes,
-                replicas: seal.holders.clone(),
-            };
-            last.unclean |= seal.unclean;
-        }
-        self.chain.push(open_entry(next, seal.end, self.leader_epoch));
+        self.chain.truncate(at + 1);
+        self.end_last(seal);
+        let base = if seal.unclean { seal.end.max(self.log_start) } else { seal.end };
+        let mut open = open_entry(next, base, self.leader_epoch);
+        // Where nothing of the segment is left that was cut, the one behind tells.
+        open.unclean = seal.unclean && self.chain.len() <= at;
+        self.chain.push(open);
+        self.unclean = false;
+        self.doubtful.clear();
+        self.compacted_to = self.compacted_to.min(self.last().base);
         self.version += 1;
         Ok(())
+    }
+
+    /// Seals the last segment; one that ends empty leaves the chain, and one that is cut at the log start or before it.
+    fn end_last(&mut self, seal: &Seal) {
+        let is_below_start = seal.unclean && seal.end <= self.log_start;
+        let Some(last) = self.chain.last_mut() else { return };
+        if seal.end == last.base || is_below_start {
+            self.chain.pop();
+            return;
+        }
+        last.state = SegmentState::Sealed {
+            end: seal.end,
+            crc: seal.crc,
+            bytes: seal.bytes,
+            replicas: seal.holders.clone(),
+        };
+        last.unclean |= seal.unclean;
+        if seal.unclean {
+            // A rewrite that is cut loses the epochs that begin behind the cut.
+            last.epochs.retain(|(_, start)| *start < seal.end);
+        }
     }
 
     /// Raises the log start; segments that end at or below it leave the chain and are returned.
@@ -619,12 +693,74 @@ mod tests {
     #[test]
     fn an_unclean_seal_needs_one_copy_and_shows_in_the_chain() {
         let mut p = partition();
-        let unclean = Seal { unclean: true, ..seal(1, 0, 10) };
+        let unclean = Seal { unclean: true, ..seal(1, 1, 10) };
+        assert_eq!(
+            p.seal_and_open(&Seal { leader_epoch: LeaderEpoch(0), ..unclean.clone() }, segment(2), 2),
+            Err(ChainError::CleanLeader(LeaderEpoch(0)))
+        );
+        p.elect_unclean_in(BrokerId(1), LeaderEpoch(1)).unwrap();
         p.seal_and_open(&unclean, segment(2), 2).unwrap();
+        assert!(!p.unclean, "the licence is used up");
         assert!(p.chain[0].unclean && !p.chain[1].unclean);
         let mut p = partition();
+        p.elect_unclean_in(BrokerId(1), LeaderEpoch(1)).unwrap();
         let of_none = Seal { holders: Vec::new(), ..unclean };
         assert!(matches!(p.seal_and_open(&of_none, segment(2), 2), Err(ChainError::TooFewCopies { .. })));
+    }
+
+    #[test]
+    fn an_unclean_seal_may_cut_the_chain_and_the_epochs_show_it() {
+        let unclean = |id, end| Seal { unclean: true, ..seal(id, 3, end) };
+        let elected = |log_start| {
+            let mut p = grown();
+            p.trim(log_start).unwrap();
+            p.compacted_to = 25;
+            p.elect_unclean_in(BrokerId(1), LeaderEpoch(3)).unwrap();
+            p
+        };
+        let mut p = elected(0);
+        for (id, end) in [(2, 9), (2, 21), (4, 31)] {
+            assert_eq!(p.seal_and_open(&unclean(id, end), segment(9), 1), Err(ChainError::BadOffset(end)));
+        }
+        p.seal_and_open(&unclean(2, 15), segment(9), 2).unwrap();
+        let ids: Vec<_> =
+            p.chain.iter().map(|entry| (entry.id.0, entry.base, entry.end(), entry.unclean)).collect();
+        assert_eq!(ids, [(1, 0, Some(10), false), (2, 10, Some(15), true), (9, 15, None, false)]);
+        assert_eq!((p.compacted_to, p.leader_epoch), (15, LeaderEpoch(3)));
+        assert_eq!(p.epoch_end(LeaderEpoch(2), 15), Some((LeaderEpoch(0), 15)));
+        // A clean seal takes nothing away.
+        assert!(p.seal_and_open(&seal(1, 3, 5), segment(10), 1).is_err());
+        let mut empty = elected(0);
+        empty.seal_and_open(&unclean(2, 10), segment(9), 1).unwrap();
+        let ids: Vec<_> = empty.chain.iter().map(|entry| (entry.id.0, entry.unclean)).collect();
+        assert_eq!(ids, [(1, false), (9, true)]);
+        let mut below = elected(17);
+        below.seal_and_open(&unclean(2, 15), segment(9), 1).unwrap();
+        assert_eq!((below.chain.len(), below.last().base, below.log_start), (1, 17, 17));
+    }
+
+    #[test]
+    fn a_licence_to_lose_records_is_the_elected_brokers_own() {
+        let mut p = partition();
+        p.elect_unclean_in(BrokerId(2), LeaderEpoch(1)).unwrap();
+        p.elect(BrokerId(2));
+        assert!(p.unclean, "it began a new life");
+        p.elect(BrokerId(3));
+        assert!(!p.unclean);
+    }
+
+    #[test]
+    fn doubt_is_of_members_of_the_open_segment_and_ends_with_it() {
+        let mut p = partition();
+        let version = p.version;
+        p.doubt(SegmentId(1), &[Uuid([7; 16])]).unwrap();
+        assert_eq!((p.version, p.sure_members().count()), (version, 1));
+        assert_eq!(p.doubt(SegmentId(2), &[STORAGE]), Err(ChainError::StaleSegment(SegmentId(2))));
+        p.doubt(SegmentId(1), &[STORAGE]).unwrap();
+        p.doubt(SegmentId(1), &[STORAGE]).unwrap();
+        assert_eq!((p.version, p.sure_members().count()), (version + 1, 0));
+        p.seal_and_open(&seal(1, 0, 10), segment(2), 1).unwrap();
+        assert!(p.doubtful.is_empty());
     }
 
     #[test]

@@ -346,6 +346,10 @@ node_metrics! {
         "1 on the node that is the controller";
     offline_partitions: Gauge = "kafka_controller_kafkacontroller_offlinepartitionscount",
         "Partitions without a leader";
+    leaderless_partitions: Gauge = "vltava_leaderless_partitions",
+        "Partitions of the cluster that nobody leads: whoever surely has all that was committed is gone";
+    unclean_elections: Counter = "kafka_controller_controllerstats_uncleanleaderelections",
+        "Partitions that this node leads since, although records may have been lost";
     metadata_available: Gauge = "vltava_metadata_available",
         "1 while the metadata store takes changes";
     topics: Gauge = "kafka_controller_kafkacontroller_globaltopiccount",

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use base::config::{BrokerConfig, keys};
 use base::env::Env;
-use base::ids::{BrokerId, Incarnation};
+use base::ids::{BrokerId, Incarnation, TopicPartition};
 use metadata::{ChainEdit, Command, Image, MetadataStore, MetadataVersions, QuorumState, Sessions};
 
-use crate::elections::{Electorate, election, partitions_of};
+use crate::elections::{Electorate, election, may_lose, partitions_of, unclean_election};
 use crate::moving::{Moving, SETTLED_AFTER};
 
 /// How often it is looked at who was heard.
@@ -31,6 +31,9 @@ const STOOD_STILL_AFTER: Duration = Duration::from_secs(1);
 /// A broker whose connection ended and that does not come back within this time is taken for dead. A live one that lost
 /// its connection comes back at once.
 const HUNG_UP_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long an unclean election waits for brokers that may surely have all: they may be about to start.
+const UNCLEAN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Edits in one command: what one entry of the metadata log may hold.
 const EDITS_AT_ONCE: usize = 5_000;
@@ -51,12 +54,20 @@ pub struct ControllerSpec {
     pub balance_interval: Option<Duration>,
     /// Whether a broker that has nothing gets its share of copies (`vltava.auto.spread.enable`).
     pub spreads: bool,
+    /// Whether records may be lost for the sake of a leader, where neither the topic nor all brokers say
+    /// (`unclean.leader.election.enable`).
+    pub unclean_elections: bool,
 }
 
 impl ControllerSpec {
     /// With what Kafka does for everything else.
     pub fn new(session_timeout: Duration) -> ControllerSpec {
-        ControllerSpec { session_timeout, balance_interval: Some(BALANCE_INTERVAL), spreads: false }
+        ControllerSpec {
+            session_timeout,
+            balance_interval: Some(BALANCE_INTERVAL),
+            spreads: false,
+            unclean_elections: false,
+        }
     }
 
     /// As a node is configured.
@@ -68,6 +79,7 @@ impl ControllerSpec {
             session_timeout: config.broker_session_timeout(),
             balance_interval: balances.then(|| Duration::from_secs(interval_s)),
             spreads: config.get(keys::AUTO_SPREAD_ENABLE),
+            unclean_elections: config.get(keys::UNCLEAN_LEADER_ELECTION_ENABLE),
         }
     }
 }
@@ -164,11 +176,20 @@ struct Watch {
     /// When it was looked last for leaders to move back.
     balanced_at: Duration,
     moving: Moving,
+    /// Partitions that only an unclean election gives a leader, and when that was first seen.
+    lost: BTreeMap<TopicPartition, Duration>,
 }
 
 impl Watch {
     fn new(spec: ControllerSpec, now: Duration) -> Watch {
-        Watch { spec, lives: BTreeMap::new(), settled: None, balanced_at: now, moving: Moving::default() }
+        Watch {
+            spec,
+            lives: BTreeMap::new(),
+            settled: None,
+            balanced_at: now,
+            moving: Moving::default(),
+            lost: BTreeMap::new(),
+        }
     }
 
     /// This process stood still, and may have missed signs of life: every broker has its time once more.
@@ -201,12 +222,15 @@ impl Watch {
         if is_balanced && commands.is_empty() && self.settled == Some(image.version) {
             return commands;
         }
-        let Elections { needed, wished } = elections(image, &fenced, !is_balanced);
+        let Elections { needed, wished, lost } =
+            elections(image, &fenced, !is_balanced, self.spec.unclean_elections);
+        let unclean = self.unclean_elections(lost, now);
         if !is_balanced && wished.len() < MOVED_BACK_AT_ONCE {
             self.balanced_at = now;
         }
-        self.settled = (needed.is_empty() && commands.is_empty()).then_some(image.version);
-        let edits: Vec<ChainEdit> = needed.into_iter().chain(wished).collect();
+        let is_settled = needed.is_empty() && commands.is_empty() && self.lost.is_empty();
+        self.settled = is_settled.then_some(image.version);
+        let edits: Vec<ChainEdit> = needed.into_iter().chain(unclean).chain(wished).collect();
         commands.extend(edits.chunks(EDITS_AT_ONCE).map(|edits| Command::Edit(edits.to_vec())));
         commands
     }
@@ -219,6 +243,19 @@ impl Watch {
         };
         let spreads = self.spec.spreads;
         self.moving.plan(image, |broker| spreads && is_settled(broker), now)
+    }
+
+    /// Those unclean elections that nobody is waited for any more.
+    fn unclean_elections(&mut self, lost: Vec<LostPartition>, now: Duration) -> Vec<ChainEdit> {
+        self.lost.retain(|id, _| lost.iter().any(|lost| lost.election.partition() == *id));
+        let mut due = Vec::new();
+        for LostPartition { election, are_all_back } in lost {
+            let since = *self.lost.entry(election.partition()).or_insert(now);
+            if are_all_back || now.saturating_sub(since) >= UNCLEAN_PATIENCE {
+                due.push(election);
+            }
+        }
+        due
     }
 
     /// A new controller waits one interval, for brokers that are about to come back.
@@ -263,15 +300,26 @@ struct Elections {
     needed: Vec<ChainEdit>,
     /// Because another leader is preferred; at most [`MOVED_BACK_AT_ONCE`].
     wished: Vec<ChainEdit>,
+    /// Partitions that somebody can lead who may lack records, and that may lose them.
+    lost: Vec<LostPartition>,
+}
+
+struct LostPartition {
+    election: ChainEdit,
+    /// Whoever may know more lives, and does not.
+    are_all_back: bool,
 }
 
 /// Elections for all partitions that should have another leader, where somebody else can lead.
-fn elections(image: &Image, fenced: &BTreeSet<BrokerId>, balance: bool) -> Elections {
+fn elections(image: &Image, fenced: &BTreeSet<BrokerId>, balance: bool, unclean: bool) -> Elections {
     let is_gone = |leader: BrokerId| fenced.contains(&leader) || image.broker(leader).is_none();
+    let mut topic_may_lose = (None, false);
     let electorate = Electorate::of(image, |broker| !fenced.contains(&broker.registration.broker));
     let mut elections = Elections::default();
-    for (id, state) in image.topics().flat_map(|topic| partitions_of(topic)) {
-        let needed = if is_gone(state.leader) {
+    let all = image.topics().flat_map(|topic| partitions_of(topic).map(move |it| (&topic.name, it)));
+    for (topic, (id, state)) in all {
+        let waits = is_gone(state.leader) || electorate.is_in_doubt(state);
+        let needed = if waits {
             electorate.successor(state)
         } else if electorate.is_ending(state.leader) {
             electorate.heir(&id, state)
@@ -280,6 +328,18 @@ fn elections(image: &Image, fenced: &BTreeSet<BrokerId>, balance: bool) -> Elect
         };
         if let Some(leader) = needed {
             elections.needed.push(election(id, state, leader));
+        } else if waits {
+            if topic_may_lose.0 != Some(id.topic_id) {
+                topic_may_lose = (Some(id.topic_id), may_lose(image, topic, unclean));
+            }
+            if topic_may_lose.1
+                && let Some(leader) = electorate.salvager(state)
+            {
+                let are_all_back = electorate.are_all_back(state);
+                elections
+                    .lost
+                    .push(LostPartition { election: unclean_election(id, state, leader), are_all_back });
+            }
         } else if balance
             && elections.wished.len() < MOVED_BACK_AT_ONCE
             && let Some(leader) = electorate.preferred(state)
@@ -349,8 +409,7 @@ mod tests {
 
     /// One that has seen all lives of now long ago.
     fn watch(store: &MemoryStore) -> Watch {
-        let spec =
-            ControllerSpec { session_timeout: TIMEOUT, balance_interval: Some(2 * LONG), spreads: false };
+        let spec = ControllerSpec { balance_interval: Some(2 * LONG), ..ControllerSpec::new(TIMEOUT) };
         let mut watch = Watch::new(spec, Duration::ZERO);
         watch.plan(&store.image(), &heard(&[]), Duration::ZERO);
         watch
@@ -565,5 +624,85 @@ mod tests {
         assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![1]));
         place(&[3, 2]).await.unwrap();
         assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2]));
+    }
+
+    /// Partition 0 of the topic, as it is.
+    fn state(store: &MemoryStore) -> std::sync::Arc<base::chain::PartitionState> {
+        store.image().topic("t").unwrap().partitions[0].clone()
+    }
+
+    async fn allow_losses(store: &MemoryStore) {
+        let changes = vec![("unclean.leader.election.enable".to_owned(), Some("true".to_owned()))];
+        let resource = metadata::Resource::Topic("t".to_owned());
+        store.propose(Command::AlterConfigs { resource, changes }).await.unwrap();
+    }
+
+    /// Carries out what is planned at a time; whether that is anything.
+    async fn act(watch: &mut Watch, store: &MemoryStore, sessions: &Sessions, now: Duration) -> bool {
+        let plan = watch.plan(&store.image(), sessions, now);
+        for command in &plan {
+            store.propose(command.clone()).await.unwrap();
+        }
+        !plan.is_empty()
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_loses_records_is_elected_where_that_is_allowed_and_nobody_else_came_back() {
+        let store = store(&[&[1, 2]]).await;
+        let mut watch = watch(&store);
+        let partition = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
+        // Broker 2 is left out of the next segment.
+        let first = state(&store);
+        let seal = Seal {
+            segment: first.last().id,
+            leader_epoch: LeaderEpoch(0),
+            end: 10,
+            crc: 1,
+            bytes: 100,
+            holders: vec![Uuid([1; 16])],
+            unclean: false,
+        };
+        let ensemble =
+            vec![Member { broker: BrokerId(1), storage: Uuid([1; 16]), incarnation: Incarnation(1) }];
+        let edit = ChainEdit::SealAndOpen { partition, seal, ensemble };
+        store.propose(Command::Edit(vec![edit])).await.unwrap();
+        let silent = heard(&[(1, 1, 3_000, false), (2, 2, 0, false), (3, 3, 0, false)]);
+        act(&mut watch, &store, &silent, LONG).await;
+        assert!(!act(&mut watch, &store, &silent, 2 * LONG).await, "it waits for the first one");
+        assert_eq!(state(&store).leader, BrokerId(1));
+        allow_losses(&store).await;
+        assert!(!act(&mut watch, &store, &silent, 2 * LONG).await, "that may be about to start");
+        assert!(!act(&mut watch, &store, &silent, 2 * LONG + UNCLEAN_PATIENCE / 2).await);
+        assert!(act(&mut watch, &store, &silent, 2 * LONG + UNCLEAN_PATIENCE).await);
+        let elected = state(&store);
+        assert_eq!(
+            (elected.leader, elected.leader_epoch, elected.unclean),
+            (BrokerId(2), LeaderEpoch(1), true)
+        );
+        assert!(!act(&mut watch, &store, &silent, 3 * LONG).await, "it is elected once");
+    }
+
+    #[tokio::test]
+    async fn members_that_may_have_lost_records_wait_for_one_that_did_not() {
+        let store = store(&[&[1, 2]]).await;
+        let mut watch = watch(&store);
+        let partition = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
+        let doubt = |number| ChainEdit::Doubt {
+            partition,
+            segment: state(&store).last().id,
+            storages: vec![Uuid([number; 16])],
+        };
+        store.propose(Command::Edit(vec![doubt(2)])).await.unwrap();
+        let silent = heard(&[(1, 1, 3_000, false), (2, 2, 0, false), (3, 3, 0, false)]);
+        act(&mut watch, &store, &silent, LONG).await;
+        assert_eq!(state(&store).leader, BrokerId(1), "broker 2 could not tell where the segment ends");
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![1]));
+        store.propose(Command::Edit(vec![doubt(1)])).await.unwrap();
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![1]));
+        allow_losses(&store).await;
+        // Nobody is left who could know more.
+        assert!(act(&mut watch, &store, &all_heard(), LONG).await);
+        assert!(state(&store).unclean);
+        assert!(!act(&mut watch, &store, &all_heard(), 2 * LONG).await);
     }
 }

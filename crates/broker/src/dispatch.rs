@@ -137,7 +137,7 @@ pub(crate) const SERVED: &[Served] = &[
         .note("without open segments of partitions that another broker leads"),
     serve!(k37_create_partitions, CreatePartitions, CreatePartitionsRequest),
     serve!(k42_delete_groups, DeleteGroups, DeleteGroupsRequest),
-    serve!(k43_elect_leaders, ElectLeaders, ElectLeadersRequest).note("no unclean elections"),
+    serve!(k43_elect_leaders, ElectLeaders, ElectLeadersRequest),
     serve!(k44_incremental_alter_configs, IncrementalAlterConfigs, IncrementalAlterConfigsRequest)
         .note("topics and brokers"),
     serve!(

@@ -3,7 +3,7 @@
 
 use base::chain::{Member, PartitionState, SegmentEntry, SegmentState};
 use base::ids::{BrokerId, LeaderEpoch, PartitionId, TopicPartition};
-use metadata::{ChainEdit, Image, StorageHealth, Topic};
+use metadata::{ChainEdit, Image, Resource, StorageHealth, Topic};
 use replication::placement::{Candidate, next_leader};
 
 use crate::peers::candidates;
@@ -46,8 +46,32 @@ impl<'i> Electorate<'i> {
 
     /// Who leads where the leader is gone: a member of the open segment that lacks least of the sealed ones. Who has
     /// nothing of the open one cannot lead without a copy of it, and who lacks others must fetch them first.
+    ///
+    /// `None` as well where all that are left may have lost records: none of them could tell where the segment ends.
     pub(crate) fn successor(&self, state: &PartitionState) -> Option<BrokerId> {
+        if self.is_in_doubt(state) {
+            return None;
+        }
         self.best(state, |candidate| self.holds_open(state, candidate.broker))
+    }
+
+    /// Whether all members of the open segment that live may have lost records of it: whoever is elected waits.
+    pub(crate) fn is_in_doubt(&self, state: &PartitionState) -> bool {
+        is_in_doubt(state, |broker| self.alive.iter().any(|candidate| candidate.broker == broker))
+    }
+
+    /// Who leads where nobody is left that surely has all that was committed: a member of the open segment, or else a broker
+    /// where copies are wanted, that lacks least of the sealed ones. The longest copy it finds out itself.
+    pub(crate) fn salvager(&self, state: &PartitionState) -> Option<BrokerId> {
+        let holds = |candidate: &Candidate| self.holds_open(state, candidate.broker);
+        let is_home = |candidate: &Candidate| state.placement.contains(&candidate.broker);
+        self.best(state, holds).or_else(|| self.best(state, is_home))
+    }
+
+    /// Whether nobody is missing any more that may know more of the open segment.
+    pub(crate) fn are_all_back(&self, state: &PartitionState) -> bool {
+        let lives = |member: &Member| self.alive.iter().any(|candidate| candidate.broker == member.broker);
+        open_members(state).iter().all(lives)
     }
 
     /// Who leads where the leader lives, but its log directory has failed.
@@ -128,6 +152,21 @@ impl<'i> Electorate<'i> {
     }
 }
 
+/// As [`Electorate::is_in_doubt`], of brokers for which `lives` holds.
+pub(crate) fn is_in_doubt(state: &PartitionState, lives: impl Fn(BrokerId) -> bool) -> bool {
+    !state.doubtful.is_empty() && !state.unclean && !state.sure_members().any(|member| lives(member.broker))
+}
+
+/// Whether records of a topic may be lost for the sake of a leader (`unclean.leader.election.enable`); `file` is what the
+/// controller's own configuration says.
+pub(crate) fn may_lose(image: &Image, topic: &str, file: bool) -> bool {
+    let set = |resource: Resource| {
+        let configs = image.configs(&resource);
+        configs.get("unclean.leader.election.enable").map(|value| value.trim().eq_ignore_ascii_case("true"))
+    };
+    set(Resource::Topic(topic.to_owned())).or_else(|| set(Resource::AllBrokers)).unwrap_or(file)
+}
+
 /// How many of the sealed segments a broker has in none of its log directories.
 pub(crate) fn lacks(image: &Image, state: &PartitionState, broker: BrokerId) -> usize {
     let Some(broker) = image.broker(broker) else { return usize::MAX };
@@ -146,6 +185,15 @@ pub(crate) fn open_members(state: &PartitionState) -> &[Member] {
 /// The edit that makes a broker the leader of a partition that is as `state` says.
 pub(crate) fn election(partition: TopicPartition, state: &PartitionState, leader: BrokerId) -> ChainEdit {
     ChainEdit::Elect { partition, leader, epoch: LeaderEpoch(state.leader_epoch.0 + 1) }
+}
+
+/// As [`election`], of one that may lose records.
+pub(crate) fn unclean_election(
+    partition: TopicPartition,
+    state: &PartitionState,
+    leader: BrokerId,
+) -> ChainEdit {
+    ChainEdit::ElectUnclean { partition, leader, epoch: LeaderEpoch(state.leader_epoch.0 + 1) }
 }
 
 /// The partitions of a topic with their ids.

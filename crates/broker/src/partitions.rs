@@ -17,7 +17,7 @@ use base::env::Env;
 use base::error::ErrorCode;
 use base::ids::{BrokerId, Incarnation, LeaderEpoch, PartitionId, StorageId, TopicId, TopicPartition};
 use base::metrics::Metrics;
-use metadata::{Image, Resource, Topic};
+use metadata::{ChainEdit, Command, Image, Resource, Topic};
 use parking_lot::RwLock;
 use replication::stream::Local;
 use replication::{ChainStore, Log, LogSpec, Peers, Storage, TakeOverError, must_take_over, take_over};
@@ -269,10 +269,13 @@ impl Partitions {
             };
             let taken = match must_take_over(spec, &state) {
                 true => take_over(spec, &state).await,
-                false => Ok(state),
+                false => Ok(state.clone()),
             };
             match taken {
                 Ok(taken) => {
+                    if state.unclean && taken.chain.iter().rev().take(2).any(|entry| entry.unclean) {
+                        self.opening.metrics.node().unclean_elections.inc();
+                    }
                     let whole = self.opening.mender.complete(topic, id, taken).await;
                     if let Some(whole) =
                         whole.filter(|state| (state.leader, state.leader_epoch) == (spec.broker, epoch))
@@ -287,6 +290,9 @@ impl Partitions {
                 }
                 Err(error) => {
                     tracing::warn!(topic = &**topic, partition = id.partition.0, %error, "the partition cannot be taken over yet");
+                    if let TakeOverError::Uncovered { doubtful, .. } = error {
+                        self.note_doubt(id, &state, doubtful).await;
+                    }
                 }
             }
             drop(turn);
@@ -295,6 +301,18 @@ impl Partitions {
             pause = (2 * pause).min(TAKE_OVER_PAUSE_MAX);
         }
         None
+    }
+
+    /// Tells the metadata of members of the open segment that may have lost records, unless it knows.
+    async fn note_doubt(&self, partition: TopicPartition, state: &PartitionState, storages: Vec<StorageId>) {
+        if storages.iter().all(|storage| state.doubtful.contains(storage)) {
+            return;
+        }
+        let segment = state.last().id;
+        let doubt = Command::Edit(vec![ChainEdit::Doubt { partition, segment, storages }]);
+        if let Err(error) = self.opening.mender.metadata.propose(doubt).await {
+            tracing::warn!(%partition, %error, "the controllers do not hear that members may have lost records");
+        }
     }
 
     /// Forgets a partition that was being taken over in this epoch.

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
+use base::chain::PartitionState;
 use base::env::{Disk, OpenMode};
 use base::ids::{BrokerId, Incarnation, Uuid};
 use base::metrics::{DirectorySample, GroupSample, NodeMetrics, PartitionSample, Probe};
+use metadata::Image;
 use replication::StorageState;
 
 use crate::broker::Broker;
+use crate::elections::is_in_doubt;
 
 /// A broker at one moment.
 #[derive(Clone, Debug)]
@@ -116,6 +119,13 @@ impl Broker {
     }
 }
 
+/// Partitions of the cluster that have no leader who lives and knows where their logs end.
+fn leaderless(image: &Image) -> usize {
+    let lives = |id: BrokerId| image.broker(id).is_some_and(|broker| !broker.fenced);
+    let is_led = |state: &Arc<PartitionState>| lives(state.leader) && !is_in_doubt(state, lives);
+    image.topics().flat_map(|topic| topic.partitions.iter()).filter(|state| !is_led(state)).count()
+}
+
 /// Reads values for metrics from a broker as long as it lives.
 pub(crate) struct BrokerProbe(pub(crate) Weak<Broker>);
 
@@ -128,6 +138,7 @@ impl Probe for BrokerProbe {
         node.partitions.set(count(partitions));
         node.leaders.set(count(partitions - offline));
         node.offline_partitions.set(count(offline));
+        node.leaderless_partitions.set(count(leaderless(&image)));
         node.metadata_available.set(i64::from(broker.metadata.problem().is_none()));
         node.topics.set(count(image.topics().count()));
         node.cluster_partitions.set(count(image.topics().map(|topic| topic.partitions.len()).sum()));

@@ -269,6 +269,25 @@ pub enum ChainEdit {
         /// The epoch in which it leads: the next one.
         epoch: LeaderEpoch,
     },
+    /// Makes a broker the leader although it may lack records that were committed; it may end the chain where the best
+    /// copy that is left does.
+    ElectUnclean {
+        /// Of which partition.
+        partition: TopicPartition,
+        /// The broker.
+        leader: BrokerId,
+        /// The epoch in which it leads: the next one.
+        epoch: LeaderEpoch,
+    },
+    /// Notes that members of the open segment may have lost records of it.
+    Doubt {
+        /// Whose chain.
+        partition: TopicPartition,
+        /// The open segment.
+        segment: SegmentId,
+        /// The members' storages.
+        storages: Vec<StorageId>,
+    },
     /// Notes a whole copy of a sealed segment.
     AddReplica {
         /// Whose chain.
@@ -308,6 +327,8 @@ impl ChainEdit {
             | ChainEdit::Trim { partition, .. }
             | ChainEdit::Replace { partition, .. }
             | ChainEdit::Elect { partition, .. }
+            | ChainEdit::ElectUnclean { partition, .. }
+            | ChainEdit::Doubt { partition, .. }
             | ChainEdit::AddReplica { partition, .. }
             | ChainEdit::DropReplica { partition, .. }
             | ChainEdit::SetPlacement { partition, .. } => *partition,

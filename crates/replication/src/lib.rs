@@ -20,6 +20,7 @@ pub mod placement;
 pub mod protocol;
 mod retention;
 mod rewriting;
+mod salvage;
 pub mod stream;
 mod tail;
 mod takeover;

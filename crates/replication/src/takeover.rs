@@ -5,6 +5,9 @@
 //!        ─► seal the own copy ─► SealAndOpen
 //! ```
 //!
+//! Where nobody can tell the end for sure, it waits for somebody who can, unless it was elected to do without
+//! ([`crate::salvage`]).
+//!
 //! [`Recovery`] decides, this moves the bytes (replication.md 2.8). It is over before the log is opened: a log never has
 //! records that it does not know to be committed below its open segment. Done again from the start after a failure,
 //! which is harmless: promises stay, and an end that was decided twice may differ as long as nothing was sealed there.
@@ -30,7 +33,7 @@ use crate::stream::{
 };
 
 /// How long members are waited for that must answer.
-const FENCE_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const FENCE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long those are waited for that need not answer, once enough did.
 const GRACE: Duration = Duration::from_millis(100);
 /// Time for one piece of a segment, and for a copy of one.
@@ -52,6 +55,8 @@ pub enum TakeOverError {
         answered: usize,
         /// All of them.
         members: usize,
+        /// Storages that answered, and may have lost records.
+        doubtful: Vec<StorageId>,
     },
     /// There would be too few copies.
     #[error("{have} brokers hold or can take the partition, {need} must (min.insync.replicas)")]
@@ -103,11 +108,21 @@ pub async fn take_over(spec: &LogSpec, state: &PartitionState) -> Result<Arc<Par
     TakeOver { spec, state, peers, epoch }.run().await
 }
 
-struct TakeOver<'a> {
-    spec: &'a LogSpec,
-    state: &'a PartitionState,
-    peers: Arc<Peers>,
-    epoch: LeaderEpoch,
+pub(crate) struct TakeOver<'a> {
+    pub(crate) spec: &'a LogSpec,
+    pub(crate) state: &'a PartitionState,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) epoch: LeaderEpoch,
+}
+
+/// What became of the fences.
+struct Asked {
+    /// Brokers that did not answer with what they surely hold.
+    silent: Vec<BrokerId>,
+    /// Those of them that did not answer at all.
+    mute: Vec<BrokerId>,
+    /// Storages that answered, and may have lost records.
+    doubtful: Vec<StorageId>,
 }
 
 impl TakeOver<'_> {
@@ -116,9 +131,17 @@ impl TakeOver<'_> {
         let need = self.spec.copies_min(self.state);
         let closed = || TakeOverError::Chain(ChainStoreError::UnknownPartition);
         let mut recovery = Recovery::new(entry, self.epoch, need).ok_or_else(closed)?;
-        let silent = self.fence_all(&mut recovery).await?;
+        let asked = self.fence_all(&mut recovery).await?;
         // What members lack of each other is what was under way when the leader went: little.
-        let decision = recovery.decide(|_, _| true).cloned().ok_or_else(|| self.uncovered(&silent))?;
+        let Some(decision) = recovery.decide(|_, _| true).cloned() else {
+            let alive = self.peers.candidates.alive();
+            let is_awaited = |broker: &BrokerId| alive.iter().any(|candidate| candidate.broker == *broker);
+            if self.state.unclean && !asked.mute.iter().any(is_awaited) {
+                return self.salvage().await;
+            }
+            return Err(self.uncovered(asked));
+        };
+        let silent = asked.silent;
         let sealed = if decision.end == entry.base {
             SealedInfo { end: entry.base, bytes: 0, crc: 0 }
         } else {
@@ -156,38 +179,45 @@ impl TakeOver<'_> {
         own.copied().ok_or(TakeOverError::NotMember)
     }
 
-    fn uncovered(&self, silent: &[BrokerId]) -> TakeOverError {
+    fn uncovered(&self, asked: Asked) -> TakeOverError {
         let members = self.members().len();
-        TakeOverError::Uncovered { answered: members - silent.len().min(members), members }
+        let answered = members - asked.silent.len().min(members);
+        TakeOverError::Uncovered { answered, members, doubtful: asked.doubtful }
     }
 
-    /// Asks all members for a promise. Returns the brokers of those that did not answer with what they surely hold.
-    async fn fence_all(&self, recovery: &mut Recovery) -> Result<Vec<BrokerId>, TakeOverError> {
-        let mut asked: FuturesUnordered<_> =
+    /// Asks all members for a promise.
+    async fn fence_all(&self, recovery: &mut Recovery) -> Result<Asked, TakeOverError> {
+        let mut fences: FuturesUnordered<_> =
             self.members().iter().map(|member| self.fence(*member)).collect();
-        let mut silent: Vec<BrokerId> = self.members().iter().map(|member| member.broker).collect();
+        let members: Vec<BrokerId> = self.members().iter().map(|member| member.broker).collect();
+        let mut asked = Asked { silent: members.clone(), mute: members, doubtful: Vec::new() };
         let clock = &self.spec.env.clock;
         let mut deadline = clock.now() + FENCE_PATIENCE;
         let mut covered = false;
         let alive = self.peers.candidates.alive();
         let may_answer = |broker: &BrokerId| alive.iter().any(|candidate| candidate.broker == *broker);
         loop {
-            if covered && !silent.iter().any(may_answer) {
-                return Ok(silent);
+            if covered && !asked.silent.iter().any(may_answer) {
+                return Ok(asked);
             }
             let (member, answer) = tokio::select! {
                 biased;
-                answered = asked.next() => match answered {
+                answered = fences.next() => match answered {
                     Some(answered) => answered,
-                    None => return Ok(silent),
+                    None => return Ok(asked),
                 },
-                () = clock.sleep_until(deadline) => return Ok(silent),
+                () = clock.sleep_until(deadline) => return Ok(asked),
             };
+            if answer.is_ok() {
+                asked.mute.retain(|broker| *broker != member.broker);
+            }
             match answer {
                 Ok(FenceResult::Promised { answer, .. }) => {
                     recovery.answered(member.storage, answer);
                     if answer.authoritative {
-                        silent.retain(|broker| *broker != member.broker);
+                        asked.silent.retain(|broker| *broker != member.broker);
+                    } else {
+                        asked.doubtful.push(member.storage);
                     }
                 }
                 Ok(FenceResult::Fenced(epoch)) => return Err(TakeOverError::Superseded(epoch)),
@@ -204,20 +234,26 @@ impl TakeOver<'_> {
     }
 
     async fn fence(&self, member: Member) -> (Member, Result<FenceResult, LinkError>) {
-        let entry = self.state.last();
+        (member, self.fence_copy(self.state.last(), member.broker, member.storage).await)
+    }
+
+    pub(crate) async fn fence_copy(
+        &self,
+        entry: &SegmentEntry,
+        broker: BrokerId,
+        storage: StorageId,
+    ) -> Result<FenceResult, LinkError> {
         let request = FenceRequest {
             name: self.spec.segment_name(entry),
-            storage: member.storage,
+            storage,
             epochs: entry.epochs.clone(),
             epoch: self.epoch,
             durability: self.spec.settings.durability,
         };
-        let answer = if member.broker == self.spec.broker {
-            Ok(self.peers.replicas.fence_own(request).await)
-        } else {
-            self.peers.links.fence(member.broker, request, FENCE_PATIENCE).await
-        };
-        (member, answer)
+        if broker == self.spec.broker {
+            return Ok(self.peers.replicas.fence_own(request).await);
+        }
+        self.peers.links.fence(broker, request, FENCE_PATIENCE).await
     }
 
     async fn own_copy(&self) -> Result<OwnCopy, TakeOverError> {
@@ -258,7 +294,7 @@ impl TakeOver<'_> {
                 return Err(TakeOverError::OwnCopy(reason));
             };
             while own.end() < end {
-                match self.pull(member, own).await {
+                match self.pull((member.broker, member.storage), own).await {
                     Ok(bytes) if !bytes.is_empty() => {
                         own.append(own.end(), &bytes).map_err(TakeOverError::OwnCopy)?;
                     }
@@ -269,15 +305,19 @@ impl TakeOver<'_> {
         Ok(())
     }
 
-    async fn pull(&self, member: &Member, own: &OwnCopy) -> Result<Bytes, String> {
+    pub(crate) async fn pull(
+        &self,
+        (broker, storage): (BrokerId, StorageId),
+        own: &OwnCopy,
+    ) -> Result<Bytes, String> {
         let pull = PullRequest {
             name: own.name().clone(),
-            storage: member.storage,
+            storage,
             sealed: None,
             from: own.end(),
             max_bytes: PULL_BYTES_MAX as u32,
         };
-        match self.peers.links.pull(member.broker, pull, PULL_PATIENCE).await {
+        match self.peers.links.pull(broker, pull, PULL_PATIENCE).await {
             Ok(PullResult::Bytes(bytes)) => Ok(bytes),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),

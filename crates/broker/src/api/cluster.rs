@@ -3,10 +3,11 @@
 use base::chain::{PartitionState, SegmentState};
 use base::config::HostPort;
 use base::error::ErrorCode;
-use base::ids::{BrokerId, PartitionId, TopicPartition};
+use base::ids::{BrokerId, Incarnation, PartitionId, TopicPartition};
 use metadata::{Image, Topic};
 
 use super::RequestContext;
+use crate::elections::is_in_doubt;
 use crate::groups::OFFSETS_TOPIC;
 
 /// The other topic that Kafka's clients and tools take for internal by its name.
@@ -66,14 +67,19 @@ pub(super) struct PartitionView {
     pub(super) leader: i32,
     pub(super) leader_epoch: i32,
     pub(super) replicas: Vec<i32>,
+    /// Members of the open segment that take records.
     pub(super) in_sync: Vec<i32>,
+    /// Other members, which have all that is committed (KIP-966).
+    pub(super) eligible: Vec<i32>,
+    /// Others, which may have lost some of it.
+    pub(super) last_known: Vec<i32>,
     pub(super) offline: Vec<i32>,
 }
 
-/// Brokers that are registered and not fenced.
-pub(super) fn alive(image: &Image) -> Vec<BrokerId> {
+/// Brokers that are registered and not fenced, and the life of each.
+pub(super) fn alive(image: &Image) -> Vec<(BrokerId, Incarnation)> {
     let alive = image.brokers().filter(|broker| !broker.fenced);
-    alive.map(|broker| broker.registration.broker).collect()
+    alive.map(|broker| (broker.registration.broker, broker.incarnation)).collect()
 }
 
 /// Whether a broker is registered and not fenced.
@@ -81,10 +87,15 @@ pub(super) fn is_alive(image: &Image, broker: BrokerId) -> bool {
     image.broker(broker).is_some_and(|broker| !broker.fenced)
 }
 
+/// Whether a partition has a leader that lives, and that is not waiting for somebody who surely has all records.
+pub(super) fn is_led(image: &Image, state: &PartitionState) -> bool {
+    is_alive(image, state.leader) && !is_in_doubt(state, |broker| is_alive(image, broker))
+}
+
 /// The partitions of a topic, in order. `alive` are the brokers that live ([`alive`]).
 pub(super) fn partitions(
     context: &RequestContext<'_>,
-    alive: &[BrokerId],
+    alive: &[(BrokerId, Incarnation)],
     topic: &Topic,
 ) -> impl Iterator<Item = PartitionView> {
     topic.partitions.iter().enumerate().map(|(index, state)| {
@@ -95,18 +106,30 @@ pub(super) fn partitions(
 
 fn partition(
     context: &RequestContext<'_>,
-    alive: &[BrokerId],
+    alive: &[(BrokerId, Incarnation)],
     topic: &Topic,
     index: i32,
     state: &PartitionState,
 ) -> PartitionView {
     // There are few brokers, and many partitions.
-    let lives = |id: i32| alive.contains(&BrokerId(id));
+    let lives = |id: i32| alive.iter().any(|(broker, _)| broker.0 == id);
+    let is_led = lives(state.leader.0) && !is_in_doubt(state, |broker| lives(broker.0));
     let replicas: Vec<i32> = state.placement.iter().map(|broker| broker.0).collect();
-    let in_sync: Vec<i32> = match &state.last().state {
-        SegmentState::Open { ensemble } => ensemble.iter().map(|member| member.broker.0).collect(),
-        SegmentState::Sealed { .. } => replicas.clone(),
-    };
+    let (mut in_sync, mut eligible, mut last_known) = (Vec::new(), Vec::new(), Vec::new());
+    match &state.last().state {
+        SegmentState::Open { ensemble } => {
+            for member in ensemble {
+                let takes_records = alive.contains(&(member.broker, member.incarnation));
+                let shown = match () {
+                    () if takes_records || (is_led && member.broker == state.leader) => &mut in_sync,
+                    () if state.doubtful.contains(&member.storage) => &mut last_known,
+                    () => &mut eligible,
+                };
+                shown.push(member.broker.0);
+            }
+        }
+        SegmentState::Sealed { .. } => in_sync.clone_from(&replicas),
+    }
     let offline = replicas.iter().copied().filter(|id| !lives(*id)).collect();
     let view = PartitionView {
         error: ErrorCode::None,
@@ -115,9 +138,11 @@ fn partition(
         leader_epoch: state.leader_epoch.0,
         replicas,
         in_sync,
+        eligible,
+        last_known,
         offline,
     };
-    if !lives(state.leader.0) {
+    if !is_led {
         return PartitionView { error: ErrorCode::LeaderNotAvailable, leader: -1, ..view };
     }
     if state.leader != context.broker.id {

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use base::config::keys;
 use base::error::ErrorCode;
-use base::ids::{BrokerId, Uuid};
+use base::ids::{BrokerId, Incarnation, Uuid};
 use metadata::Topic;
 use wire::message::metadata_request::MetadataRequestTopic;
 use wire::message::metadata_response::{
@@ -205,7 +205,7 @@ fn automatic(name: &str) -> TopicSpec {
 
 fn known(
     context: &RequestContext<'_>,
-    alive: &[BrokerId],
+    alive: &[(BrokerId, Incarnation)],
     topic: &Topic,
     operations: i32,
 ) -> MetadataResponseTopic<'static> {

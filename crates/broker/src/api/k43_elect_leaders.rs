@@ -1,8 +1,8 @@
-//! ElectLeaders (43), versions 0 to 2: moves the leader back to the first copy of a partition.
+//! ElectLeaders (43), versions 0 to 2: moves the leader back to the first copy of a partition, or gives it one at all.
 //!
-//! It answers once the election stands in the metadata; the new leader serves a moment later. An unclean election is never
-//! held: where a partition has no leader, the controller elects whoever can lead without losing anything, and nobody else
-//! can be asked for.
+//! It answers once the election stands in the metadata; the new leader serves a moment later. An unclean election is held
+//! where a partition has no leader: of whoever surely has all records, or else of whoever has most of them; the rest is lost
+//! then, whatever `unclean.leader.election.enable` says.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,9 @@ use metadata::{ChainEdit, Command, CommandResult, Image, Refusal, Topic};
 use wire::message::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use wire::message::{ElectLeadersRequest, ElectLeadersResponse};
 
-use super::cluster::is_alive;
+use super::cluster::is_led;
 use super::{Close, RequestContext, in_time};
-use crate::elections::{Electorate, election, partitions_of};
+use crate::elections::{Electorate, election, partitions_of, unclean_election};
 use crate::topics::{unavailable, unknown_topic};
 use crate::turns::Turns;
 
@@ -68,7 +68,7 @@ pub(crate) async fn handle(
         }
     }
     let edits = elections.edits;
-    hold(context, edits, &mut outcomes).await;
+    hold(context, kind, edits, &mut outcomes).await;
     let replica_election_results = outcomes.into_iter().map(shown).collect();
     Ok(ElectLeadersResponse { replica_election_results, ..ElectLeadersResponse::default() })
 }
@@ -125,14 +125,20 @@ impl Elections<'_> {
 
     fn elect(&mut self, id: TopicPartition) -> Result<(), Refusal> {
         let state = self.image.partition(&id).ok_or_else(|| unknown_topic(&id.topic_id.to_string()))?;
-        let is_led = is_alive(self.image, state.leader);
+        let is_led = is_led(self.image, state);
         let not_needed = |message: &str| Err(Refusal::new(ErrorCode::ElectionNotNeeded, message));
         match self.kind {
             Kind::Unclean if is_led => not_needed("The partition has a leader."),
             Kind::Unclean => {
-                let message =
-                    "No broker that lives can lead without losing records, and none is elected that would.";
-                Err(Refusal::new(ErrorCode::EligibleLeadersNotAvailable, message))
+                if let Some(leader) = self.electorate.successor(state) {
+                    self.edits.push(election(id, state, leader));
+                } else if let Some(leader) = self.electorate.salvager(state) {
+                    self.edits.push(unclean_election(id, state, leader));
+                } else {
+                    let message = "No broker lives that is to have a copy of the partition.";
+                    return Err(Refusal::new(ErrorCode::EligibleLeadersNotAvailable, message));
+                }
+                Ok(())
             }
             Kind::Preferred if is_led && state.placement.first() == Some(&state.leader) => {
                 not_needed("The preferred leader leads.")
@@ -150,7 +156,11 @@ impl Elections<'_> {
 }
 
 /// Holds the elections, and notes which were not held.
-async fn hold(context: &RequestContext<'_>, edits: Vec<ChainEdit>, outcomes: &mut [Outcome]) {
+async fn hold(context: &RequestContext<'_>, kind: Kind, edits: Vec<ChainEdit>, outcomes: &mut [Outcome]) {
+    let not_elected = match kind {
+        Kind::Preferred => ErrorCode::PreferredLeaderNotAvailable,
+        Kind::Unclean => ErrorCode::EligibleLeadersNotAvailable,
+    };
     if edits.is_empty() {
         return;
     }
@@ -167,9 +177,7 @@ async fn hold(context: &RequestContext<'_>, edits: Vec<ChainEdit>, outcomes: &mu
         *outcome = match results.next() {
             Some(Ok(_)) => Ok(()),
             // Another election came first, or the broker is gone.
-            Some(Err(error)) => {
-                Err(Refusal::new(ErrorCode::PreferredLeaderNotAvailable, format!("Not elected: {error}.")))
-            }
+            Some(Err(error)) => Err(Refusal::new(not_elected, format!("Not elected: {error}."))),
             None => Err(unavailable()),
         };
     }

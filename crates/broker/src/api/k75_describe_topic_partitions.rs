@@ -1,5 +1,8 @@
 //! DescribeTopicPartitions (75), version 0: topics in pages (KIP-966).
 //!
+//! Beside the copies in sync it tells which others have all that is committed, and could lead as well (the eligible leader
+//! replicas), and which may have lost some of it (the last known ones), so that without an unclean election they wait.
+//!
 //! Topics come in the order of their names. A page has as many partitions as the request and
 //! `max.request.partition.size.limit` allow; a cursor says where the next one begins.
 
@@ -131,8 +134,8 @@ fn shown(view: PartitionView) -> DescribeTopicPartitionsResponsePartition {
         leader_epoch: view.leader_epoch,
         replica_nodes: view.replicas,
         isr_nodes: view.in_sync,
-        eligible_leader_replicas: Some(Vec::new()),
-        last_known_elr: Some(Vec::new()),
+        eligible_leader_replicas: Some(view.eligible),
+        last_known_elr: Some(view.last_known),
         offline_replicas: view.offline,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::ids::PartitionId;
 use metadata::Image;
 
-use super::cluster::{BrokerView, is_alive};
+use super::cluster::{BrokerView, is_led};
 use crate::session::TopicKey;
 
 /// A partition's leader and its epoch, -1 and -1 where there is none.
@@ -39,7 +39,7 @@ impl Leaders {
         };
         let state = topic.and_then(|topic| topic.partition(PartitionId(partition)));
         let Some(state) = state else { return Leader { id: -1, epoch: -1 } };
-        if !is_alive(&self.image, state.leader) {
+        if !is_led(&self.image, state) {
             return Leader { id: -1, epoch: state.leader_epoch.0 };
         }
         self.named.insert(state.leader.0);

@@ -80,6 +80,16 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
                 return Err(ChainError::ForeignMember(leader).into());
             }
         }
+        ChainEdit::ElectUnclean { leader, epoch, .. } => {
+            if (present.leader, present.leader_epoch) == (leader, epoch) {
+                return Ok(present);
+            }
+            state.elect_unclean_in(leader, epoch)?;
+            if image.broker(leader).is_none_or(|broker| broker.fenced) {
+                return Err(ChainError::ForeignMember(leader).into());
+            }
+        }
+        ChainEdit::Doubt { segment, storages, .. } => state.doubt(segment, &storages)?,
         ChainEdit::AddReplica { segment, storage, crc, .. } => {
             if matches!(image.storage_health(storage), None | Some(StorageHealth::Lost)) {
                 return Err(ChainError::UnknownStorage(storage).into());

@@ -212,6 +212,10 @@ pub(super) struct PartitionRecord {
     compacted_to: i64,
     #[prost(int32, repeated, tag = "10")]
     keepers: Vec<i32>,
+    #[prost(bool, tag = "8")]
+    unclean: bool,
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    doubtful: Vec<Vec<u8>>,
 }
 
 impl From<&PartitionState> for PartitionRecord {
@@ -225,6 +229,8 @@ impl From<&PartitionState> for PartitionRecord {
             chain: state.chain.iter().map(EntryRecord::from).collect(),
             compacted_to: state.compacted_to,
             keepers: state.keepers.iter().map(|id| id.0).collect(),
+            unclean: state.unclean,
+            doubtful: state.doubtful.iter().map(|id| id.0.to_vec()).collect(),
         }
     }
 }
@@ -242,6 +248,8 @@ impl PartitionRecord {
             keepers: self.keepers.into_iter().map(BrokerId).collect(),
             log_start: self.log_start,
             compacted_to: self.compacted_to,
+            unclean: self.unclean,
+            doubtful: self.doubtful.iter().map(|id| uuid(id)).collect::<Result<_, _>>()?,
             chain: self.chain.into_iter().map(EntryRecord::read).collect::<Result<_, _>>()?,
         })
     }

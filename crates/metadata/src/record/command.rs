@@ -320,7 +320,7 @@ struct EditsRecord {
 struct EditRecord {
     #[prost(message, optional, tag = "1")]
     partition: Option<PartitionIdRecord>,
-    #[prost(oneof = "EditKind", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "EditKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     kind: Option<EditKind>,
 }
 
@@ -340,6 +340,18 @@ enum EditKind {
     DropReplica(ReplicaRecord),
     #[prost(message, tag = "8")]
     SetPlacement(PlacementEditRecord),
+    #[prost(message, tag = "9")]
+    ElectUnclean(ElectRecord),
+    #[prost(message, tag = "10")]
+    Doubt(DoubtRecord),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DoubtRecord {
+    #[prost(uint64, tag = "1")]
+    segment: u64,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    storages: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -485,6 +497,13 @@ fn write_edit(edit: &ChainEdit) -> EditRecord {
         ChainEdit::Elect { leader, epoch, .. } => {
             EditKind::Elect(ElectRecord { leader: leader.0, epoch: epoch.0 })
         }
+        ChainEdit::ElectUnclean { leader, epoch, .. } => {
+            EditKind::ElectUnclean(ElectRecord { leader: leader.0, epoch: epoch.0 })
+        }
+        ChainEdit::Doubt { segment, storages, .. } => EditKind::Doubt(DoubtRecord {
+            segment: segment.0,
+            storages: storages.iter().map(|id| id.0.to_vec()).collect(),
+        }),
         ChainEdit::AddReplica { segment, storage, crc, .. } => {
             EditKind::AddReplica(write_replica(*segment, *storage, *crc))
         }
@@ -581,6 +600,14 @@ fn read_edit(record: EditRecord) -> Result<ChainEdit, RecordError> {
         EditKind::Elect(ElectRecord { leader, epoch }) => {
             ChainEdit::Elect { partition, leader: BrokerId(leader), epoch: LeaderEpoch(epoch) }
         }
+        EditKind::ElectUnclean(ElectRecord { leader, epoch }) => {
+            ChainEdit::ElectUnclean { partition, leader: BrokerId(leader), epoch: LeaderEpoch(epoch) }
+        }
+        EditKind::Doubt(DoubtRecord { segment, storages }) => ChainEdit::Doubt {
+            partition,
+            segment: SegmentId(segment),
+            storages: storages.iter().map(|id| uuid(id)).collect::<Result<_, _>>()?,
+        },
         EditKind::AddReplica(record) => ChainEdit::AddReplica {
             partition,
             segment: required(record.segment, "segment")?.read(),

@@ -1,6 +1,6 @@
 //! Seeded random commands: mostly ones that fit the image, some that do not.
 
-use base::chain::{Member, Rewrite, Seal, SegmentEntry, SegmentKind, SegmentState};
+use base::chain::{Member, PartitionState, Rewrite, Seal, SegmentEntry, SegmentKind, SegmentState};
 use base::env::Random;
 use base::env::sim::SimRandom;
 use base::ids::{
@@ -159,6 +159,12 @@ impl Draw {
                 };
                 ChainEdit::Replace { partition, rewrite: Rewrite { old, new, compacted_to, leader_epoch } }
             }
+            8 if self.one_in(3) => ChainEdit::Doubt { partition, segment: last.id, storages },
+            8 if self.one_in(3) => ChainEdit::ElectUnclean {
+                partition,
+                leader: BrokerId(self.broker()),
+                epoch: LeaderEpoch(state.leader_epoch.0 + 1 - i32::from(self.one_in(9))),
+            },
             8 => ChainEdit::Elect {
                 partition,
                 leader: BrokerId(self.broker()),
@@ -184,24 +190,38 @@ impl Draw {
                 let keepers = (0..self.0.below(2)).map(|_| BrokerId(self.broker())).collect();
                 ChainEdit::SetPlacement { partition, brokers, keepers }
             }
-            _ => {
-                let end = last.base + self.0.below(10) as i64;
-                let seal = Seal {
-                    segment: SegmentId(last.id.0 - u64::from(self.one_in(15))),
-                    leader_epoch: LeaderEpoch(state.leader_epoch.0 - i32::from(self.one_in(15))),
-                    end,
-                    crc: self.0.next_u64() as u32,
-                    bytes: (end - last.base) as u64 * 100,
-                    holders: storages,
-                    unclean: self.one_in(20),
-                };
-                let mut ensemble = vec![self.member(image, state.leader.0)];
-                if state.placement.len() > 1 {
-                    ensemble.push(self.member(image, state.placement[1].0));
-                }
-                ChainEdit::SealAndOpen { partition, seal, ensemble }
-            }
+            _ => self.seal(image, partition, state, storages),
         }
+    }
+
+    /// An end of the open segment, or an unclean one of any.
+    fn seal(
+        &self,
+        image: &Image,
+        partition: TopicPartition,
+        state: &PartitionState,
+        holders: Vec<StorageId>,
+    ) -> ChainEdit {
+        let unclean = self.one_in(8);
+        let entry = match unclean {
+            true => &state.chain[self.0.below(state.chain.len() as u64) as usize],
+            false => state.last(),
+        };
+        let end = entry.base + self.0.below(10) as i64;
+        let seal = Seal {
+            segment: SegmentId(entry.id.0 - u64::from(self.one_in(15))),
+            leader_epoch: LeaderEpoch(state.leader_epoch.0 - i32::from(self.one_in(15))),
+            end,
+            crc: self.0.next_u64() as u32,
+            bytes: (end - entry.base) as u64 * 100,
+            holders,
+            unclean,
+        };
+        let mut ensemble = vec![self.member(image, state.leader.0)];
+        if state.placement.len() > 1 {
+            ensemble.push(self.member(image, state.placement[1].0));
+        }
+        ChainEdit::SealAndOpen { partition, seal, ensemble }
     }
 
     /// Any command.

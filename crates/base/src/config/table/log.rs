@@ -17,9 +17,9 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Allow topics to be deleted.");
     [MIN_INSYNC_REPLICAS: i32] int("min.insync.replicas").default("1").min(1).high().cluster_wide()
         .doc("Copies that must hold a record before a producer with acks=all is answered.");
-    [] boolean("unclean.leader.election.enable").default("false").high().cluster_wide()
-        .doc("Let a copy lead that may lack acknowledged records.")
-        .no_effect(UNCLEAN);
+    [UNCLEAN_LEADER_ELECTION_ENABLE: bool] boolean("unclean.leader.election.enable").default("false").high().cluster_wide()
+        .doc("Let a copy lead that may lack acknowledged records, which are lost then, where no other is left. Where it is \
+              not set for the topic or for all brokers, the controllers' own files count.");
     [] long("unclean.leader.election.interval.ms").default("300000").min(1).internal()
         .doc("Time between two searches for partitions that need an unclean election, ms.")
         .no_effect(UNCLEAN);

@@ -57,6 +57,6 @@ pub(super) const TIERED: &str = "tiered storage is not served yet";
 pub(super) const TLS: &str = "TLS is not served yet";
 pub(super) const TOKENS: &str = "delegation tokens are not served yet";
 pub(super) const TRANSACTIONS: &str = "transactions are not served yet";
-pub(super) const UNCLEAN: &str = "a partition has one copy, which leads or is lost";
+pub(super) const UNCLEAN: &str = "the controller looks several times a second";
 pub(super) const UNSTABLE: &str = "only released versions are served";
 pub(super) const VOTERS: &str = "the voters are those of `controller.quorum.voters`";

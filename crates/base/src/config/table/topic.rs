@@ -1,6 +1,6 @@
 //! What a topic may set for itself.
 
-use super::reasons::{FLUSH, INDEX_SIZE, LZ4_LEVEL, PREALLOCATE, REMOVAL, THROTTLE, TIERED, UNCLEAN};
+use super::reasons::{FLUSH, INDEX_SIZE, LZ4_LEVEL, PREALLOCATE, REMOVAL, THROTTLE, TIERED};
 use crate::config::key::{Key, List, Text, boolean, double, int, list, long, string};
 
 config_keys! { pub(in crate::config) ROWS;
@@ -110,8 +110,7 @@ config_keys! { pub(in crate::config) ROWS;
         .doc("Age at which a segment is closed, ms.");
     [] boolean("unclean.leader.election.enable").default("false")
         .synonyms(&[("unclean.leader.election.enable", 1)])
-        .doc("Let a copy lead that may lack acknowledged records.")
-        .no_effect(UNCLEAN);
+        .doc("Let a copy lead that may lack acknowledged records, which are lost then, where no other is left.");
     [TOPIC_DURABILITY: Text] string("vltava.durability").default("fsync").one_of(&["fsync", "page-cache"])
         .synonyms(&[("vltava.durability", 1)])
         .doc("What an acknowledgement promises: fsync survives power loss, page-cache survives the \
