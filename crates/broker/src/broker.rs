@@ -155,6 +155,7 @@ impl Broker {
         broker.spawn_keeper();
         broker.spawn_repair();
         broker.spawn_sweeper();
+        broker.spawn_resigning();
         broker.follow_metadata(image.clone());
         broker.spawn_compaction(image);
         broker.listen(&config).await?;

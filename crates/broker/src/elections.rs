@@ -104,6 +104,12 @@ impl<'i> Electorate<'i> {
         self.best(state, |candidate| candidate.broker != state.leader && self.stays_in(state, candidate))
     }
 
+    /// Whether a broker that lives can find out where the open segment ends, of which it is a member.
+    pub(crate) fn may_lead(&self, state: &PartitionState, broker: BrokerId) -> bool {
+        let lives = self.alive.iter().any(|candidate| candidate.broker == broker);
+        lives && !self.is_ending(broker) && !self.is_in_doubt(state) && self.holds_open(state, broker)
+    }
+
     /// Whether the leader lives, stays, and can have a next segment without a broker that ends.
     pub(crate) fn does_without(&self, broker: BrokerId, id: &TopicPartition, state: &PartitionState) -> bool {
         let staying = |candidate: &&Candidate| candidate.broker != broker && self.stays(candidate.broker);

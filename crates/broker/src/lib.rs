@@ -24,6 +24,7 @@ mod peers;
 mod producer_ids;
 mod reassignments;
 mod repair;
+mod resigning;
 mod room;
 mod session;
 mod status;

@@ -117,6 +117,15 @@ impl Partitions {
         (slots.len(), slots.values().filter(|slot| matches!(slot, Slot::Offline)).count())
     }
 
+    /// Partitions that are being taken over, and the epoch of each.
+    pub(crate) fn opening(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
+        let opening = |(id, slot): (&TopicPartition, &Slot)| match slot {
+            Slot::Opening(epoch) => Some((*id, *epoch)),
+            Slot::Open(_) | Slot::Offline => None,
+        };
+        self.slots.read().iter().filter_map(opening).collect()
+    }
+
     /// Whether a partition is being taken over.
     pub(crate) fn is_opening(&self, id: TopicPartition) -> bool {
         matches!(self.slots.read().get(&id), Some(Slot::Opening(_)))

@@ -1,0 +1,199 @@
+//! A leader that cannot commit gives up, if others live that could (replication.md 2.7): the controllers see all of them,
+//! but it does not reach them, or they do not reach it.
+//!
+//! It has one of the other members elected. So does one that was elected and cannot take over. Each does that later and
+//! later: where nobody reaches anybody, leaders must not go round and round.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base::ids::{BrokerId, LeaderEpoch, TopicPartition};
+use metadata::{ChainEdit, Command, Image};
+
+use crate::broker::Broker;
+use crate::elections::{Electorate, election, open_members};
+
+/// How often it is looked at what cannot be committed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a leader may have too few members that answer, the first time; twice as long each further time.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a broker may take to take a partition over, likewise.
+const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(30);
+/// So often at most it is doubled.
+const DOUBLINGS_MAX: u32 = 5;
+/// What was given up so long ago counts no more.
+const MEMORY: Duration = Duration::from_secs(1_800);
+/// Elections in one command.
+const ELECTIONS_AT_ONCE: usize = 1_000;
+
+/// A partition that this broker was elected for and in which nothing is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stuck {
+    id: TopicPartition,
+    epoch: LeaderEpoch,
+    /// It is not led yet.
+    is_opening: bool,
+}
+
+/// Since when partitions are stuck, and how often each was given up.
+#[derive(Default)]
+struct Watch {
+    since: BTreeMap<TopicPartition, (LeaderEpoch, Duration)>,
+    /// How often, and when last.
+    given_up: BTreeMap<TopicPartition, (u32, Duration)>,
+}
+
+impl Watch {
+    /// Those of the partitions that should be given up now.
+    fn due(&mut self, stuck: &[Stuck], now: Duration) -> Vec<Stuck> {
+        self.since
+            .retain(|id, (epoch, _)| stuck.iter().any(|stuck| (stuck.id, stuck.epoch) == (*id, *epoch)));
+        self.given_up.retain(|_, (_, at)| now.saturating_sub(*at) < MEMORY);
+        let mut due = Vec::new();
+        for stuck in stuck {
+            let (_, since) = *self.since.entry(stuck.id).or_insert((stuck.epoch, now));
+            let times = self.given_up.get(&stuck.id).map_or(0, |(times, _)| *times);
+            let first = if stuck.is_opening { TAKE_OVER_PATIENCE } else { PATIENCE };
+            if now.saturating_sub(since) >= first * (1 << times.min(DOUBLINGS_MAX)) {
+                due.push(*stuck);
+            }
+        }
+        due
+    }
+
+    fn gave_up(&mut self, id: TopicPartition, now: Duration) {
+        self.since.remove(&id);
+        let (times, at) = self.given_up.entry(id).or_default();
+        (*times, *at) = (times.saturating_add(1), now);
+    }
+}
+
+/// Who should lead instead: of the other members that live the one behind this broker, so that each has its turn.
+fn successor(image: &Image, stuck: &Stuck, own: BrokerId) -> Option<ChainEdit> {
+    let state = image.partition(&stuck.id)?;
+    if (state.leader, state.leader_epoch) != (own, stuck.epoch) || state.unclean {
+        return None;
+    }
+    let electorate = Electorate::now(image);
+    if !stuck.is_opening {
+        return electorate.heir(&stuck.id, state).map(|heir| election(stuck.id, state, heir));
+    }
+    let members = open_members(state);
+    let at = members.iter().position(|member| member.broker == own)?;
+    let others = members[at + 1..].iter().chain(&members[..at]);
+    let next = others.map(|member| member.broker).find(|broker| electorate.may_lead(state, *broker))?;
+    Some(election(stuck.id, state, next))
+}
+
+impl Broker {
+    /// Starts the task; it ends with the broker.
+    pub(crate) fn spawn_resigning(self: &Arc<Self>) {
+        tokio::spawn(resign_for_ever(Arc::downgrade(self)));
+    }
+
+    fn stuck(&self) -> Vec<Stuck> {
+        let mut stuck = Vec::new();
+        for partition in self.partitions.all() {
+            if partition.has_too_few_copies() {
+                let epoch = partition.log.leader_epoch();
+                stuck.push(Stuck { id: partition.id(), epoch, is_opening: false });
+            }
+        }
+        let opening = self.partitions.opening();
+        stuck.extend(opening.into_iter().map(|(id, epoch)| Stuck { id, epoch, is_opening: true }));
+        stuck
+    }
+
+    async fn give_up_stuck(&self, watch: &mut Watch) {
+        let image = self.image();
+        if image.brokers().nth(1).is_none() {
+            return;
+        }
+        let stuck = self.stuck();
+        let now = self.env.clock.now();
+        let due = watch.due(&stuck, now);
+        let elections: Vec<ChainEdit> = due
+            .iter()
+            .filter_map(|stuck| successor(&image, stuck, self.id))
+            .take(ELECTIONS_AT_ONCE)
+            .collect();
+        if elections.is_empty() {
+            return;
+        }
+        let given_up: Vec<TopicPartition> = elections.iter().map(ChainEdit::partition).collect();
+        match self.metadata.propose(Command::Edit(elections)).await {
+            Ok(_) => {
+                let partitions = given_up.len();
+                tracing::warn!(
+                    partitions,
+                    "too few of the brokers that live answer this one: others are to lead"
+                );
+                given_up.into_iter().for_each(|id| watch.gave_up(id, now));
+            }
+            Err(error) => tracing::warn!(%error, "what this broker cannot lead it cannot give up either"),
+        }
+    }
+}
+
+async fn resign_for_ever(broker: Weak<Broker>) {
+    let mut watch = Watch::default();
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        let sleep = strong.env.clock.sleep(LOOK_INTERVAL);
+        drop(strong);
+        sleep.await;
+        let Some(strong) = broker.upgrade() else { return };
+        if !strong.drain.is_draining() {
+            strong.give_up_stuck(&mut watch).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::ids::{PartitionId, Uuid};
+
+    use super::*;
+
+    fn stuck(epoch: i32, is_opening: bool) -> Stuck {
+        let id = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
+        Stuck { id, epoch: LeaderEpoch(epoch), is_opening }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_leader_waits_a_moment_for_its_members() {
+        let mut watch = Watch::default();
+        let one = [stuck(1, false)];
+        assert_eq!(watch.due(&one, seconds(10)), []);
+        assert_eq!(watch.due(&[], seconds(14)), [], "they answer again");
+        assert_eq!(watch.due(&one, seconds(15)), []);
+        assert_eq!(watch.due(&one, seconds(19)), []);
+        assert_eq!(watch.due(&one, seconds(20)), one);
+        assert_eq!(watch.due(&[stuck(2, false)], seconds(20)), [], "another election");
+    }
+
+    #[test]
+    fn who_gives_up_often_gives_up_later_and_later_until_that_is_long_ago() {
+        for (is_opening, first) in [(true, 30), (false, 5)] {
+            let mut watch = Watch::default();
+            let mut now = 0;
+            for factor in [1, 2, 4, 8, 16, 32, 32] {
+                let (one, patience) = ([stuck(now as i32, is_opening)], factor * first);
+                assert_eq!(watch.due(&one, seconds(now)), []);
+                assert_eq!(watch.due(&one, seconds(now + patience - 1)), []);
+                now += patience;
+                assert_eq!(watch.due(&one, seconds(now)), one);
+                watch.gave_up(one[0].id, seconds(now));
+            }
+            now += MEMORY.as_secs();
+            let one = [stuck(-1, is_opening)];
+            watch.due(&one, seconds(now));
+            assert_eq!(watch.due(&one, seconds(now + first)), one);
+        }
+    }
+}
