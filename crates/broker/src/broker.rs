@@ -379,6 +379,7 @@ async fn register(parts: &BrokerParts, id: BrokerId) -> Result<Incarnation, Star
         rack: config.get(keys::BROKER_RACK).map(str::to_owned),
         storages: storages.iter().map(|storage| storage.id()).collect(),
         metadata_versions: MetadataVersions::SUPPORTED,
+        min_insync_replicas: Some(config.get(keys::MIN_INSYNC_REPLICAS)),
     };
     let deadline = env.clock.now() + config.broker_session_timeout() + REGISTRATION_GRACE;
     let mut is_told = false;

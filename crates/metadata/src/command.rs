@@ -123,6 +123,8 @@ pub struct Registration {
     pub storages: Vec<StorageId>,
     /// Which `metadata.version` it can serve at.
     pub metadata_versions: MetadataVersions,
+    /// `min.insync.replicas` of its own configuration, for what it leads; `None` where it did not say.
+    pub min_insync_replicas: Option<i32>,
 }
 
 /// Levels of the metadata's content (`metadata.version`): what may be written into it, so that nodes of two releases run

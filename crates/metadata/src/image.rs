@@ -127,13 +127,23 @@ impl Image {
         self.configs.get(resource).cloned().unwrap_or_default()
     }
 
-    /// How many copies records of a partition need: `min.insync.replicas` as it was set through the metadata, at most the
-    /// replication factor (replication.md section 2.1).
+    /// How many copies records of a partition need: `min.insync.replicas` as its leader has it, at most the replication
+    /// factor (replication.md section 2.1). What was set for the topic counts, else for the leader, for all brokers, and
+    /// last what the leader's own configuration says.
     pub fn copies_min(&self, id: &TopicPartition, replication_factor: usize) -> usize {
-        let name = self.topics.get(&id.topic_id).map(|topic| topic.name.to_string()).unwrap_or_default();
-        let wanted = [Resource::Topic(name), Resource::AllBrokers]
-            .iter()
-            .find_map(|resource| self.configs(resource).get("min.insync.replicas")?.parse::<usize>().ok());
+        const KEY: &str = "min.insync.replicas";
+        let set = |resource: Resource| self.configs.get(&resource)?.get(KEY)?.trim().parse::<usize>().ok();
+        let leader = self.partition(id).map(|state| state.leader);
+        let topic = self.topics.get(&id.topic_id).map(|topic| topic.name.to_string());
+        let own = || {
+            let registration = &self.broker(leader?)?.registration;
+            usize::try_from(registration.min_insync_replicas?).ok()
+        };
+        let wanted = topic
+            .and_then(|topic| set(Resource::Topic(topic)))
+            .or_else(|| set(Resource::Broker(leader?)))
+            .or_else(|| set(Resource::AllBrokers))
+            .or_else(own);
         wanted.unwrap_or(1).clamp(1, replication_factor.max(1))
     }
 

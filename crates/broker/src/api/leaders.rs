@@ -89,6 +89,7 @@ mod tests {
                 rack: None,
                 storages,
                 metadata_versions: MetadataVersions::SUPPORTED,
+                min_insync_replicas: None,
             };
             store.propose(Command::RegisterBroker(registration)).await.unwrap();
         }

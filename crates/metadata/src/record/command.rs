@@ -129,6 +129,8 @@ pub(super) struct RegistrationRecord {
     metadata_version_min: i32,
     #[prost(int32, tag = "6")]
     metadata_version_max: i32,
+    #[prost(int32, optional, tag = "7")]
+    min_insync_replicas: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -155,6 +157,7 @@ impl From<&Registration> for RegistrationRecord {
             storages: registration.storages.iter().map(|id| id.0.to_vec()).collect(),
             metadata_version_min: registration.metadata_versions.min.into(),
             metadata_version_max: registration.metadata_versions.max.into(),
+            min_insync_replicas: registration.min_insync_replicas,
         }
     }
 }
@@ -176,6 +179,7 @@ impl RegistrationRecord {
             listeners: self.listeners.into_iter().map(endpoint).collect::<Result<_, RecordError>>()?,
             rack: self.rack,
             storages: self.storages.iter().map(|id| uuid(id)).collect::<Result<_, _>>()?,
+            min_insync_replicas: self.min_insync_replicas,
         })
     }
 }

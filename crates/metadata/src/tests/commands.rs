@@ -26,6 +26,7 @@ pub(crate) fn registration(broker: i32) -> Registration {
         rack: (broker % 2 == 0).then(|| format!("rack {broker}")),
         storages: storages(broker),
         metadata_versions: MetadataVersions::SUPPORTED,
+        min_insync_replicas: (broker % 3 == 0).then_some(2),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use base::chain::PartitionState;
 use base::env::sim::SimRandom;
+use base::ids::{BrokerId, LeaderEpoch, PartitionId, TopicPartition};
 
-use super::commands::Draw;
-use crate::command::{Command, CommandResult};
+use super::commands::{Draw, member, registration, topic};
+use crate::command::{ChainEdit, Command, CommandResult, Registration, Resource};
 use crate::control::apply;
 use crate::image::Image;
 use crate::record::{decode_command, decode_image, encode_command, encode_image};
@@ -109,4 +110,34 @@ fn an_edit_that_is_repeated_at_once_is_answered_the_same_and_changes_nothing() {
         }
     }
     assert!(repeated > 300, "{repeated}");
+}
+
+#[test]
+fn records_need_as_many_copies_as_their_leader_counts() {
+    let mut image = Image::default();
+    for broker in [1, 2] {
+        let registration = Registration { min_insync_replicas: Some(broker + 1), ..registration(broker) };
+        apply(&mut image, Command::RegisterBroker(registration));
+    }
+    let topic = topic("t", 1, member(1, 1));
+    let id = TopicPartition { topic_id: topic.id, partition: PartitionId(0) };
+    apply(&mut image, Command::CreateTopics(vec![topic]));
+    assert_eq!((image.copies_min(&id, 5), image.copies_min(&id, 1)), (2, 1));
+    let epoch = LeaderEpoch(1);
+    let edit = ChainEdit::Elect { partition: id, leader: BrokerId(2), epoch };
+    apply(&mut image, Command::Edit(vec![edit]));
+    assert_eq!(image.copies_min(&id, 5), 3);
+    let set = |resource, value: i32| {
+        let changes = vec![("min.insync.replicas".to_owned(), Some(value.to_string()))];
+        Command::AlterConfigs { resource, changes }
+    };
+    // What is more particular counts, whatever came first.
+    for (resource, value) in
+        [(Resource::AllBrokers, 4), (Resource::Broker(BrokerId(2)), 1), (Resource::Topic("t".to_owned()), 5)]
+    {
+        apply(&mut image, set(resource, value));
+        assert_eq!(image.copies_min(&id, 5), value as usize);
+    }
+    apply(&mut image, set(Resource::Broker(BrokerId(1)), 2));
+    assert_eq!(image.copies_min(&id, 5), 5);
 }
