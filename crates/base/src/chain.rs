@@ -794,8 +794,8 @@ mod tests {
         p.drop_replica(name(1), STORAGE, 1).unwrap();
         let SegmentState::Sealed { replicas, .. } = &p.chain[0].state else { panic!("sealed") };
         assert_eq!((replicas, p.version), (&vec![other], version + 2));
-        p.set_placement(vec![BrokerId(2)]);
-        p.set_placement(vec![BrokerId(2)]);
+        p.set_placement(vec![BrokerId(2)], vec![BrokerId(1)]);
+        p.set_placement(vec![BrokerId(2)], vec![BrokerId(1)]);
         assert_eq!((p.placement, p.version), (vec![BrokerId(2)], version + 3));
     }
 

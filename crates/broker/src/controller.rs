@@ -445,6 +445,7 @@ mod tests {
                 rack: None,
                 storages: vec![Uuid([broker as u8; 16])],
                 metadata_versions,
+                min_insync_replicas: None,
             };
             store.propose(Command::RegisterBroker(registration)).await.unwrap();
         };

@@ -188,7 +188,8 @@ mod tests {
     use base::chain::{Member, Seal};
     use base::ids::{Incarnation, LeaderEpoch, Uuid};
     use metadata::{
-        Command, LEAVING_BROKERS, MemoryStore, MetadataStore, NewTopic, Placement, Registration, Resource,
+        Command, LEAVING_BROKERS, MemoryStore, MetadataStore, MetadataVersions, NewTopic, Placement,
+        Registration, Resource,
     };
 
     use super::*;
@@ -198,8 +199,14 @@ mod tests {
     }
 
     async fn register(store: &MemoryStore, broker: i32) {
-        let (broker, storages) = (BrokerId(broker), vec![storage(broker)]);
-        let registration = Registration { broker, listeners: Vec::new(), rack: None, storages };
+        let registration = Registration {
+            broker: BrokerId(broker),
+            listeners: Vec::new(),
+            rack: None,
+            storages: vec![storage(broker)],
+            metadata_versions: MetadataVersions::SUPPORTED,
+            min_insync_replicas: None,
+        };
         store.propose(Command::RegisterBroker(registration)).await.unwrap();
     }
 

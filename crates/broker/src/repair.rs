@@ -462,7 +462,7 @@ async fn repair_for_ever(broker: Weak<Broker>) {
 
 #[cfg(test)]
 mod tests {
-    use metadata::{MemoryStore, Registration};
+    use metadata::{MemoryStore, MetadataVersions, Registration};
 
     use super::*;
 
@@ -472,9 +472,14 @@ mod tests {
     async fn a_broker_that_is_fenced_is_waited_for_from_when_that_is_seen() {
         let store = MemoryStore::default();
         for broker in [1, 2] {
-            let storages = vec![base::ids::Uuid([broker; 16])];
-            let broker = BrokerId(broker.into());
-            let registration = Registration { broker, listeners: Vec::new(), rack: None, storages };
+            let registration = Registration {
+                broker: BrokerId(broker.into()),
+                listeners: Vec::new(),
+                rack: None,
+                storages: vec![base::ids::Uuid([broker; 16])],
+                metadata_versions: MetadataVersions::SUPPORTED,
+                min_insync_replicas: None,
+            };
             store.propose(Command::RegisterBroker(registration)).await.unwrap();
         }
         let fence = |fenced| {

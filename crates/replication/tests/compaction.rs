@@ -526,7 +526,7 @@ fn what_is_soon_joined_again_waits_until_it_is_worth_it() {
     simulate(async {
         let mut world = World::new(plain());
         let mut longest = 0;
-        for _ in 0..200 {
+        for _ in 0..90 {
             world.write_segments(1).await;
             if world.log.coalescing_is_due().unwrap() {
                 world.coalesce().await;
@@ -534,7 +534,7 @@ fn what_is_soon_joined_again_waits_until_it_is_worth_it() {
             longest = longest.max(world.log.segment_count());
         }
         assert!(longest < 25, "{longest}");
-        assert_eq!(read(&world.log).len(), 200);
+        assert_eq!(read(&world.log).len(), 90);
     });
 }
 

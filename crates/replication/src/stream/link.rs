@@ -222,7 +222,8 @@ impl Links {
         confirm: ConfirmRequest,
         patience: Duration,
     ) -> Result<Option<Refusal>, LinkError> {
-        match self.ask(broker, |request| Message::Confirm(request, confirm), patience).await? {
+        let ask = |request| Message::Confirm(request, confirm);
+        match self.ask(broker, ask, patience, false).await? {
             Message::Confirmed(_, refusal) => Ok(refusal),
             _ => Err(LinkError::Closed),
         }
