@@ -287,6 +287,7 @@ fn piece(entry: &SegmentEntry, segment: &Held) -> Result<Piece, StorageError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "what is compared are lists of runs")]
 mod tests {
     use base::ids::{Generation, SegmentId, Uuid};
 

@@ -153,11 +153,8 @@ impl Draw {
                 let new = SegmentEntry { generation, state: sealed, ..head.clone() };
                 let old = run.iter().map(|e| (e.id, e.generation)).collect();
                 let compacted_to = self.0.below(last.base as u64 + 2) as i64;
-                let leader_epoch = match self.0.below(8) {
-                    0 => None,
-                    1 => Some(LeaderEpoch(state.leader_epoch.0 - 1)),
-                    _ => Some(state.leader_epoch),
-                };
+                let said = LeaderEpoch(state.leader_epoch.0 - i32::from(self.one_in(8)));
+                let leader_epoch = (!self.one_in(8)).then_some(said);
                 ChainEdit::Replace { partition, rewrite: Rewrite { old, new, compacted_to, leader_epoch } }
             }
             8 if self.one_in(3) => ChainEdit::Doubt { partition, segment: last.id, storages },

@@ -216,31 +216,24 @@ fn chains_are_edited_by_the_present_leader_alone() {
 
         let mut rewrite = state.chain[0].clone();
         let old = vec![(rewrite.id, rewrite.generation)];
-        let replace = |new| {
-            let leader_epoch = Some(LeaderEpoch(1));
+        let replace = |new, epoch: i32| {
+            let leader_epoch = Some(LeaderEpoch(epoch));
             let rewrite = Rewrite { old: old.clone(), new, compacted_to: 10, leader_epoch };
             ChainEdit::Replace { partition, rewrite }
         };
         for (id, generation) in [(rewrite.id, 0), (SegmentId(1_000), 1), (state.last().id, 0)] {
             rewrite.generation.0 = generation;
             let named = base::chain::SegmentEntry { id, ..rewrite.clone() };
-            let refused = edit(store, replace(named)).await;
+            let refused = edit(store, replace(named, 1)).await;
             assert_eq!(refused, Err(EditError::Chain(ChainError::StaleSegment(id))));
         }
         rewrite.generation.0 = 1;
         rewrite.state = SegmentState::Sealed { end: 10, crc: 1, bytes: 2, replicas: vec![storages(1)[0]] };
-        let late = match replace(rewrite.clone()) {
-            ChainEdit::Replace { partition, rewrite } => {
-                let rewrite = Rewrite { leader_epoch: Some(LeaderEpoch(0)), ..rewrite };
-                ChainEdit::Replace { partition, rewrite }
-            }
-            other => other,
-        };
-        let refused = edit(store, late).await;
+        let refused = edit(store, replace(rewrite.clone(), 0)).await;
         assert!(matches!(refused, Err(EditError::Chain(ChainError::StaleEpoch { .. }))));
-        let replaced = edit(store, replace(rewrite.clone())).await.unwrap();
+        let replaced = edit(store, replace(rewrite.clone(), 1)).await.unwrap();
         assert_eq!((&replaced.chain[0], replaced.compacted_to), (&rewrite, 10));
-        assert_eq!(edit(store, replace(rewrite)).await.unwrap(), replaced);
+        assert_eq!(edit(store, replace(rewrite, 1)).await.unwrap(), replaced);
 
         let trimmed = edit(store, ChainEdit::Trim { partition, start: 10 }).await.unwrap();
         assert_eq!((trimmed.chain.len(), trimmed.log_start), (1, 10));

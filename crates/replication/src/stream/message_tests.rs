@@ -22,6 +22,15 @@ fn name(topic: &str) -> SegmentName {
     }
 }
 
+fn fetch(number: u64, storage: Uuid, sealed: SealedInfo, snapshot: Option<Bytes>) -> Message {
+    let epoch = LeaderEpoch(4);
+    let source = Uuid::ZERO;
+    Message::Fetch(
+        number,
+        Box::new(FetchRequest { name: name("b"), storage, sealed, source, epoch, snapshot }),
+    )
+}
+
 fn said() -> Vec<Message> {
     let life =
         |broker, incarnation| BrokerLife { broker: BrokerId(broker), incarnation: Incarnation(incarnation) };
@@ -73,28 +82,8 @@ fn said() -> Vec<Message> {
         Message::FenceAnswer(1, FenceResult::Fenced(LeaderEpoch(9))),
         Message::FenceAnswer(1, FenceResult::Unknown),
         Message::Pulled(5, PullResult::Bytes(Bytes::from_static(b"more"))),
-        Message::Fetch(
-            3,
-            Box::new(FetchRequest {
-                name: name("b"),
-                storage,
-                sealed,
-                source: Uuid::ZERO,
-                epoch: LeaderEpoch(4),
-                snapshot: None,
-            }),
-        ),
-        Message::Fetch(
-            4,
-            Box::new(FetchRequest {
-                name: name("b"),
-                storage,
-                sealed,
-                source: Uuid::ZERO,
-                epoch: LeaderEpoch(0),
-                snapshot: Some(Bytes::from_static(b"producers")),
-            }),
-        ),
+        fetch(3, storage, sealed, None),
+        fetch(4, storage, sealed, Some(Bytes::from_static(b"producers"))),
         Message::Fetched(3, None),
         Message::Fetched(4, Some("why not".to_owned())),
         Message::Pulled(5, PullResult::NotHere),
