@@ -354,7 +354,6 @@ fn who_asks_for_an_unclean_election_gets_it() {
                 election_type: 1,
                 topic_partitions: Some(vec![topic]),
                 timeout_ms: 10_000,
-                ..Default::default()
             };
             let mut stream = brokers.cluster.connect(other).await;
             ask(&mut *stream, 2, &request, |response| {

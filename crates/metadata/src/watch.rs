@@ -200,7 +200,7 @@ mod tests {
             .map(|number| {
                 let (mut receiver, order) = (sender.subscribe(), order.clone());
                 tokio::spawn(async move {
-                    receiver.wait_for(|value| *value == 2).await.unwrap();
+                    drop(receiver.wait_for(|value| *value == 2).await.unwrap());
                     order.lock().push(number);
                 })
             })

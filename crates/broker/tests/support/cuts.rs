@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Waker};
 
 use base::env::{BoxFuture, Env, Listener, Network, Stream};
 use base::ids::{BrokerId, Incarnation};
+use metadata::watch;
 use metadata::{Command, CommandResult, Image, MetadataStore, ProposeError, QuorumState, Sessions};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
 
 /// Which brokers are cut off; shared by all.
 #[derive(Clone, Default)]
@@ -226,6 +226,10 @@ impl MetadataStore for Remote {
             return Box::pin(std::future::ready(cut_off()));
         }
         self.inner.heartbeat(broker, incarnation)
+    }
+
+    fn serve_node(&self, stream: Box<dyn Stream>) -> BoxFuture<'static, std::io::Result<()>> {
+        self.inner.serve_node(stream)
     }
 
     fn sessions(&self) -> Option<Sessions> {

@@ -88,7 +88,7 @@ impl Group {
     pub(super) async fn agree(&self) {
         let newest = self.running().map(|store| store.image().version).max().expect("one runs");
         for store in self.running() {
-            store.subscribe().wait_for(|image| image.version >= newest).await.expect("the store runs");
+            drop(store.subscribe().wait_for(|image| image.version >= newest).await.expect("the store runs"));
         }
         let images: Vec<_> = self.running().map(RaftStore::image).collect();
         assert!(images.windows(2).all(|pair| pair[0] == pair[1]), "they do not agree");

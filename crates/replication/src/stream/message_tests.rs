@@ -58,8 +58,6 @@ fn said() -> Vec<Message> {
     let sealed = SealedInfo { end: 2_000, bytes: 77, crc: 5 };
     let pull = |sealed| PullRequest { name: name("b"), storage, sealed, from: 1_000, max_bytes: 9 };
     let answer = FenceAnswer { end: 12, authoritative: true };
-    let confirm =
-        ConfirmRequest { partition: name("a").partition, epoch: LeaderEpoch(3), incarnation: Incarnation(7) };
     let mut all = vec![
         Message::Hello(Hello { version: VERSION, cluster: storage, from: life(1, 2), to: life(3, 4) }),
         Message::Welcome,

@@ -288,7 +288,8 @@ mod tests {
             *crc = 8;
         }
         let old = vec![(before.chain[0].id, before.chain[0].generation)];
-        rewritten.replace(Rewrite { old, new, compacted_to: 10 }, 1).unwrap();
+        let rewrite = Rewrite { old, new, compacted_to: 10, leader_epoch: None };
+        rewritten.replace(rewrite, 1).unwrap();
         for after in [&sealed, &trimmed, &elected, &rewritten] {
             assert_eq!(is_chain(after), Ok(()));
             assert_eq!(state_follows(&before, after), Ok(()));
