@@ -59,11 +59,33 @@ const SETTINGS: [&str; 14] = [
     "leader.imbalance.check.interval.seconds=5",
 ];
 
-/// Topics of every run: partitions, promise, configuration.
-const TOPICS: [(&str, i32, Promise, &[(&str, &str)]); 3] = [
-    ("ledger", 2, Promise { compacted: false, trimmed: false }, &[]),
-    ("brief", 1, Promise { compacted: false, trimmed: true }, &[("retention.ms", "4000")]),
-    ("table", 1, Promise { compacted: true, trimmed: false }, &[("cleanup.policy", "compact")]),
+/// A topic of every run.
+struct Topic {
+    name: &'static str,
+    partitions: i32,
+    promise: Promise,
+    configs: &'static [(&'static str, &'static str)],
+}
+
+const TOPICS: [Topic; 3] = [
+    Topic {
+        name: "ledger",
+        partitions: 2,
+        promise: Promise { compacted: false, trimmed: false },
+        configs: &[],
+    },
+    Topic {
+        name: "brief",
+        partitions: 1,
+        promise: Promise { compacted: false, trimmed: true },
+        configs: &[("retention.ms", "4000")],
+    },
+    Topic {
+        name: "table",
+        partitions: 1,
+        promise: Promise { compacted: true, trimmed: false },
+        configs: &[("cleanup.policy", "compact")],
+    },
 ];
 
 /// What a run is.
@@ -236,7 +258,7 @@ impl Cluster {
     async fn create_topics(&self, compaction: bool) -> Result<Vec<(Place, Promise)>, String> {
         const EXISTS: i16 = 36;
         let mut places = Vec::new();
-        for (name, partitions, promise, configs) in TOPICS {
+        for Topic { name, partitions, promise, configs } in TOPICS {
             if promise.compacted && !compaction {
                 continue;
             }

@@ -87,20 +87,23 @@ impl Cluster {
             Kind::FullDisk => self.fill_disk(node, fault).await,
             Kind::Clock => {
                 let by = (fault.variant % JUMP_MS) as i64;
-                node.sim.clock.jump_wall(if fault.variant % 2 == 0 { by } else { -by });
+                node.sim.clock.jump_wall(if fault.variant.is_multiple_of(2) { by } else { -by });
             }
             Kind::Restart => {
                 node.stop().await;
                 self.sleep_ms(fault.lasts_ms / 4).await;
                 self.boot(node);
             }
-            Kind::Rolling => {
-                for node in &self.nodes {
-                    node.stop().await;
-                    self.boot(node);
-                    self.sleep_ms(500 + self.random.below(3_000)).await;
-                }
-            }
+            Kind::Rolling => self.roll().await,
+        }
+    }
+
+    /// Ends all nodes in order, one after the other, and starts each again.
+    async fn roll(&self) {
+        for node in &self.nodes {
+            node.stop().await;
+            self.boot(node);
+            self.sleep_ms(500 + self.random.below(3_000)).await;
         }
     }
 
@@ -149,7 +152,7 @@ impl Cluster {
         node.sim.disk.set_capacity(used + fault.variant % 300_000);
         self.sleep_ms(fault.lasts_ms).await;
         node.sim.disk.set_capacity(space.total);
-        if fault.variant % 3 == 0 {
+        if fault.variant.is_multiple_of(3) {
             node.kill();
             self.boot(node);
         }
