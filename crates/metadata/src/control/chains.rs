@@ -76,18 +76,14 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
                 return Ok(present);
             }
             state.elect_in(leader, epoch)?;
-            if image.broker(leader).is_none_or(|broker| broker.fenced) {
-                return Err(ChainError::ForeignMember(leader).into());
-            }
+            check_leader(image, leader)?;
         }
         ChainEdit::ElectUnclean { leader, epoch, .. } => {
             if (present.leader, present.leader_epoch) == (leader, epoch) {
                 return Ok(present);
             }
             state.elect_unclean_in(leader, epoch)?;
-            if image.broker(leader).is_none_or(|broker| broker.fenced) {
-                return Err(ChainError::ForeignMember(leader).into());
-            }
+            check_leader(image, leader)?;
         }
         ChainEdit::Doubt { segment, storages, .. } => state.doubt(segment, &storages)?,
         ChainEdit::AddReplica { segment, storage, crc, .. } => {
@@ -113,6 +109,14 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
     let state = Arc::new(state);
     store(image, &id, state.clone());
     Ok(state)
+}
+
+/// Whether a broker is there to lead.
+fn check_leader(image: &Image, leader: BrokerId) -> Result<(), ChainError> {
+    match image.broker(leader).is_some_and(|broker| !broker.fenced) {
+        true => Ok(()),
+        false => Err(ChainError::ForeignMember(leader)),
+    }
 }
 
 /// Whether a new segment of a partition led by `leader` may have these members.
