@@ -163,7 +163,7 @@ impl Node {
             dir.join("data").display(),
         );
         fs::write(dir.join("server.properties"), text).expect("a file");
-        Node { dir, clients, http }
+        Node { index: id - 1, dir, clients, http, wired: false, faulty: false }
     }
 
     /// Adds lines to its file.
