@@ -140,9 +140,11 @@ sample_any! {
     AlterPartitionReassignments AlterPartitionReassignmentsRequest
     ListPartitionReassignments ListPartitionReassignmentsRequest
     OffsetDelete OffsetDeleteRequest
+    DescribeLogDirs DescribeLogDirsRequest
     DescribeQuorum DescribeQuorumRequest
     DescribeCluster DescribeClusterRequest
     DescribeTopicPartitions DescribeTopicPartitionsRequest
+    UnregisterBroker UnregisterBrokerRequest
 }
 
 #[test]

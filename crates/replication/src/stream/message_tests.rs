@@ -148,7 +148,10 @@ fn a_cut_message_is_short_unless_its_last_field_is_open() {
         for cut in LENGTH_BYTES..frame.len() {
             let result = decoded(&frame[..cut]);
             assert_ne!(result.as_ref(), Ok(&message));
-            let open = matches!(message, Message::Append { .. } | Message::Create(_) | Message::Pulled(..));
+            let open = matches!(
+                message,
+                Message::Append { .. } | Message::Create(_) | Message::Pulled(..) | Message::Fetch(..)
+            );
             assert!(open || result.is_err(), "{message:?} at {cut}");
         }
     }
