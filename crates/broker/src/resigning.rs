@@ -1,7 +1,7 @@
 //! A leader that cannot commit gives up, if others live that could (replication.md 2.7): the controllers see all of them,
 //! but it does not reach them, or they do not reach it.
 //!
-//! It has one of the other members elected. So does one that was elected and cannot take over. Each does that later and
+//! It has one of the other members elected. So does one whose log directory has no room for another record, and one that was elected and cannot take over. Each does that later and
 //! later: where nobody reaches anybody, leaders must not go round and round.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use crate::elections::{Electorate, election, open_members};
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a leader may have too few members that answer, the first time; twice as long each further time.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may have no room for records, likewise.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a broker may take to take a partition over, likewise.
 const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(30);
 /// So often at most it is doubled.
@@ -32,8 +34,29 @@ const ELECTIONS_AT_ONCE: usize = 1_000;
 struct Stuck {
     id: TopicPartition,
     epoch: LeaderEpoch,
+    why: Why,
+}
+
+/// What keeps a leader from committing anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Too few of the members answer.
+    TooFew,
+    /// The log directory of the open segment has no room.
+    Full,
     /// It is not led yet.
-    is_opening: bool,
+    Opening,
+}
+
+impl Why {
+    /// How long it may last the first time.
+    fn patience(self) -> Duration {
+        match self {
+            Why::TooFew => PATIENCE,
+            Why::Full => FULL_PATIENCE,
+            Why::Opening => TAKE_OVER_PATIENCE,
+        }
+    }
 }
 
 /// Since when partitions are stuck, and how often each was given up.
@@ -54,8 +77,7 @@ impl Watch {
         for stuck in stuck {
             let (_, since) = *self.since.entry(stuck.id).or_insert((stuck.epoch, now));
             let times = self.given_up.get(&stuck.id).map_or(0, |(times, _)| *times);
-            let first = if stuck.is_opening { TAKE_OVER_PATIENCE } else { PATIENCE };
-            if now.saturating_sub(since) >= first * (1 << times.min(DOUBLINGS_MAX)) {
+            if now.saturating_sub(since) >= stuck.why.patience() * (1 << times.min(DOUBLINGS_MAX)) {
                 due.push(*stuck);
             }
         }
@@ -76,7 +98,7 @@ fn successor(image: &Image, stuck: &Stuck, own: BrokerId) -> Option<ChainEdit> {
         return None;
     }
     let electorate = Electorate::now(image);
-    if !stuck.is_opening {
+    if stuck.why != Why::Opening {
         return electorate.heir(&stuck.id, state).map(|heir| election(stuck.id, state, heir));
     }
     let members = open_members(state);
@@ -95,13 +117,15 @@ impl Broker {
     fn stuck(&self) -> Vec<Stuck> {
         let mut stuck = Vec::new();
         for partition in self.partitions.all() {
-            if partition.has_too_few_copies() {
-                let epoch = partition.log.leader_epoch();
-                stuck.push(Stuck { id: partition.id(), epoch, is_opening: false });
-            }
+            let why = match (partition.log.has_no_room(), partition.has_too_few_copies()) {
+                (true, _) => Why::Full,
+                (false, true) => Why::TooFew,
+                (false, false) => continue,
+            };
+            stuck.push(Stuck { id: partition.id(), epoch: partition.log.leader_epoch(), why });
         }
         let opening = self.partitions.opening();
-        stuck.extend(opening.into_iter().map(|(id, epoch)| Stuck { id, epoch, is_opening: true }));
+        stuck.extend(opening.into_iter().map(|(id, epoch)| Stuck { id, epoch, why: Why::Opening }));
         stuck
     }
 
@@ -127,7 +151,7 @@ impl Broker {
                 let partitions = given_up.len();
                 tracing::warn!(
                     partitions,
-                    "too few of the brokers that live answer this one: others are to lead"
+                    "this broker can commit nothing, for want of answers of others or of room: others are to lead"
                 );
                 given_up.into_iter().for_each(|id| watch.gave_up(id, now));
             }
@@ -156,9 +180,9 @@ mod tests {
 
     use super::*;
 
-    fn stuck(epoch: i32, is_opening: bool) -> Stuck {
+    fn stuck(epoch: i32, why: Why) -> Stuck {
         let id = TopicPartition { topic_id: Uuid([9; 16]), partition: PartitionId(0) };
-        Stuck { id, epoch: LeaderEpoch(epoch), is_opening }
+        Stuck { id, epoch: LeaderEpoch(epoch), why }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -168,22 +192,22 @@ mod tests {
     #[test]
     fn a_leader_waits_a_moment_for_its_members() {
         let mut watch = Watch::default();
-        let one = [stuck(1, false)];
+        let one = [stuck(1, Why::TooFew)];
         assert_eq!(watch.due(&one, seconds(10)), []);
         assert_eq!(watch.due(&[], seconds(14)), [], "they answer again");
         assert_eq!(watch.due(&one, seconds(15)), []);
         assert_eq!(watch.due(&one, seconds(19)), []);
         assert_eq!(watch.due(&one, seconds(20)), one);
-        assert_eq!(watch.due(&[stuck(2, false)], seconds(20)), [], "another election");
+        assert_eq!(watch.due(&[stuck(2, Why::TooFew)], seconds(20)), [], "another election");
     }
 
     #[test]
     fn who_gives_up_often_gives_up_later_and_later_until_that_is_long_ago() {
-        for (is_opening, first) in [(true, 30), (false, 5)] {
+        for (why, first) in [(Why::Opening, 30), (Why::TooFew, 5), (Why::Full, 1)] {
             let mut watch = Watch::default();
             let mut now = 0;
             for factor in [1, 2, 4, 8, 16, 32, 32] {
-                let (one, patience) = ([stuck(now as i32, is_opening)], factor * first);
+                let (one, patience) = ([stuck(now as i32, why)], factor * first);
                 assert_eq!(watch.due(&one, seconds(now)), []);
                 assert_eq!(watch.due(&one, seconds(now + patience - 1)), []);
                 now += patience;
@@ -191,7 +215,7 @@ mod tests {
                 watch.gave_up(one[0].id, seconds(now));
             }
             now += MEMORY.as_secs();
-            let one = [stuck(-1, is_opening)];
+            let one = [stuck(-1, why)];
             watch.due(&one, seconds(now));
             assert_eq!(watch.due(&one, seconds(now + first)), one);
         }

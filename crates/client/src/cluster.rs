@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::env::{Clock, Env};
@@ -38,6 +39,8 @@ struct Shared {
     metadata: Mutex<ClusterMetadata>,
     coordinators: Mutex<HashMap<String, BrokerId>>,
     troubles: Arc<Troubles>,
+    /// Whose turn it is to be asked, of the brokers that are known.
+    turn: AtomicUsize,
 }
 
 impl Client {
@@ -53,6 +56,7 @@ impl Client {
                 metadata: Mutex::default(),
                 coordinators: Mutex::default(),
                 troubles: Arc::default(),
+                turn: AtomicUsize::new(0),
             }),
         };
         client.metadata(Topics::None).await?;
@@ -132,8 +136,14 @@ impl Client {
         Ok(topics)
     }
 
+    /// What was learned does not hold any more: the next question goes to another broker.
+    fn ask_another(&self) {
+        self.shared.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Forgets what is known of a topic, because a broker said that it is no longer so.
     pub fn forget_topic(&self, name: &str) {
+        self.ask_another();
         self.shared.metadata.lock().topics.remove(name);
     }
 
@@ -211,12 +221,17 @@ impl Client {
         self.address(broker).ok_or_else(gone)
     }
 
-    /// A connection to any broker: one that is known, else one at a bootstrap address.
+    /// A connection to any broker: one that is known, else one at a bootstrap address. The same one as long as what was
+    /// learned holds: one that is cut off from the others would go on telling what was so before.
     pub async fn any(&self) -> Result<Arc<Connection>> {
         let mut addresses: Vec<Arc<str>> = {
             let metadata = self.shared.metadata.lock();
             metadata.brokers.values().map(|broker| broker.address.clone()).collect()
         };
+        if !addresses.is_empty() {
+            let turn = self.shared.turn.load(Ordering::Relaxed) % addresses.len();
+            addresses.rotate_left(turn);
+        }
         addresses.extend(self.shared.config.bootstrap.iter().map(|address| address.as_str().into()));
         let mut tried = Vec::new();
         for (index, address) in addresses.iter().enumerate() {
@@ -282,6 +297,7 @@ impl Client {
             )
         );
         if moved || (error.retriable() && error.code().is_none()) {
+            self.ask_another();
             self.shared.coordinators.lock().remove(group);
         }
     }

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::Shared;
 use parking_lot::MutexGuard;
-use storage::{Batch, CreateSegment};
+use storage::{Batch, CreateSegment, StorageState};
 use tokio::sync::oneshot;
 
 use crate::chain_store::ChainStoreError;
@@ -315,6 +315,12 @@ impl<S: Derived> Log<S> {
     pub fn in_sync(&self) -> (usize, usize) {
         let led = self.tail.lock().led.clone();
         led.map_or((1, 1), |led| led.in_sync())
+    }
+
+    /// Whether the log directory of the open segment has no room for another record.
+    pub fn has_no_room(&self) -> bool {
+        let view = self.view.load();
+        view.segments.last().is_some_and(|open| matches!(open.storage.state(), StorageState::NoSpace))
     }
 
     /// Other brokers that can give consumers everything from `offset` on, and how far each has come: members of the open

@@ -15,6 +15,7 @@ use crate::chaos::{
     Acknowledged, BACK_WITHIN, CACHED, COPIES, HEAL_WITHIN, LEDGER, Nodes, PATIENCE, Stale, View,
     create_topics, pause_ms, seed, summary, watch, write,
 };
+use crate::faults::Plan;
 use crate::inspect::inspect;
 use crate::journal::{Journal, Promise};
 use crate::load::{Field, Load};
@@ -292,6 +293,42 @@ async fn hold_busiest(nodes: &mut Nodes, round: u32) -> Duration {
         led.len()
     );
     again
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_has_others_lead() {
+    run(async {
+        let nodes = Nodes::start_for("full", Plan::Disks);
+        create_probed(&nodes).await;
+        nodes.heal(HEAL_WITHIN).await.expect("all copies");
+        let view = nodes.view(0).await.expect("it serves");
+        // Its log of the metadata is on the same disk, so that it falls silent, too.
+        let node = (0..COPIES).find(|node| view.controller != *node as i32 + 1).expect("one controls");
+        let led: Vec<i32> = (0..PROBED.partitions)
+            .filter(|it| view.partitions[&PartitionName::new(PROBED.topic, *it)].0 == node as i32 + 1)
+            .collect();
+        assert!(!led.is_empty(), "leaders are spread");
+        let producer = Producer::new(&nodes.client().await, ProducerConfig::default());
+        let write = async || {
+            let began = Instant::now();
+            for partition in &led {
+                let record = ProducerRecord {
+                    partition: Some(*partition),
+                    ..ProducerRecord::value(PROBED.topic, b"0123456789")
+                };
+                producer.send(record).await.expect("room").wait().await.expect("somebody has room");
+            }
+            began.elapsed()
+        };
+        write().await;
+        nodes.nodes[node].fault("full=true");
+        pause_ms(100).await;
+        let took = write().await;
+        println!("node {} has no room, and led {}: acknowledged after {took:.2?}", node + 1, led.len());
+        assert!(took <= Duration::from_secs(10), "{took:?}");
+        nodes.nodes[node].fault("");
+        nodes.heal(HEAL_WITHIN).await.expect("it has room again");
+    });
 }
 
 #[test]

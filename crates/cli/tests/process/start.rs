@@ -14,7 +14,7 @@ const LISTENS_WITHIN: Duration = Duration::from_millis(300);
 /// From the same moment until a record was produced and consumed.
 const SERVES_WITHIN: Duration = Duration::from_secs(3);
 /// Resident memory of a process that idles, bytes.
-const IDLE_BYTES_MAX: u64 = 20_000_000;
+const IDLE_BYTES_MAX: u64 = 25_000_000;
 /// Starts that are measured; the middle one counts, because other processes use the machine too.
 const STARTS: usize = 7;
 /// How long the process is left alone before its memory counts.
@@ -38,7 +38,7 @@ fn starts_on_an_empty_directory_within_300_ms() {
 }
 
 #[test]
-fn serves_the_first_record_within_3_s_and_idles_in_40_mb() {
+fn serves_the_first_record_within_3_s_and_idles_in_25_mb() {
     let home = Home::new("first-record", &[]);
     let server = home.start();
     run(async {
