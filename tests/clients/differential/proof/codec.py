@@ -87,11 +87,30 @@ def _strip_comments(text: str) -> str:
     return re.sub(r"^\s*//.*$|(?<=[\s,\[{\]}\"])//.*$", "", text, flags=re.MULTILINE)
 
 
+# What kafka-python does not describe.
+_OTHERS = {
+    "UnregisterBrokerRequest": {
+        "apiKey": 64, "name": "UnregisterBrokerRequest", "validVersions": "0", "flexibleVersions": "0+",
+        "fields": [{"name": "BrokerId", "type": "int32", "versions": "0+"}],
+    },
+    "UnregisterBrokerResponse": {
+        "apiKey": 64, "name": "UnregisterBrokerResponse", "validVersions": "0", "flexibleVersions": "0+",
+        "fields": [
+            {"name": "ThrottleTimeMs", "type": "int32", "versions": "0+"},
+            {"name": "ErrorCode", "type": "int16", "versions": "0+"},
+            {"name": "ErrorMessage", "type": "string", "versions": "0+", "nullableVersions": "0+"},
+        ],
+    },
+}
+
+
 @cache
 def load(name: str) -> Message:
     """The description of `MetadataRequest`, `MetadataResponse`, and so on."""
-    place = importlib.resources.files("kafka.protocol.schemas.resources").joinpath(f"{name}.json")
-    raw = json.loads(_strip_comments(place.read_text()))
+    raw = _OTHERS.get(name)
+    if raw is None:
+        place = importlib.resources.files("kafka.protocol.schemas.resources").joinpath(f"{name}.json")
+        raw = json.loads(_strip_comments(place.read_text()))
     commons = {entry["name"]: entry["fields"] for entry in raw.get("commonStructs", [])}
     return Message(
         name=raw["name"], key=raw.get("apiKey"), valid=Versions.parse(raw["validVersions"]),
