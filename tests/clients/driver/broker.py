@@ -49,11 +49,19 @@ class BrokerError(Exception):
     """The broker did not start, did not stop, or died on its own."""
 
 
+# Ports given away: the system may name one again before anybody listens on it.
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of the loopback address that nobody listens on right now; another one each time."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 class Broker:
