@@ -31,6 +31,7 @@ mod moving;
 mod partitions;
 mod retries;
 mod rudeness;
+mod scale;
 mod segments;
 mod server;
 mod start;
