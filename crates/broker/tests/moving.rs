@@ -24,26 +24,6 @@ async fn start(cluster: &Cluster, brokers: i32) -> Vec<Option<Life>> {
     lives
 }
 
-/// A topic `t` with a partition for each list of brokers.
-async fn create(cluster: &Cluster, partitions: &[Vec<i32>]) {
-    let assignment =
-        |(index, brokers): (usize, &Vec<i32>)| create_topics_request::CreatableReplicaAssignment {
-            partition_index: index as i32,
-            broker_ids: brokers.clone(),
-        };
-    let topic = create_topics_request::CreatableTopic {
-        name: "t".into(),
-        num_partitions: -1,
-        replication_factor: -1,
-        assignments: partitions.iter().enumerate().map(assignment).collect(),
-        ..Default::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
-    let mut stream = cluster.connect(1).await;
-    let code = ask(&mut *stream, 7, &request, |response| response.topics[0].error_code).await;
-    assert_eq!(code, 0);
-}
-
 /// `copies` brokers for each of `count` partitions, in turn over brokers 1 to `brokers`.
 fn round(brokers: i32, count: i32, copies: i32) -> Vec<Vec<i32>> {
     let placement = |number| (0..copies).map(|rank| 1 + (number + rank) % brokers).collect();
@@ -197,7 +177,7 @@ fn leaves(seed: u64, copies: usize) {
     run(async {
         let cluster = Cluster::new(seed).await;
         let mut lives = start(&cluster, 4).await;
-        create(&cluster, &round(4, 8, copies as i32)).await;
+        cluster.create_on(&round(4, 8, copies as i32)).await;
         let mut written = Written(0);
         written.more(&cluster, 1, 10).await;
         assert_eq!(unregister(&cluster, 2, 4).await.0, ErrorCode::ReassignmentInProgress);
@@ -247,7 +227,7 @@ fn copies_never_fall_below_what_is_asked_while_a_broker_leaves() {
     run(async {
         let cluster = Cluster::new(42).await;
         let _lives = start(&cluster, 4).await;
-        create(&cluster, &round(4, 8, 3)).await;
+        cluster.create_on(&round(4, 8, 3)).await;
         let mut written = Written(0);
         written.more(&cluster, 1, 10).await;
         leave(&cluster, 1, APPEND, "3").await;
@@ -279,7 +259,7 @@ fn a_broker_that_is_down_can_leave_as_far_as_others_have_what_it_had() {
     run(async {
         let cluster = Cluster::new(43).await;
         let mut lives = start(&cluster, 4).await;
-        create(&cluster, &round(4, 4, 2)).await;
+        cluster.create_on(&round(4, 4, 2)).await;
         let mut written = Written(0);
         written.more(&cluster, 1, 10).await;
         lives[3].take().unwrap().leave(&cluster.env).await;
@@ -298,7 +278,7 @@ fn what_only_a_dead_broker_has_keeps_it_on_the_list() {
     run(async {
         let cluster = Cluster::new(44).await;
         let mut lives = start(&cluster, 3).await;
-        create(&cluster, &[vec![3], vec![1]]).await;
+        cluster.create_on(&[vec![3], vec![1]]).await;
         Written(0).more(&cluster, 1, 10).await;
         lives[2].take().unwrap().leave(&cluster.env).await;
         assert_eq!(leave(&cluster, 1, APPEND, "3").await, ErrorCode::None);
@@ -318,7 +298,7 @@ fn who_cannot_leave_is_refused_and_who_leaves_may_stay() {
     run(async {
         let cluster = Cluster::new(45).await;
         let _lives = start(&cluster, 3).await;
-        create(&cluster, &round(3, 3, 3)).await;
+        cluster.create_on(&round(3, 3, 3)).await;
         let mut written = Written(0);
         written.more(&cluster, 1, 5).await;
         let invalid = ErrorCode::InvalidRequest;
@@ -350,7 +330,7 @@ fn a_broker_that_is_gone_is_replaced_after_a_while_and_gets_its_copies_back() {
         let cluster = Cluster::new(46).await;
         set(&cluster, "vltava.repair.delay.ms", "60000").await;
         let mut lives = start(&cluster, 5).await;
-        create(&cluster, &[vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]).await;
+        cluster.create_on(&[vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]).await;
         let mut written = Written(0);
         written.more(&cluster, 1, 20).await;
         lives[2].take().unwrap().leave(&cluster.env).await;
@@ -390,7 +370,7 @@ fn fetching_keeps_to_its_pace() {
         set(&cluster, "vltava.repair.delay.ms", "0").await;
         set(&cluster, "vltava.repair.io.max.bytes.per.second", "1000").await;
         let mut lives = start(&cluster, 3).await;
-        create(&cluster, &vec![vec![1, 2]; 6]).await;
+        cluster.create_on(&vec![vec![1, 2]; 6]).await;
         let value = "x".repeat(2_500);
         for partition in 0..6 {
             cluster.produce_to_leader(1, "t", partition, &value).await;
@@ -433,7 +413,7 @@ fn a_new_broker_takes_open_segments_of_old_topics_at_once_and_copies_only_what_i
     run(async {
         let cluster = Cluster::spreading(48, Duration::from_secs(15)).await;
         let mut lives = start(&cluster, 3).await;
-        create(&cluster, &round(3, 12, 3)).await;
+        cluster.create_on(&round(3, 12, 3)).await;
         let mut written = Written(0);
         written.more(&cluster, 1, 10).await;
         let began = cluster.env.clock.now();
@@ -461,7 +441,7 @@ fn who_is_nearly_full_gets_no_new_segments_as_long_as_others_have_room() {
     run(async {
         let cluster = Cluster::new(49).await;
         let _lives = start(&cluster, 4).await;
-        create(&cluster, &[vec![1, 2], vec![2, 1]]).await;
+        cluster.create_on(&[vec![1, 2], vec![2, 1]]).await;
         let mut written = Written(0);
         written.more(&cluster, 1, 5).await;
         // As its broker tells; it takes that back a minute later at the earliest.

@@ -25,25 +25,6 @@ async fn start(cluster: &Cluster, brokers: i32) -> Vec<Option<Life>> {
     lives
 }
 
-/// A topic `t` with a partition for each list of brokers.
-async fn create(cluster: &Cluster, partitions: &[&[i32]]) {
-    let assignment = |(index, brokers): (usize, &&[i32])| create_topics_request::CreatableReplicaAssignment {
-        partition_index: index as i32,
-        broker_ids: brokers.to_vec(),
-    };
-    let topic = create_topics_request::CreatableTopic {
-        name: "t".into(),
-        num_partitions: -1,
-        replication_factor: -1,
-        assignments: partitions.iter().enumerate().map(assignment).collect(),
-        ..Default::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
-    let mut stream = cluster.connect(1).await;
-    let code = ask(&mut *stream, 7, &request, |response| response.topics[0].error_code).await;
-    assert_eq!(code, NONE);
-}
-
 fn state(cluster: &Cluster, partition: i32) -> PartitionState {
     let image = cluster.metadata.image();
     let topic = image.topic("t").unwrap();
@@ -163,7 +144,7 @@ fn leaders_are_elected_on_demand() {
     run(async {
         let cluster = Cluster::new(21).await;
         let mut lives = start(&cluster, 3).await;
-        create(&cluster, &[&[1, 2], &[2, 3], &[3, 1], &[1, 3]]).await;
+        cluster.create_on(&[&[1, 2], &[2, 3], &[3, 1], &[1, 3]]).await;
         let not_needed = ErrorCode::ElectionNotNeeded;
         assert_eq!(elect(&cluster, 0, Some(&[("t", 0)])).await, [(0, not_needed)]);
         assert_eq!(elect(&cluster, 0, None).await, []);
@@ -214,7 +195,7 @@ fn moved(seed: u64, from: &[&[i32]], to: &[&[i32]]) {
     run(async {
         let cluster = Cluster::new(seed).await;
         let _lives = start(&cluster, 5).await;
-        create(&cluster, from).await;
+        cluster.create_on(from).await;
         for partition in 0..from.len() as i32 {
             produce(&cluster, partition, 0..20).await;
         }
@@ -270,7 +251,7 @@ fn what_cannot_be_reassigned_is_refused() {
     run(async {
         let cluster = Cluster::new(24).await;
         let _lives = start(&cluster, 3).await;
-        create(&cluster, &[&[1, 2]]).await;
+        cluster.create_on(&[&[1, 2]]).await;
         let unknown = ErrorCode::UnknownTopicOrPartition;
         assert_eq!(reassign(&cluster, "u", 0, Some(&[1]), true).await, unknown);
         assert_eq!(reassign(&cluster, "t", 1, Some(&[1]), true).await, unknown);
@@ -290,7 +271,7 @@ fn a_move_to_a_broker_that_is_down_can_be_called_off() {
     run(async {
         let cluster = Cluster::new(25).await;
         let mut lives = start(&cluster, 4).await;
-        create(&cluster, &[&[1, 2, 3]]).await;
+        cluster.create_on(&[&[1, 2, 3]]).await;
         produce(&cluster, 0, 0..10).await;
         lives[3].take().unwrap().leave(&cluster.env).await;
         cluster.env.clock.sleep(Duration::from_secs(1)).await;
@@ -314,7 +295,7 @@ fn who_starts_leads_nothing_that_it_does_not_have() {
     run(async {
         let cluster = Cluster::new(26).await;
         let mut lives = start(&cluster, 2).await;
-        create(&cluster, &[&[1]]).await;
+        cluster.create_on(&[&[1]]).await;
         produce(&cluster, 0, 0..10).await;
         lives[1].take().unwrap().leave(&cluster.env).await;
         let id = base::ids::TopicPartition {

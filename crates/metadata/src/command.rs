@@ -128,8 +128,8 @@ pub struct Registration {
 }
 
 /// Levels of the metadata's content (`metadata.version`): what may be written into it, so that nodes of two releases run
-/// side by side while a cluster is upgraded. Nothing of a level is written before all nodes can read it and the operator
-/// has raised the cluster to it.
+/// side by side while a cluster is upgraded. The active controller raises the level once every node that is registered can
+/// read what comes with it. Commands that came with a level are not refused below it yet.
 ///
 /// 1: as it was before levels were noted. 2: commands are told apart by who proposed them, so that one that is given to two
 /// leaders is applied once; the number of a node is given to one process at a time; new nodes are given numbers.

@@ -102,6 +102,28 @@ impl Cluster {
         self.create_with(node, topic, 1, &[]).await
     }
 
+    /// A topic `t` with a partition for each list of brokers.
+    pub(crate) async fn create_on(&self, partitions: &[impl AsRef<[i32]>]) {
+        let mut assignments = Vec::new();
+        for (index, brokers) in partitions.iter().enumerate() {
+            assignments.push(create_topics_request::CreatableReplicaAssignment {
+                partition_index: index as i32,
+                broker_ids: brokers.as_ref().to_vec(),
+            });
+        }
+        let topic = create_topics_request::CreatableTopic {
+            name: "t".into(),
+            num_partitions: -1,
+            replication_factor: -1,
+            assignments,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5_000, ..Default::default() };
+        let mut stream = self.connect(1).await;
+        let code = ask(&mut *stream, 7, &request, |response| response.topics[0].error_code).await;
+        assert_eq!(code, 0);
+    }
+
     pub(crate) async fn create_with(
         &self,
         node: i32,

@@ -15,6 +15,7 @@ use crate::chaos::{
     Acknowledged, BACK_WITHIN, CACHED, COPIES, HEAL_WITHIN, LEDGER, Nodes, PATIENCE, Stale, View,
     create_topics, pause_ms, seed, summary, watch, write,
 };
+use crate::cluster::wait_for;
 use crate::faults::Plan;
 use crate::inspect::inspect;
 use crate::journal::{Journal, Promise};
@@ -322,7 +323,7 @@ fn a_leader_whose_disk_is_full_has_others_lead() {
         };
         write().await;
         nodes.nodes[node].fault("full=true");
-        pause_ms(100).await;
+        wait_for("it has no room", || nodes.nodes[node].log().contains("full: true"));
         let took = write().await;
         println!("node {} has no room, and led {}: acknowledged after {took:.2?}", node + 1, led.len());
         assert!(took <= Duration::from_secs(10), "{took:?}");
