@@ -287,7 +287,7 @@ impl Mender {
                     plan.short += state.chain.iter().filter(|entry| is_short(state, entry, &homes)).count();
                 }
                 for repair in placement::repairs(Draw::of(&id), state, &candidates, &homes) {
-                    self.add(&mut plan, topic, id, state, repair, &homes, memory);
+                    self.add(&mut plan, (topic, id, state), repair, &homes, memory);
                 }
             }
         }
@@ -296,13 +296,10 @@ impl Mender {
     }
 
     /// Adds this broker's part of a repair.
-    #[allow(clippy::too_many_arguments, reason = "one loop's body")]
     fn add(
         &self,
         plan: &mut Plan,
-        topic: &Topic,
-        id: TopicPartition,
-        state: &PartitionState,
+        (topic, id, state): (&Topic, TopicPartition, &PartitionState),
         repair: Repair,
         homes: &BTreeMap<StorageId, Home>,
         memory: &mut Memory,
