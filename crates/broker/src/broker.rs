@@ -277,11 +277,11 @@ impl Broker {
     }
 
     /// Ends the broker: others lead what they can, no new connections, requests in flight are finished (parked fetches at
-    /// once), logs are closed with a checkpoint. The caller then shuts storages and metadata store down.
+    /// once), logs are closed with a checkpoint, and the controllers are told that it is gone. The caller then shuts storages and metadata store down.
     pub async fn shutdown(&self) {
-        if self.config().get(keys::CONTROLLED_SHUTDOWN_ENABLE) && !self.is_replaced(&self.image()) {
-            self.hand_over().await;
-        }
+        let in_order =
+            self.config().get(keys::CONTROLLED_SHUTDOWN_ENABLE) && !self.is_replaced(&self.image());
+        let is_known = in_order && self.hand_over().await;
         // The guard must not be held while waiting.
         let trigger = self.trigger.lock().take();
         if let Some(trigger) = trigger {
@@ -298,6 +298,9 @@ impl Broker {
         }
         for partition in self.partitions.all() {
             partition.log.close();
+        }
+        if is_known {
+            self.take_leave().await;
         }
     }
 

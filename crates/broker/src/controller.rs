@@ -283,7 +283,8 @@ impl Watch {
                 let hung_up_at = *life.hung_up_at.get_or_insert(now);
                 (now.saturating_sub(hung_up_at) >= HUNG_UP_PATIENCE).then_some(true)
             }
-            Some(heard) if heard.ago < self.spec.session_timeout => Some(false),
+            // One that took its leave shows signs of life until its process has ended.
+            Some(heard) if heard.ago < self.spec.session_timeout => Some(broker.draining && broker.fenced),
             // Its signs of life may have gone to the controller before this one.
             _ => {
                 let waited = sessions.active_for.min(now.saturating_sub(life.since));
@@ -542,6 +543,23 @@ mod tests {
         assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2, 2, 1, 3, 2]));
         let silent = heard(&[(1, 1, 0, false), (2, 2, 3_000, false), (3, 3, 0, false)]);
         assert_eq!(carry_out(&mut watch, &store, &silent).await, (vec![2], vec![1, 3, 1, 3, 1]));
+    }
+
+    #[tokio::test]
+    async fn who_took_its_leave_is_not_let_in_again() {
+        let store = store(&[&[2, 3]]).await;
+        let mut watch = watch(&store);
+        let fence = |broker| {
+            let incarnation = Incarnation(i64::from(broker));
+            store.propose(Command::SetFenced { broker: BrokerId(broker), incarnation, fenced: true })
+        };
+        fence(3).await.unwrap();
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![], vec![2]), "it answers");
+        drain(&store, 1).await;
+        fence(1).await.unwrap();
+        assert_eq!(carry_out(&mut watch, &store, &all_heard()).await, (vec![1], vec![2]));
+        register(&store, 1).await;
+        assert!(!store.image().broker(BrokerId(1)).unwrap().fenced, "a new life");
     }
 
     #[tokio::test]

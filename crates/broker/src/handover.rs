@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  says that it ends (Drain) ─► the controller elects others ─► they ask this broker, too, where its segments end
-//!        ─► they open the next ones without it ─► it is needed no more
+//!        ─► they open the next ones without it ─► it is needed no more ─► it stops serving ─► it is fenced by its own word
 //! ```
 //!
 //! As it answers until its successors have opened their segments, they find all that it appended, records among it that no
@@ -24,41 +24,55 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HEARD_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Broker {
-    /// Has others lead what this broker leads, as far as they can, and waits until they do.
-    pub(crate) async fn hand_over(&self) {
+    /// Has others lead what this broker leads, as far as they can, and waits until they do. Returns whether the controllers
+    /// know that it ends.
+    pub(crate) async fn hand_over(&self) -> bool {
         let image = self.image();
         let is_other = |broker: &metadata::Broker| !broker.fenced && broker.registration.broker != self.id;
         if !image.brokers().any(|broker| is_other(broker)) || self.metadata.problem().is_some() {
-            return;
+            return false;
         }
         let clock = &self.env.clock;
         let began = clock.now();
-        let in_order = tokio::select! {
-            biased;
-            done = self.give_away() => done,
-            () = clock.sleep_until(began + PATIENCE) => false,
-        };
+        let drain = Command::Drain { broker: self.id, incarnation: self.incarnation };
+        let is_known = self.tell_controllers(drain).await;
+        let in_order = is_known
+            && tokio::select! {
+                biased;
+                done = self.is_dispensable() => done,
+                () = clock.sleep_until(began + PATIENCE) => false,
+            };
         let took_ms = clock.now().saturating_sub(began).as_millis();
         if in_order {
             tracing::info!(took_ms, "others lead what this broker led");
         } else {
             tracing::warn!(took_ms, "this broker ends although others do not lead all that it led yet");
         }
+        is_known
     }
 
-    /// Returns whether the broker is not needed any more.
-    async fn give_away(&self) -> bool {
-        let drain = Command::Drain { broker: self.id, incarnation: self.incarnation };
-        let mut images = self.metadata.subscribe();
+    /// Says that nobody need wait for this broker any more: it serves nothing now.
+    pub(crate) async fn take_leave(&self) {
+        let (broker, incarnation) = (self.id, self.incarnation);
+        self.tell_controllers(Command::SetFenced { broker, incarnation, fenced: true }).await;
+    }
+
+    /// Returns whether they heard it.
+    async fn tell_controllers(&self, command: Command) -> bool {
         let heard = tokio::select! {
             biased;
-            heard = self.metadata.propose(drain) => heard,
+            heard = self.metadata.propose(command) => heard,
             () = self.env.clock.sleep(HEARD_PATIENCE) => Err(ProposeError::Unavailable("no answer in time".to_owned())),
         };
-        if let Err(error) = heard {
+        if let Err(error) = &heard {
             tracing::warn!(%error, "the controllers do not hear that this broker ends");
-            return false;
         }
+        heard.is_ok()
+    }
+
+    /// Waits until the broker is not needed any more; `false` if nobody will know.
+    async fn is_dispensable(&self) -> bool {
+        let mut images = self.metadata.subscribe();
         loop {
             let image = images.borrow_and_update().clone();
             if !self.is_needed(&image) {

@@ -200,7 +200,6 @@ fn leaves(seed: u64, copies: usize) {
         seconds(&cluster, 5).await;
         assert_eq!((files(&cluster, 4), log_dir_bytes(&cluster, 4).await), (0, 0));
         lives[3].take().unwrap().leave(&cluster.env).await;
-        fenced(&cluster, 4).await;
         assert_eq!(unregister(&cluster, 3, 4).await.0, ErrorCode::None);
         assert!(cluster.metadata.image().broker(BrokerId(4)).is_none());
         assert_eq!(unregister(&cluster, 3, 4).await.0, ErrorCode::BrokerIdNotRegistered);
