@@ -4,16 +4,16 @@
 //! Tasks woken by the clock. Each works through partitions one after the other and yields between them;
 //! deletions go to the disk's own workers.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::chain::Member;
 use base::config::keys;
-use base::ids::{BrokerId, Incarnation};
+use base::ids::BrokerId;
 use replication::TailState;
 
 use crate::broker::Broker;
+use crate::probation::Probation;
 
 /// How often all logs are looked at: for rolls by age, expired producers, checkpoints.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,9 +24,6 @@ const ROLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// How often members of open segments are looked after.
 const MEND_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long a broker whose storage failed gets no new segments.
-const PROBATION: Duration = Duration::from_secs(10);
 
 /// Least time between two looks at retention, whatever the configuration says.
 const RETENTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -110,9 +107,6 @@ impl Broker {
     }
 }
 
-/// Brokers whose storages failed lately, in the life in which they did, and until when they get no new segments.
-type Probation = BTreeMap<BrokerId, (Incarnation, Duration)>;
-
 impl Broker {
     /// Looks after the members of open segments that other brokers have copies of.
     async fn mend_ensembles(&self, probation: &mut Probation) {
@@ -122,13 +116,12 @@ impl Broker {
         }
         let now = self.env.clock.now();
         let life = |broker: BrokerId| image.broker(broker).map(|broker| broker.incarnation);
-        probation.retain(|broker, (failed, until)| life(*broker) == Some(*failed) && now < *until);
-        let avoided: Vec<BrokerId> = probation.keys().copied().collect();
+        let avoided = probation.avoided(now, life);
         for partition in self.partitions.all() {
             for Member { broker, incarnation, .. } in partition.log.mend_ensemble(&avoided) {
                 // One that was begun since has not failed.
                 if life(broker) == Some(incarnation) {
-                    probation.insert(broker, (incarnation, now + PROBATION));
+                    probation.failed(now, broker, incarnation);
                 }
             }
             tokio::task::yield_now().await;
@@ -137,7 +130,7 @@ impl Broker {
 }
 
 async fn mend_for_ever(broker: Weak<Broker>) {
-    let mut probation = Probation::new();
+    let mut probation = Probation::default();
     loop {
         let Some(strong) = broker.upgrade() else { return };
         let sleep = strong.env.clock.sleep(MEND_INTERVAL);

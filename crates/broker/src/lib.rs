@@ -21,6 +21,7 @@ pub mod net;
 mod partition;
 mod partitions;
 mod peers;
+mod probation;
 mod producer_ids;
 mod reassignments;
 mod repair;

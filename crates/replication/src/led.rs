@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::commit::{CommitError, CommitPoint, Committed};
 use crate::log::{Held, LogSpec};
+use crate::pace::Pace;
 use crate::protocol::SegmentLeader;
 use crate::stream::{Push, PushSink, PushSource, Refused};
 
@@ -60,13 +61,18 @@ struct Other {
     lost_at: Option<Duration>,
     /// An end it did not acknowledge yet, and when it was seen that there was that much.
     owes: Option<(Duration, Offset)>,
+    pace: Pace,
 }
 
 impl Other {
     fn has_failed(&self, now: Duration) -> bool {
         let is_over =
             |since: Option<Duration>, patience| since.is_some_and(|at| now.saturating_sub(at) >= patience);
-        self.refused || is_over(self.lost_at, LOST_PATIENCE) || is_over(self.owes.map(|(at, _)| at), LAG_MAX)
+        let owes_since = self.owes.map(|(at, _)| at);
+        self.refused
+            || self.pace.is_slow()
+            || is_over(self.lost_at, LOST_PATIENCE)
+            || is_over(owes_since, LAG_MAX)
     }
 }
 
@@ -89,6 +95,7 @@ impl Led {
             refused: false,
             lost_at: None,
             owes: None,
+            pace: Pace::default(),
         };
         let core = SegmentLeader::new(state.last(), own, spec.copies_min(state))?;
         let acks = Arc::new(Acks {
@@ -235,6 +242,18 @@ impl Acks {
         self.moved.notify_waiters();
     }
 
+    /// A member took so long to acknowledge.
+    fn note_age(&self, storage: StorageId, age: Duration) {
+        let mut state = self.state.lock();
+        let is_it = |other: &Other| other.member.storage == storage;
+        let others =
+            state.others.iter().filter(|other| !is_it(other) && !other.refused && other.lost_at.is_none());
+        let usual = others.filter_map(|other| other.pace.usual()).max();
+        if let Some(other) = state.others.iter_mut().find(|other| is_it(other)) {
+            other.pace.note(self.env.clock.now(), age, usual);
+        }
+    }
+
     fn change(&self, storage: StorageId, change: impl FnOnce(&mut Other)) {
         if let Some(other) = self.state.lock().others.iter_mut().find(|other| other.member.storage == storage)
         {
@@ -245,7 +264,10 @@ impl Acks {
 }
 
 impl PushSink for Acks {
-    fn acked(&self, storage: StorageId, end: Offset) {
+    fn acked(&self, storage: StorageId, end: Offset, age: Option<Duration>) {
+        if let Some(age) = age {
+            self.note_age(storage, age);
+        }
         self.note(storage, end);
     }
 

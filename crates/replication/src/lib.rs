@@ -15,6 +15,7 @@ mod edits;
 mod hydrate;
 mod led;
 mod log;
+mod pace;
 mod peers;
 pub mod placement;
 pub mod protocol;

@@ -23,20 +23,27 @@ use crate::load::{Field, Load};
 use crate::run;
 
 /// A topic whose partitions are probed.
-const PROBED: Field = Field { topic: "probed", partitions: 6 };
+pub(crate) const PROBED: Field = Field { topic: "probed", partitions: 6 };
 
 /// Acknowledgements of records by when they were sent: of each partition the latest send that was acknowledged.
-struct Probes {
-    began: Instant,
+pub(crate) struct Probes {
+    pub(crate) began: Instant,
     /// Sent, acknowledged.
     done: Mutex<Vec<Vec<(Duration, Duration)>>>,
-    errors: Mutex<BTreeMap<String, usize>>,
+    pub(crate) errors: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Probes {
     fn new() -> Arc<Probes> {
         let done = Mutex::new(vec![Vec::new(); PROBED.partitions as usize]);
         Arc::new(Probes { began: Instant::now(), done, errors: Mutex::default() })
+    }
+
+    /// What records of a partition took that were sent in a time.
+    pub(crate) fn latencies(&self, partition: usize, from: Duration, to: Duration) -> Vec<Duration> {
+        let done = self.done.lock();
+        let sent_then = done[partition].iter().filter(|(sent, _)| (from..to).contains(sent));
+        sent_then.map(|(sent, acked)| *acked - *sent).collect()
     }
 
     /// When the first record of a partition was acknowledged that was sent after `since`.
@@ -87,7 +94,10 @@ async fn probe(load: Arc<Load>, probes: Arc<Probes>, partition: usize, eager: bo
 }
 
 /// Probes of both kinds, each with a client of its own.
-async fn spawn_probes(nodes: &Nodes, clients: &mut JoinSet<()>) -> (Vec<Arc<Load>>, [Arc<Probes>; 2]) {
+pub(crate) async fn spawn_probes(
+    nodes: &Nodes,
+    clients: &mut JoinSet<()>,
+) -> (Vec<Arc<Load>>, [Arc<Probes>; 2]) {
     let mut loads = Vec::new();
     let probes = [Probes::new(), Probes::new()];
     for (eager, probes) in [false, true].into_iter().zip(&probes) {
@@ -102,7 +112,7 @@ async fn spawn_probes(nodes: &Nodes, clients: &mut JoinSet<()>) -> (Vec<Arc<Load
     (loads, probes)
 }
 
-async fn create_probed(nodes: &Nodes) {
+pub(crate) async fn create_probed(nodes: &Nodes) {
     let client = nodes.client().await;
     let topic = NewTopic {
         partitions: Some(PROBED.partitions),

@@ -34,6 +34,7 @@ mod rudeness;
 mod scale;
 mod segments;
 mod server;
+mod slow;
 mod start;
 mod wires;
 

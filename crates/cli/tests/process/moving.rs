@@ -15,6 +15,7 @@ use client::{
     Client, ClientConfig, Consumer, ConsumerConfig, PartitionName, Producer, ProducerConfig, ProducerRecord,
     Start, Topics,
 };
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::cluster::{Node, Place, wait_for};
@@ -40,13 +41,26 @@ fn cluster(node: &Node, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
 }
 
+/// What batches of ten records took, and when they were sent.
+type Times = Arc<Mutex<Vec<(Instant, Duration)>>>;
+
+/// The 99th percentile of what was sent in a time.
+fn percentile_99(times: &Times, from: Instant, to: Instant) -> Duration {
+    let times = times.lock();
+    let mut took: Vec<_> =
+        times.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, took)| *took).collect();
+    took.sort();
+    took[took.len() * 99 / 100]
+}
+
 /// Writes numbered records to a partition until told to stop; how many were acknowledged, all in order.
-async fn write(client: Client, partition: i32, stop: Arc<AtomicBool>) -> u64 {
+async fn write(client: Client, partition: i32, stop: Arc<AtomicBool>, times: Times) -> u64 {
     let config = ProducerConfig { delivery_timeout: PATIENCE, ..ProducerConfig::default() };
     let producer = Producer::new(&client, config);
     let mut count = 0u64;
     while !stop.load(Ordering::Relaxed) {
         let mut deliveries = Vec::new();
+        let began = Instant::now();
         for _ in 0..10 {
             let value = [&count.to_be_bytes()[..], &[b'.'; 500]].concat();
             let record =
@@ -57,6 +71,7 @@ async fn write(client: Client, partition: i32, stop: Arc<AtomicBool>) -> u64 {
         for delivery in deliveries {
             delivery.wait().await.expect("it is acknowledged, whoever leads");
         }
+        times.lock().push((began, began.elapsed()));
         sleep(Duration::from_millis(20)).await;
     }
     count
@@ -114,11 +129,15 @@ fn a_node_joins_and_another_leaves_under_load() {
             created[0].is_ok()
         })
         .await;
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, times) = (Arc::new(AtomicBool::new(false)), Times::default());
         let writers: Vec<_> = (0..PARTITIONS)
-            .map(|partition| tokio::spawn(write(client.clone(), partition, stop.clone())))
+            .map(|partition| tokio::spawn(write(client.clone(), partition, stop.clone(), times.clone())))
             .collect();
-        sleep(Duration::from_secs(2)).await;
+        // The first records open connections and files.
+        sleep(Duration::from_secs(1)).await;
+        let quiet = Instant::now();
+        sleep(Duration::from_secs(4)).await;
+        let joins = Instant::now();
         lives.push(Some(nodes[3].start()));
         let share = (PARTITIONS * 3 / 4) as usize;
         let took = until("node 4 has its share of open segments", SHARE_WITHIN, async || {
@@ -135,6 +154,12 @@ fn a_node_joins_and_another_leaves_under_load() {
         assert!(done && text.contains("has nothing any more: stop it"), "{text}");
         assert!(began.elapsed() < EMPTY_WITHIN, "{:?}\n{text}", began.elapsed());
         println!("node 3 gave everything away within {:?}", began.elapsed());
+        let p99 = [(quiet, joins), (joins, began), (began, Instant::now())]
+            .map(|(from, to)| percentile_99(&times, from, to));
+        println!(
+            "p99 of ten records: {:.2?} in quiet, {:.2?} while one joined, {:.2?} while one left",
+            p99[0], p99[1], p99[2]
+        );
         assert_eq!(has(&client, 3).await, (0, 0));
         let dirs = client.log_dirs(BrokerId(3)).await.expect("it answers");
         assert!(dirs.iter().all(|dir| dir.error == ErrorCode::None && dir.partitions.is_empty()), "{dirs:?}");

@@ -165,6 +165,8 @@ impl Shared {
 struct TopicQueues {
     partitions: Vec<Arc<PartitionQueue>>,
     sticky: usize,
+    /// What that one took since it was chosen, bytes.
+    sticky_bytes: usize,
 }
 
 impl std::fmt::Debug for Producer {
@@ -208,7 +210,7 @@ impl Producer {
             self.shared.room.acquire_many(permits).await.map_err(|_| ClientError::Ended("producer"))?;
         let mut topics = self.topics.lock();
         let topic = topics.get_mut(record.topic).expect("topics are never taken out");
-        let index = topic.index_for(&record, config.batch_bytes)?;
+        let index = topic.index_for(&record, size, config.batch_bytes)?;
         let env = self.shared.client.env();
         let timestamp = record.timestamp.unwrap_or_else(|| env.clock.wall_ms());
         let how = (self.shared.ripeness(), config.compression);
@@ -233,7 +235,7 @@ impl Producer {
             senders.spawn(PartitionSender::new(self.shared.clone(), queue.clone()).run());
         }
         let sticky = self.shared.client.env().random.next_u64() as usize % partitions.len().max(1);
-        topics.insert(name, TopicQueues { partitions, sticky });
+        topics.insert(name, TopicQueues { partitions, sticky, sticky_bytes: 0 });
         Ok(())
     }
 
@@ -271,17 +273,20 @@ impl Producer {
 }
 
 impl TopicQueues {
-    fn index_for(&mut self, record: &ProducerRecord<'_>, batch_bytes: usize) -> Result<usize> {
+    fn index_for(&mut self, record: &ProducerRecord<'_>, size: usize, batch_bytes: usize) -> Result<usize> {
         let count = self.partitions.len();
         let index = match (record.partition, record.key) {
             (Some(partition), _) => usize::try_from(partition).ok(),
             (None, Some(key)) => usize::try_from(partition_of_key(key, count as i32)).ok(),
             (None, None) => {
-                // Fill one batch after the other, each in another partition (KIP-480).
+                // Every partition takes a batch's worth in its turn, in however many batches that is: where nothing
+                // lingers, those that come while others are on their way go together (KIP-794).
                 let joins = |queue: &Arc<PartitionQueue>| queue.would_join(record, batch_bytes);
-                if count > 1 && !self.partitions.get(self.sticky).is_some_and(joins) {
-                    self.sticky = (self.sticky + 1) % count;
+                let has_its_share = self.sticky_bytes >= batch_bytes;
+                if count > 1 && has_its_share && !self.partitions.get(self.sticky).is_some_and(joins) {
+                    (self.sticky, self.sticky_bytes) = ((self.sticky + 1) % count, 0);
                 }
+                self.sticky_bytes += size;
                 Some(self.sticky)
             }
         };

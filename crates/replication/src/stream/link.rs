@@ -356,7 +356,7 @@ impl UpTo {
 }
 
 impl PushSink for UpTo {
-    fn acked(&self, _: StorageId, end: Offset) {
+    fn acked(&self, _: StorageId, end: Offset, _: Option<Duration>) {
         if end >= self.end {
             self.tell(Ok(()));
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use base::config::Durability;
 use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, StorageId};
@@ -30,8 +31,9 @@ pub trait PushSource: Send + Sync {
 
 /// Who hears what becomes of a push. Called from the connection's task: must be cheap and not block.
 pub trait PushSink: Send + Sync {
-    /// The storage holds everything below `end`, as its durability class says. Ends may come twice.
-    fn acked(&self, storage: StorageId, end: Offset);
+    /// The storage holds everything below `end`, as its durability class says, of which the first was sent so long ago;
+    /// none, if it held that before. Ends may come twice.
+    fn acked(&self, storage: StorageId, end: Offset, age: Option<Duration>);
     /// The push is over: make a new one if the storage is still wanted.
     fn refused(&self, storage: StorageId, refused: Refused);
     /// The storage cannot be reached at the moment; this is tried again, and acknowledged when it can.
@@ -139,11 +141,13 @@ pub(super) struct Wire {
     pub(super) stream: Option<u32>,
     /// The next offset to send; `None` before the storage said what it holds.
     pub(super) cursor: Option<Offset>,
-    /// What was sent and not acknowledged: end of each frame, and its bytes.
-    pub(super) sent: VecDeque<(Offset, usize)>,
+    /// What was sent and not acknowledged: end of each frame, its bytes, and when.
+    pub(super) sent: VecDeque<(Offset, usize, Duration)>,
     /// The bytes of those.
     pub(super) in_flight: usize,
     pub(super) told_high_watermark: Offset,
+    /// A high watermark is about to be told.
+    pub(super) commit_waits: bool,
     /// It waits for an acknowledgement before it sends more.
     pub(super) is_held: bool,
     /// It waits for the disk.
@@ -173,20 +177,22 @@ impl Wire {
     }
 
     /// Counts what was sent.
-    pub(super) fn note_sent(&mut self, end: Offset, bytes: usize) {
+    pub(super) fn note_sent(&mut self, end: Offset, bytes: usize, now: Duration) {
         self.cursor = Some(end);
-        self.sent.push_back((end, bytes));
+        self.sent.push_back((end, bytes, now));
         self.in_flight += bytes;
     }
 
-    /// Everything below `end` arrived: returns the bytes that are not in flight any more.
-    pub(super) fn note_acked(&mut self, end: Offset) -> usize {
-        let mut freed = 0;
-        while let Some((_, bytes)) = self.sent.pop_front_if(|(sent_end, _)| *sent_end <= end) {
+    /// Everything below `end` arrived: returns the bytes that are not in flight any more, and when the first of them were
+    /// sent.
+    pub(super) fn note_acked(&mut self, end: Offset) -> (usize, Option<Duration>) {
+        let (mut freed, mut sent_at) = (0, None);
+        while let Some((_, bytes, at)) = self.sent.pop_front_if(|(sent_end, ..)| *sent_end <= end) {
             freed += bytes;
+            sent_at.get_or_insert(at);
         }
         self.in_flight -= freed;
-        freed
+        (freed, sent_at)
     }
 
     /// Nothing that is in flight will be acknowledged: returns its bytes.
@@ -203,13 +209,14 @@ mod tests {
     #[test]
     fn what_is_in_flight_is_what_was_sent_and_not_acknowledged() {
         let mut wire = Wire::new();
-        wire.note_sent(10, 100);
-        wire.note_sent(15, 50);
-        wire.note_sent(20, 70);
-        assert_eq!((wire.note_acked(9), wire.in_flight), (0, 220));
-        assert_eq!((wire.note_acked(15), wire.in_flight), (150, 70));
+        let at = |ms| Duration::from_millis(ms);
+        wire.note_sent(10, 100, at(1));
+        wire.note_sent(15, 50, at(2));
+        wire.note_sent(20, 70, at(3));
+        assert_eq!((wire.note_acked(9), wire.in_flight), ((0, None), 220));
+        assert_eq!((wire.note_acked(15), wire.in_flight), ((150, Some(at(1))), 70));
         assert_eq!((wire.give_up_sent(), wire.in_flight), (70, 0));
-        assert_eq!((wire.note_acked(20), wire.cursor), (0, Some(20)));
+        assert_eq!((wire.note_acked(20), wire.cursor), ((0, None), Some(20)));
         wire.on(0);
         assert_eq!(wire.cursor, Some(20));
         wire.on(1);

@@ -31,6 +31,8 @@ const WRITE_BYTES: usize = 512 << 10;
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How often that is looked at, and what had to wait is tried again.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
+/// How long a new high watermark waits for records that take it along: under load they come sooner, and save a frame each.
+const COMMIT_WITHIN: Duration = Duration::from_millis(5);
 /// A connection that nobody needs is closed after so many looks.
 const IDLE_LOOKS: u32 = 300;
 
@@ -106,16 +108,48 @@ impl ColdReads {
     }
 }
 
+/// Pushes that have nothing to send but a high watermark.
+#[derive(Default)]
+struct Commits {
+    waiting: Vec<Arc<Outgoing>>,
+    /// When the first of them has waited long enough.
+    due_at: Option<Duration>,
+}
+
+impl Commits {
+    fn add(&mut self, outgoing: Arc<Outgoing>, now: Duration) {
+        self.waiting.push(outgoing);
+        self.due_at.get_or_insert(now + COMMIT_WITHIN);
+    }
+
+    /// Completes when they are to be sent; never without one.
+    async fn due(&self, clock: &dyn Clock) {
+        match self.due_at {
+            Some(at) => clock.sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take_due(&mut self, now: Duration) -> Vec<Arc<Outgoing>> {
+        if self.due_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.due_at = None;
+        std::mem::take(&mut self.waiting)
+    }
+}
+
 impl Sender<'_> {
     async fn write(&self, mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
-        let mut cold = ColdReads::default();
+        let (mut cold, mut commits) = (ColdReads::default(), Commits::default());
         let mut frames = Vec::new();
         loop {
             if self.shared.is_closed() {
                 return Ok(());
             }
             frames.clear();
-            self.fill(&mut frames, &mut cold)?;
+            self.fill(&mut frames, &mut cold, &mut commits)?;
+            self.tell_commits(&mut frames, &mut commits)?;
             self.begin_cold_read(&mut cold);
             if !frames.is_empty() {
                 self.expect_answer();
@@ -128,6 +162,7 @@ impl Sender<'_> {
             tokio::select! {
                 biased;
                 () = self.link.filled.notified() => {}
+                () = commits.due(self.clock) => {}
                 (outgoing, from, read) = cold.done() => {
                     let mut wire = outgoing.wire.lock();
                     (wire.is_cold, wire.read) = (false, Some((from, read)));
@@ -139,7 +174,7 @@ impl Sender<'_> {
     }
 
     /// Collects what one write sends.
-    fn fill(&self, frames: &mut Vec<u8>, cold: &mut ColdReads) -> io::Result<()> {
+    fn fill(&self, frames: &mut Vec<u8>, cold: &mut ColdReads, commits: &mut Commits) -> io::Result<()> {
         self.link.take_requests(frames, WRITE_BYTES);
         for outgoing in self.link.take_dropped() {
             let mut wire = outgoing.wire.lock();
@@ -157,6 +192,12 @@ impl Sender<'_> {
                 Step::More => {
                     drop(wire);
                     self.link.list(&outgoing);
+                }
+                Step::Commit if wire.commit_waits => {}
+                Step::Commit => {
+                    wire.commit_waits = true;
+                    drop(wire);
+                    commits.add(outgoing, self.clock.now());
                 }
                 Step::Cold => {
                     wire.is_cold = true;
@@ -195,12 +236,7 @@ impl Sender<'_> {
         let high_watermark = outgoing.source.high_watermark();
         let end = outgoing.source.end().min(outgoing.limit);
         if cursor >= end {
-            if high_watermark > wire.told_high_watermark {
-                wire.told_high_watermark = high_watermark;
-                let commit = Message::Commit { stream, high_watermark };
-                commit.encode(frames).map_err(io::Error::other)?;
-            }
-            return Ok(Step::Done);
+            return Ok(if high_watermark > wire.told_high_watermark { Step::Commit } else { Step::Done });
         }
         let read = match wire.read.take() {
             Some((from, read)) if from == cursor => read,
@@ -222,9 +258,25 @@ impl Sender<'_> {
             return Ok(Step::Failed(StorageError::InvalidBatch { reason }));
         }
         wire.told_high_watermark = high_watermark;
-        wire.note_sent(next, length);
+        wire.note_sent(next, length, self.clock.now());
         self.state.lock().in_flight += length;
         Ok(if next < end { Step::More } else { Step::Done })
+    }
+
+    /// Sends the high watermarks that have waited long enough, where no records took them along.
+    fn tell_commits(&self, frames: &mut Vec<u8>, commits: &mut Commits) -> io::Result<()> {
+        for outgoing in commits.take_due(self.clock.now()) {
+            let mut wire = outgoing.wire.lock();
+            wire.on(self.connection);
+            wire.commit_waits = false;
+            let high_watermark = outgoing.source.high_watermark();
+            let Some(stream) = wire.stream.filter(|_| high_watermark > wire.told_high_watermark) else {
+                continue;
+            };
+            wire.told_high_watermark = high_watermark;
+            Message::Commit { stream, high_watermark }.encode(frames).map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     fn create(&self, outgoing: &Arc<Outgoing>, wire: &mut Wire, frames: &mut Vec<u8>) -> io::Result<()> {
@@ -306,9 +358,9 @@ impl Sender<'_> {
             self.link.refuse(&outgoing, Refused::Storage(Refusal::StorageFailed));
             return;
         }
-        let goes_on = {
+        let (goes_on, sent_at) = {
             let mut wire = outgoing.wire.lock();
-            let freed = wire.note_acked(end);
+            let (freed, sent_at) = wire.note_acked(end);
             let is_first = wire.cursor.is_none();
             wire.cursor.get_or_insert(end);
             wire.told_lost = false;
@@ -322,12 +374,13 @@ impl Sender<'_> {
             if was_full {
                 self.link.filled.notify_one();
             }
-            is_first || std::mem::take(&mut wire.is_held)
+            (is_first || std::mem::take(&mut wire.is_held), sent_at)
         };
         if goes_on {
             self.link.list(&outgoing);
         }
-        outgoing.sink.acked(outgoing.target.storage, end);
+        let age = sent_at.map(|at| self.clock.now().saturating_sub(at));
+        outgoing.sink.acked(outgoing.target.storage, end, age);
     }
 
     fn refused(&self, stream: u32, refusal: Refusal) {
@@ -403,6 +456,8 @@ enum Step {
     Done,
     /// It has.
     More,
+    /// Nothing but a high watermark.
+    Commit,
     /// What it is to send must be read from the disk.
     Cold,
     /// It cannot be read now.

@@ -343,7 +343,7 @@ impl PushSource for Led {
 }
 
 impl PushSink for Led {
-    fn acked(&self, storage: StorageId, end: Offset) {
+    fn acked(&self, storage: StorageId, end: Offset, _: Option<Duration>) {
         if let Some(replicas) = self.copies.lock().get(&storage)
             && let Some(copy) = replicas.copy(self.name().partition, self.name().id)
         {
