@@ -204,13 +204,15 @@ async fn finish(
         Begun::Queued { partition, answer } => (partition, answer),
     };
     let written = async {
-        let appended = answer.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
-        let mut appended = appended.map_err(|failure| failure.code())?;
+        let mut appended = match answer.await.map_err(|_| ErrorCode::NotLeaderOrFollower)? {
+            Ok(appended) => appended,
+            Err(failure) => return Err(refusal_of(&partition, &failure).await),
+        };
         if let Some(committed) = appended.committed.take() {
             let committed = committed.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
             committed.map_err(|error| append_code(&error.into()))?;
         }
-        Ok::<_, ErrorCode>((appended.base_offset, appended.log_append_time_ms))
+        Ok((appended.base_offset, appended.log_append_time_ms))
     };
     let written = tokio::select! {
         biased;
@@ -227,6 +229,15 @@ async fn finish(
             ..PartitionProduceResponse::default()
         },
         Err(code) => refused(index, code.into()),
+    }
+}
+
+/// What the client hears of a batch that was not appended. That its producer is unknown here or has gone on says nothing
+/// where another broker may lead by now and have taken what is missing here; and clients give up when they hear it.
+async fn refusal_of(partition: &Partition, failure: &AppendFailure) -> ErrorCode {
+    match failure {
+        AppendFailure::Producer(_) if !partition.log.confirm_lead().await => ErrorCode::NotLeaderOrFollower,
+        failure => failure.code(),
     }
 }
 
