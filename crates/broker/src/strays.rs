@@ -7,6 +7,9 @@
 //! segment with an id that the metadata of the start had not given yet stays. That the log directory
 //! and the metadata belong together was checked before (`Storage::claim`).
 //!
+//! A rewrite of what another broker leads stays, too, until its chain has outlived it: its leader may have had it fetched
+//! by an earlier life of this broker, or just now, and be about to list it here.
+//!
 //! Where there are other brokers, what is provably of no use is looked for now and then, too
 //! ([`PartitionState::has_outlived`]): a copy may come to be while its segment leaves the chain.
 
@@ -15,7 +18,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::chain::{PartitionState, SegmentEntry};
-use base::ids::TopicPartition;
+use base::ids::{Generation, TopicPartition};
 use metadata::Image;
 use replication::{SegmentName, Storage, StorageError};
 
@@ -32,7 +35,12 @@ impl Broker {
         for storage in self.storages.iter() {
             let (storage, image) = (storage.clone(), image.clone());
             let dir = storage.dir().display().to_string();
-            match self.env.in_background(move || sweep(&storage, &image)).await {
+            let (id, now) = (self.id, self.image());
+            let leads = move |partition: &TopicPartition, state: &PartitionState| {
+                let now = now.partition(partition).map(|now| (now.leader, now.leader_epoch));
+                state.leader == id && now == Some((id, state.leader_epoch))
+            };
+            match self.env.in_background(move || sweep(&storage, &image, leads)).await {
                 Ok(0) => {}
                 Ok(segments) => {
                     tracing::info!(dir, segments, "leftover segments that no chain lists were removed");
@@ -99,7 +107,16 @@ fn outlived(storage: &Arc<Storage>, image: &Image) -> Result<Vec<SegmentName>, S
     storage.scan().filter(|found| found.as_ref().map_or(true, is_outlived)).collect()
 }
 
-fn sweep(storage: &Arc<Storage>, image: &Image) -> Result<usize, StorageError> {
+/// Whether a leader may be about to list this rewrite.
+fn may_be_listed(state: &PartitionState, name: &SegmentName) -> bool {
+    name.generation > Generation(0) && !state.has_outlived(name.base, name.generation)
+}
+
+fn sweep(
+    storage: &Arc<Storage>,
+    image: &Image,
+    leads: impl Fn(&TopicPartition, &PartitionState) -> bool,
+) -> Result<usize, StorageError> {
     let mut removed = 0;
     let mut gone: HashSet<TopicPartition> = HashSet::new();
     let mut scan = storage.scan();
@@ -110,7 +127,8 @@ fn sweep(storage: &Arc<Storage>, image: &Image) -> Result<usize, StorageError> {
         }
         match image.partition(&name.partition) {
             Some(state) => {
-                if !is_listed(state, &name) {
+                let is_awaited = may_be_listed(state, &name) && !leads(&name.partition, state);
+                if !is_listed(state, &name) && !is_awaited {
                     storage.remove(&name)?;
                     removed += 1;
                 }
@@ -125,4 +143,55 @@ fn sweep(storage: &Arc<Storage>, image: &Image) -> Result<usize, StorageError> {
     }
     scan.remove_empty();
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use base::chain::{Member, NewSegment, Rewrite, Seal, SegmentState};
+    use base::ids::{BrokerId, LeaderEpoch, SegmentId, Uuid};
+
+    use super::*;
+
+    /// Ten records that are sealed and rewritten once, and an open segment.
+    fn rewritten() -> PartitionState {
+        let member =
+            Member { broker: BrokerId(1), storage: Uuid([1; 16]), incarnation: base::ids::Incarnation(1) };
+        let segment = |id| NewSegment { id: SegmentId(id), ensemble: vec![member], ack_quorum: 1 };
+        let mut state = PartitionState::create(BrokerId(1), LeaderEpoch(0), vec![BrokerId(1)], 0, segment(1));
+        let seal = Seal {
+            segment: SegmentId(1),
+            leader_epoch: LeaderEpoch(0),
+            end: 10,
+            crc: 7,
+            bytes: 100,
+            holders: vec![Uuid([1; 16])],
+            unclean: false,
+        };
+        state.seal_and_open(&seal, segment(2), 1).unwrap();
+        let mut new = state.chain[0].clone();
+        new.generation = Generation(1);
+        let SegmentState::Sealed { crc, .. } = &mut new.state else { panic!("it is sealed") };
+        *crc = 8;
+        let old = vec![(state.chain[0].id, state.chain[0].generation)];
+        state.replace(Rewrite { old, new, compacted_to: 10, leader_epoch: None }, 1).unwrap();
+        state
+    }
+
+    #[test]
+    fn only_a_later_rewrite_may_be_listed_yet() {
+        let state = rewritten();
+        let name = |id, generation, base| SegmentName {
+            topic: Arc::from("t"),
+            partition: TopicPartition { topic_id: Uuid([2; 16]), partition: base::ids::PartitionId(0) },
+            id: SegmentId(id),
+            generation: Generation(generation),
+            base,
+        };
+        assert!(may_be_listed(&state, &name(1, 2, 0)));
+        assert!(!may_be_listed(&state, &name(1, 1, 0)), "it is what is listed, or as old");
+        assert!(!may_be_listed(&state, &name(1, 0, 0)));
+        assert!(!may_be_listed(&state, &name(3, 0, 10)), "it is no rewrite");
+    }
 }
