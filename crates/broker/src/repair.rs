@@ -285,6 +285,7 @@ impl Mender {
                 let id = TopicPartition { topic_id: topic.id, partition };
                 if state.leader == self.id {
                     plan.short += state.chain.iter().filter(|entry| is_short(state, entry, &homes)).count();
+                    plan.given_up.extend(given_up_for(image, id, state, &homes));
                 }
                 for repair in placement::repairs(Draw::of(&id), state, &candidates, &homes) {
                     self.add(&mut plan, (topic, id, state), repair, &homes, memory);
@@ -344,6 +345,30 @@ fn is_short(state: &PartitionState, entry: &SegmentEntry, homes: &BTreeMap<Stora
     let is_here =
         |storage: &&StorageId| homes.get(storage).is_some_and(|home| home.standing == Standing::Here);
     replicas.iter().filter(is_here).count() < state.placement.len()
+}
+
+/// Copies on log directories that brokers have lost which live: where others were made in their place, nobody waits for
+/// them. One whose directory comes back nevertheless removes them, as no chain lists them.
+fn given_up_for(
+    image: &Image,
+    partition: TopicPartition,
+    state: &PartitionState,
+    homes: &BTreeMap<StorageId, Home>,
+) -> Vec<ChainEdit> {
+    let is_gone = |storage: &StorageId| {
+        let lives = |broker: &Arc<metadata::Broker>| {
+            !broker.fenced && broker.storages.get(storage).is_some_and(|state| !state.can_be_read())
+        };
+        !homes.contains_key(storage) && image.brokers().any(lives)
+    };
+    let mut edits = Vec::new();
+    for entry in state.chain.iter().filter(|entry| !is_short(state, entry, homes)) {
+        let SegmentState::Sealed { replicas, .. } = &entry.state else { continue };
+        let gone = replicas.iter().filter(|storage| is_gone(storage));
+        let segment = (entry.id, entry.generation);
+        edits.extend(gone.map(|storage| ChainEdit::DropReplica { partition, segment, storage: *storage }));
+    }
+    edits
 }
 
 /// Whether there is and shall be one copy, where the partition is led.
@@ -459,6 +484,8 @@ async fn repair_for_ever(broker: Weak<Broker>) {
 
 #[cfg(test)]
 mod tests {
+    use base::chain::{Member, NewSegment, Seal};
+    use base::ids::LeaderEpoch;
     use metadata::{MemoryStore, MetadataVersions, Registration};
 
     use super::*;
@@ -468,17 +495,8 @@ mod tests {
     #[tokio::test]
     async fn a_broker_that_is_fenced_is_waited_for_from_when_that_is_seen() {
         let store = MemoryStore::default();
-        for broker in [1, 2] {
-            let registration = Registration {
-                broker: BrokerId(broker.into()),
-                listeners: Vec::new(),
-                rack: None,
-                storages: vec![base::ids::Uuid([broker; 16])],
-                metadata_versions: MetadataVersions::SUPPORTED,
-                min_insync_replicas: None,
-            };
-            store.propose(Command::RegisterBroker(registration)).await.unwrap();
-        }
+        register(&store, 1, 1).await;
+        register(&store, 2, 2).await;
         let fence = |fenced| {
             let (broker, incarnation) = (BrokerId(2), base::ids::Incarnation(2));
             store.propose(Command::SetFenced { broker, incarnation, fenced })
@@ -506,5 +524,77 @@ mod tests {
         let command = Command::AlterConfigs { resource: metadata::Resource::AllBrokers, changes };
         store.propose(command).await.unwrap();
         assert_eq!(homes_of(&two), [(1, Standing::Leaving)], "who leaves is not waited for");
+    }
+
+    async fn register(store: &MemoryStore, broker: i32, storage: u8) {
+        let registration = Registration {
+            broker: BrokerId(broker),
+            listeners: Vec::new(),
+            rack: None,
+            storages: vec![base::ids::Uuid([storage; 16])],
+            metadata_versions: MetadataVersions::SUPPORTED,
+            min_insync_replicas: None,
+        };
+        store.propose(Command::RegisterBroker(registration)).await.unwrap();
+    }
+
+    /// A sealed segment on these storages, and an open one.
+    fn sealed_on(storages: &[u8]) -> PartitionState {
+        let member = Member {
+            broker: BrokerId(1),
+            storage: base::ids::Uuid([1; 16]),
+            incarnation: base::ids::Incarnation(1),
+        };
+        let segment = |id| NewSegment { id: SegmentId(id), ensemble: vec![member], ack_quorum: 1 };
+        let brokers = vec![BrokerId(1), BrokerId(2)];
+        let mut state = PartitionState::create(BrokerId(1), LeaderEpoch(0), brokers, 0, segment(1));
+        let seal = Seal {
+            segment: SegmentId(1),
+            leader_epoch: LeaderEpoch(0),
+            end: 10,
+            crc: 7,
+            bytes: 100,
+            holders: storages.iter().map(|storage| base::ids::Uuid([*storage; 16])).collect(),
+            unclean: false,
+        };
+        state.seal_and_open(&seal, segment(2), 1).unwrap();
+        state
+    }
+
+    #[tokio::test]
+    async fn copies_on_a_lost_log_directory_are_given_up_once_others_are_there() {
+        let store = MemoryStore::default();
+        register(&store, 1, 1).await;
+        register(&store, 2, 2).await;
+        let id = TopicPartition { topic_id: base::ids::Uuid([5; 16]), partition: PartitionId(0) };
+        let given_up = |state: &PartitionState| {
+            let image = store.image();
+            let edits = given_up_for(&image, id, state, &homes(&image, &BTreeSet::new()));
+            let storage = |edit: &ChainEdit| match edit {
+                ChainEdit::DropReplica { storage, .. } => storage.0[0],
+                other => panic!("{other:?}"),
+            };
+            edits.iter().map(storage).collect::<Vec<_>>()
+        };
+        assert_eq!(given_up(&sealed_on(&[1, 2])), []);
+        // The broker comes back with an empty one, and has nothing yet; then it has fetched what it lacks.
+        store
+            .propose(Command::SetFenced {
+                broker: BrokerId(2),
+                incarnation: base::ids::Incarnation(2),
+                fenced: true,
+            })
+            .await
+            .unwrap();
+        assert_eq!(given_up(&sealed_on(&[1, 2])), []);
+        register(&store, 2, 9).await;
+        assert_eq!(given_up(&sealed_on(&[1, 2])), []);
+        assert_eq!(given_up(&sealed_on(&[1, 2, 9])), [2]);
+        // Who is away may bring it back.
+        let image = store.image();
+        let incarnation = image.broker(BrokerId(2)).unwrap().incarnation;
+        store.propose(Command::SetFenced { broker: BrokerId(2), incarnation, fenced: true }).await.unwrap();
+        register(&store, 3, 3).await;
+        assert_eq!(given_up(&sealed_on(&[1, 3, 2])), []);
     }
 }
