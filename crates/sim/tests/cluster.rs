@@ -3,7 +3,7 @@
 //! sim -- --seed N` shows one.
 
 use sim::cluster::faults::Kind;
-use sim::cluster::{Options, Outcome, run_seed};
+use sim::cluster::{Counts, Options, Outcome, run_seed};
 use sim::seeds;
 
 /// A seed takes some five seconds of processor time in a debug build.
@@ -17,39 +17,44 @@ fn run(options: Options) -> Outcome {
     outcome
 }
 
-/// Runs seeds from `first` on; records and copies of all.
-fn run_all(first: u64, options: impl Fn(u64) -> Options) {
-    let (mut records, mut copies, mut faults) = (0, 0, 0);
+/// Runs seeds from `first` on; counts of all.
+fn run_all(first: u64, options: impl Fn(u64) -> Options) -> Counts {
+    let mut all = Counts::default();
     for seed in seeds(SEEDS) {
         let counts = run(options(first + seed)).result.unwrap_or_default();
         assert!(counts.records > 0, "seed {seed} wrote nothing");
-        (records, copies, faults) =
-            (records + counts.records, copies + counts.copies, faults + counts.faults);
+        all.records += counts.records;
+        all.copies += counts.copies;
+        all.faults += counts.faults;
+        all.disks += counts.disks;
     }
-    assert!(copies > 0, "nothing was sealed");
-    println!("{records} records, {copies} copies, {faults} faults");
+    assert!(all.copies > 0, "nothing was sealed");
+    println!("{all:?}");
+    all
 }
 
 #[test]
 fn a_cluster_keeps_its_word_under_all_kinds_of_faults() {
-    run_all(0, |seed| Options { compaction: false, ..Options::new(seed) });
+    run_all(0, Options::new);
 }
 
 #[test]
 fn three_voters_and_two_that_follow_them_keep_their_word() {
-    run_all(1_000, |seed| Options { nodes: 5, compaction: false, ..Options::new(seed) });
+    let compaction = |seed: u64| seed.is_multiple_of(2);
+    run_all(1_000, |seed| Options { nodes: 5, compaction: compaction(seed), ..Options::new(seed) });
 }
 
 #[test]
-fn a_cluster_that_compacts_keeps_its_word_while_leaders_stay() {
-    let faults = vec![Kind::Clock, Kind::SlowDisk, Kind::Reset];
-    run_all(2_000, |seed| Options { faults: faults.clone(), ..Options::new(seed) });
+fn a_cluster_whose_disks_are_lost_or_damaged_keeps_its_word() {
+    let faults = vec![Kind::LoseDisk, Kind::FlipBit, Kind::Overlap, Kind::Power, Kind::FailDisk];
+    let counts = run_all(3_000, |seed| Options { faults: faults.clone(), ..Options::new(seed) });
+    assert!(counts.disks > 0, "no disk was touched");
 }
 
 #[test]
 fn everything_in_a_run_follows_from_its_seed() {
     for seed in [3, 4] {
-        let options = Options { compaction: false, ..Options::new(seed) };
+        let options = Options::new(seed);
         let (one, other) = (run(options.clone()), run(options));
         assert_eq!(one.trace, other.trace);
         assert!(one.trace.lines().count() > 50, "{}", one.trace);

@@ -1,5 +1,6 @@
 //! What clients of a simulated cluster share: how they ask, whom, and where they tell what they saw.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,8 @@ pub(crate) struct Clients {
     ending: AtomicBool,
     /// A broker may not know what others do.
     isolated: AtomicBool,
+    /// Nodes with a damaged disk: what they show may be damaged, too, if that can be told.
+    damaged: Mutex<BTreeSet<i32>>,
 }
 
 /// Why a conversation ended early.
@@ -65,6 +68,7 @@ impl Clients {
             broken: Mutex::default(),
             ending: AtomicBool::new(false),
             isolated: AtomicBool::new(false),
+            damaged: Mutex::default(),
         })
     }
 
@@ -96,6 +100,20 @@ impl Clients {
     /// Whether a broker may be cut off, so that its answers may be old.
     pub(crate) fn is_isolated(&self) -> bool {
         self.isolated.load(Ordering::Relaxed)
+    }
+
+    /// A disk is damaged, or no longer.
+    pub(crate) fn set_damaged(&self, node: i32, is_damaged: bool) {
+        let mut damaged = self.damaged.lock();
+        match is_damaged {
+            true => damaged.insert(node),
+            false => damaged.remove(&node),
+        };
+    }
+
+    /// Whether the disk of a node is damaged.
+    pub(crate) fn is_damaged(&self, node: i32) -> bool {
+        self.damaged.lock().contains(&node)
     }
 
     pub(crate) async fn sleep_ms(&self, ms: u64) {

@@ -36,11 +36,17 @@ pub enum Kind {
     Restart,
     /// All nodes, one after the other.
     Rolling,
+    /// A log directory is lost, and its node comes back with an empty one.
+    LoseDisk,
+    /// A bit of a sealed segment flips on one disk; some time later, at the latest when all is healed, the disk is replaced.
+    FlipBit,
+    /// Two faults of other kinds at once.
+    Overlap,
 }
 
 impl Kind {
     /// All kinds, with their names.
-    pub const ALL: [(Kind, &'static str); 15] = [
+    pub const ALL: [(Kind, &'static str); 18] = [
         (Kind::Kill, "kill"),
         (Kind::Power, "power"),
         (Kind::Blackout, "blackout"),
@@ -56,6 +62,9 @@ impl Kind {
         (Kind::Clock, "clock"),
         (Kind::Restart, "restart"),
         (Kind::Rolling, "rolling"),
+        (Kind::LoseDisk, "lose-disk"),
+        (Kind::FlipBit, "flip-bit"),
+        (Kind::Overlap, "overlap"),
     ];
 
     /// The kind of this name.
@@ -78,6 +87,8 @@ pub struct Fault {
     pub node: usize,
     /// Another node, from 0.
     pub other: usize,
+    /// How long after another one, which lasts, it begins, ms.
+    pub after_ms: u64,
     /// How long until it is undone, ms.
     pub lasts_ms: u64,
     /// How long until the next one begins after that, ms.
@@ -86,22 +97,43 @@ pub struct Fault {
     pub variant: u64,
 }
 
-/// Faults one after the other, of the given kinds, in a cluster of so many nodes.
-pub fn plan(random: &SimRandom, kinds: &[Kind], nodes: usize) -> Vec<Fault> {
-    if kinds.is_empty() {
+/// Faults of the given kinds in a cluster of so many nodes: those in one list lap over, the lists come one after the other.
+pub fn plan(random: &SimRandom, kinds: &[Kind], nodes: usize) -> Vec<Vec<Fault>> {
+    let single: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != Kind::Overlap).collect();
+    if single.is_empty() {
         return Vec::new();
     }
     let count = 2 + random.below(4);
-    let fault = |_| {
-        let node = random.below(nodes as u64) as usize;
-        let other = (node + 1 + random.below(nodes as u64 - 1) as usize) % nodes;
-        let kind = kinds[random.below(kinds.len() as u64) as usize];
-        // Some are shorter than any time-out, some longer than all.
-        let lasts_ms = [300, 1_500, 5_000, 12_000][random.below(4) as usize] * (50 + random.below(100)) / 100;
-        let rest_ms = [0, 500, 4_000][random.below(3) as usize] * (50 + random.below(100)) / 100;
-        Fault { kind, node, other, lasts_ms, rest_ms, variant: random.next_u64() >> 32 }
+    let strike = |_| match pick(random, kinds) {
+        Kind::Overlap => overlap(random, &single, nodes),
+        kind => vec![draw(random, kind, nodes)],
     };
-    (0..count).map(fault).collect()
+    (0..count).map(strike).collect()
+}
+
+fn pick(random: &SimRandom, kinds: &[Kind]) -> Kind {
+    kinds[random.below(kinds.len() as u64) as usize]
+}
+
+fn draw(random: &SimRandom, kind: Kind, nodes: usize) -> Fault {
+    let node = random.below(nodes as u64) as usize;
+    let other = (node + 1 + random.below(nodes as u64 - 1) as usize) % nodes;
+    // Some are shorter than any time-out, some longer than all.
+    let lasts_ms = [300, 1_500, 5_000, 12_000][random.below(4) as usize] * (50 + random.below(100)) / 100;
+    let rest_ms = [0, 500, 4_000][random.below(3) as usize] * (50 + random.below(100)) / 100;
+    Fault { kind, node, other, after_ms: 0, lasts_ms, rest_ms, variant: random.next_u64() >> 32 }
+}
+
+/// Two of different kinds, of which the second begins while the first lasts.
+fn overlap(random: &SimRandom, kinds: &[Kind], nodes: usize) -> Vec<Fault> {
+    let first = draw(random, pick(random, kinds), nodes);
+    let others: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != first.kind).collect();
+    if others.is_empty() {
+        return vec![first];
+    }
+    let after_ms = random.below(first.lasts_ms);
+    let second = Fault { after_ms, ..draw(random, pick(random, &others), nodes) };
+    vec![first, second]
 }
 
 #[cfg(test)]
@@ -113,10 +145,17 @@ mod tests {
         let kinds: Vec<Kind> = Kind::ALL.iter().map(|(kind, _)| *kind).collect();
         let of = |seed| plan(&SimRandom::new(seed), &kinds, 3);
         assert_eq!(of(5), of(5));
-        let all: Vec<Fault> = (0..200).flat_map(of).collect();
+        let strikes: Vec<Vec<Fault>> = (0..200).flat_map(of).collect();
+        let all = strikes.concat();
         assert!(all.iter().all(|fault| fault.node < 3 && fault.other < 3 && fault.node != fault.other));
-        assert!(kinds.iter().all(|kind| all.iter().any(|fault| fault.kind == *kind)));
+        let single = kinds.iter().filter(|kind| **kind != Kind::Overlap);
+        assert!(single.into_iter().all(|kind| all.iter().any(|fault| fault.kind == *kind)));
         assert!(plan(&SimRandom::new(1), &[], 3).is_empty());
+        assert!(plan(&SimRandom::new(1), &[Kind::Overlap], 3).is_empty());
+        let pairs: Vec<_> = strikes.iter().filter(|strike| strike.len() == 2).collect();
+        assert!(pairs.len() > 10);
+        let laps = |pair: &&Vec<Fault>| pair[0].kind != pair[1].kind && pair[1].after_ms < pair[0].lasts_ms;
+        assert!(pairs.iter().all(laps));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod chains;
 mod clients;
+mod disks;
 pub mod faults;
 mod groups;
 pub mod history;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use self::chains::Witness;
 use self::clients::Clients;
+use self::disks::Spoilt;
 use self::faults::Kind;
 use self::history::{Place, Promise};
 use self::node::{Life, Node, State, host};
@@ -120,6 +122,8 @@ pub struct Counts {
     pub copies: usize,
     /// Faults carried out.
     pub faults: usize,
+    /// How often a disk was lost or damaged.
+    pub disks: usize,
     /// Simulated time, ms.
     pub simulated_ms: u64,
 }
@@ -139,6 +143,7 @@ struct Cluster {
     nodes: Vec<Arc<Node>>,
     clients: Arc<Clients>,
     witness: Arc<Mutex<Witness>>,
+    spoilt: Mutex<Spoilt>,
     trace: Trace,
     random: SimRandom,
 }
@@ -169,7 +174,7 @@ impl Cluster {
         let env = world.machine("clients").env;
         let trace = Trace::new(env.clock.clone(), options.echo);
         let clients = Clients::new(env, options.nodes, trace.clone());
-        Cluster { world, nodes, clients, witness: Arc::default(), trace, random }
+        Cluster { world, nodes, clients, witness: Arc::default(), spoilt: Mutex::default(), trace, random }
     }
 
     /// The whole run.
@@ -193,7 +198,8 @@ impl Cluster {
         let records = self.clients.history.lock().acknowledgements();
         let simulated_ms = self.clients.env.clock.now().as_millis() as u64;
         self.trace.note(format!("{records} records, {copies} copies are as they should be"));
-        Ok(Counts { records, copies, faults, simulated_ms })
+        let disks = self.spoilt.lock().times;
+        Ok(Counts { records, copies, faults, disks, simulated_ms })
     }
 
     /// Starts a node and watches what it shows.

@@ -1,12 +1,12 @@
 //! One node of a simulated cluster: its machine, its configuration, and its lives, which are put together as `vltava serve`
 //! does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::config::{Assignment, BrokerConfig, UnknownKeys};
-use base::env::Env;
 use base::env::sim::{CrashPolicy, Sim};
+use base::env::{Disk, Env};
 use base::ids::BrokerId;
 use base::metrics::Metrics;
 use broker::{Broker, BrokerParts, ControllerSpec, spawn_controller};
@@ -139,6 +139,19 @@ impl Node {
     pub fn lose_power(&self, policy: CrashPolicy) {
         self.sim.lose_power(policy);
         *self.state.lock() = State::Down;
+    }
+
+    /// Kills the process and takes its log directory away, with everything in it. The metadata stays: it is on a disk of its
+    /// own, since a voter that lost what it promised must not come back under its number.
+    pub fn lose_log_directory(&self) {
+        self.kill();
+        let parent = Path::new(LOG_DIR).parent().unwrap_or(Path::new("/"));
+        let lost =
+            self.sim.disk.remove_dir_all(Path::new(LOG_DIR)).and_then(|()| self.sim.disk.sync_dir(parent));
+        if let Err(error) = lost {
+            // A node that never served has none.
+            debug_assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        }
     }
 
     /// Ends the process in order (SIGTERM), if it serves; kills one that does not.

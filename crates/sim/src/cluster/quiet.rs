@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::chain::{PartitionState, SegmentEntry, SegmentState};
 use base::env::Disk;
 use base::ids::{BrokerId, PartitionId, StorageId, TopicPartition};
-use metadata::{Image, Topic};
+use metadata::{Image, StorageHealth, Topic};
 use storage::SegmentName;
 
 use super::Cluster;
@@ -24,7 +24,7 @@ const SWEEPS_MAX: usize = 4;
 /// How long a node may take to have what is listed on it.
 const COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest file of a segment.
-const SEGMENT_BYTES_MAX: usize = 64 << 20;
+pub(super) const SEGMENT_BYTES_MAX: usize = 64 << 20;
 
 impl Cluster {
     /// Waits until every partition is led, has all copies, and all nodes show the same.
@@ -35,7 +35,7 @@ impl Cluster {
     }
 
     /// What is not as it should be.
-    fn missing(&self) -> Option<String> {
+    pub(super) fn missing(&self) -> Option<String> {
         let mut versions = Vec::new();
         let mut found = None;
         for node in &self.nodes {
@@ -97,14 +97,18 @@ impl Cluster {
             let image = life.metadata.image();
             for storage in &life.storages {
                 let names = storage.scan().filter_map(Result::ok);
-                // A copy that missed the seal of its segment stays as long as the segment.
-                let is_listed = |name: &SegmentName| {
-                    let state = image.partition(&name.partition);
+                // A copy that missed the seal of its segment stays as long as the segment, a rewrite that was never listed
+                // until there is a later one.
+                let may_stay = |name: &SegmentName| {
                     let same =
                         |entry: &SegmentEntry| (entry.id, entry.generation) == (name.id, name.generation);
-                    state.is_some_and(|state| state.chain.iter().any(same))
+                    image.partition(&name.partition).is_some_and(|state| {
+                        let is_awaited =
+                            name.generation.0 > 0 && !state.has_outlived(name.base, name.generation);
+                        is_awaited || state.chain.iter().any(same)
+                    })
                 };
-                if let Some(stray) = names.into_iter().find(|name| !is_listed(name)) {
+                if let Some(stray) = names.into_iter().find(|name| !may_stay(name)) {
                     let SegmentName { topic, partition, id, base, generation } = stray;
                     return Some(format!(
                         "node {} has segment {id} of generation {} from {base} of {topic}-{}, which no chain lists",
@@ -195,7 +199,14 @@ fn lacks(image: &Image, state: &PartitionState) -> Option<String> {
                 let living = ensemble.iter().filter(|m| incarnation(m.broker) == Some(m.incarnation));
                 (living.count(), "members that live")
             }
-            SegmentState::Sealed { replicas, .. } => (replicas.len(), "copies"),
+            SegmentState::Sealed { replicas, .. } => {
+                let can_be_read =
+                    |id: &&StorageId| image.storage_health(**id).is_some_and(StorageHealth::can_be_read);
+                if let Some(gone) = replicas.iter().find(|id| !can_be_read(id)) {
+                    return Some(format!("{} is to be on {gone}, which is gone", entry.id));
+                }
+                (replicas.len(), "copies")
+            }
         };
         // An open segment without records is opened anew by the first.
         if have < state.placement.len() && !(entry.is_open() && state.chain.len() == 1) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base::batch::{BatchView, Batches};
 use base::env::sim::SimRandom;
 use base::error::ErrorCode;
 use wire::message::fetch_request::{FetchPartition, FetchTopic};
@@ -117,6 +118,10 @@ impl Reader {
             }
             let least = self.clients.history.lock().watermark(&self.place, self.epoch);
             let Fetched { code, high_watermark, bytes } = self.fetch(&mut connection).await?;
+            if tells_of_damage(code, &bytes) && self.clients.is_damaged(node) {
+                self.clients.sleep_ms(self.random.below(1_000)).await;
+                return Err(Broken::Connection);
+            }
             match code {
                 ErrorCode::None => {
                     let mut history = self.clients.history.lock();
@@ -186,6 +191,12 @@ impl Reader {
             other => Err(Broken::Word(format!("ListOffsets: {other:?}"))),
         }
     }
+}
+
+/// Whether a reader of this answer knows that it is damaged.
+fn tells_of_damage(code: ErrorCode, bytes: &[u8]) -> bool {
+    let is_good = |batch: Result<_, _>| batch.is_ok_and(|batch: BatchView<'_>| batch.verify_crc().is_ok());
+    code == ErrorCode::CorruptMessage || !Batches::new(bytes).all(is_good)
 }
 
 /// Whether a reader that meets the error asks who leads and goes there.

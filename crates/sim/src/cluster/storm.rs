@@ -18,17 +18,27 @@ impl Cluster {
     /// Carries out the faults of the seed, one after the other; returns how many.
     pub(super) async fn storm(&self, kinds: &[Kind]) -> Result<usize, String> {
         self.sleep_ms(1_000 + self.random.below(2_000)).await;
-        let faults = plan(&self.random, kinds, self.nodes.len());
-        for fault in &faults {
+        let strikes = plan(&self.random, kinds, self.nodes.len());
+        for faults in &strikes {
             self.accused()?;
-            self.trace.note(format!("FAULT {fault:?}"));
-            self.clients.set_isolated(self.clients.is_isolated() || fault.kind.isolates());
-            self.strike(*fault).await;
-            self.trace.note(format!("over: {:?} of node {}", fault.kind, self.nodes[fault.node].id));
-            self.sleep_ms(fault.rest_ms).await;
+            match faults[..] {
+                [one, other] => {
+                    tokio::join!(biased; self.carry_out(one), self.carry_out(other));
+                }
+                _ => self.carry_out(faults[0]).await,
+            }
+            self.sleep_ms(faults.last().map_or(0, |fault| fault.rest_ms)).await;
         }
         self.sleep_ms(1_000).await;
-        Ok(faults.len())
+        Ok(strikes.iter().map(Vec::len).sum())
+    }
+
+    async fn carry_out(&self, fault: Fault) {
+        self.sleep_ms(fault.after_ms).await;
+        self.trace.note(format!("FAULT {fault:?}"));
+        self.clients.set_isolated(self.clients.is_isolated() || fault.kind.isolates());
+        self.strike(fault).await;
+        self.trace.note(format!("over: {:?} of node {}", fault.kind, self.nodes[fault.node].id));
     }
 
     /// Does what a fault is, and undoes it.
@@ -95,6 +105,9 @@ impl Cluster {
                 self.boot(node);
             }
             Kind::Rolling => self.roll().await,
+            Kind::LoseDisk => self.lose_disk(fault).await,
+            Kind::FlipBit => self.flip_bit(fault).await,
+            Kind::Overlap => unreachable!("it stands for two others"),
         }
     }
 
@@ -165,6 +178,7 @@ impl Cluster {
             node.sim.pause(false);
             node.sim.set_job_delay_max_us(None);
         }
+        self.replace_damaged();
         self.all_serve().await?;
         self.sleep_ms(HEARING_MS).await;
         self.clients.set_isolated(false);
