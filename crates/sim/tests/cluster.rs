@@ -6,8 +6,8 @@ use sim::cluster::faults::Kind;
 use sim::cluster::{Counts, Options, Outcome, run_seed};
 use sim::seeds;
 
-/// A seed takes some five seconds of processor time in a debug build.
-const SEEDS: u64 = 6;
+/// A seed takes some seven seconds of processor time in a debug build.
+const SEEDS: u64 = 5;
 
 fn run(options: Options) -> Outcome {
     let outcome = run_seed(&options);
@@ -53,12 +53,9 @@ fn a_cluster_whose_disks_are_lost_or_damaged_keeps_its_word() {
 
 #[test]
 fn everything_in_a_run_follows_from_its_seed() {
-    for seed in [3, 4] {
-        let options = Options::new(seed);
-        let (one, other) = (run(options.clone()), run(options));
-        assert_eq!(one.trace, other.trace);
-        assert!(one.trace.lines().count() > 50, "{}", one.trace);
-    }
+    let (one, other) = (run(Options::new(3)), run(Options::new(3)));
+    assert_eq!(one.trace, other.trace);
+    assert!(one.trace.lines().count() > 50, "{}", one.trace);
     let trace = |seed| run(Options { faults: Vec::new(), ..Options::new(seed) }).trace;
     assert_ne!(trace(5), trace(6));
 }
