@@ -13,8 +13,9 @@ use crate::{codegen, docs, fuzz, guards, repository_root, tidy};
 /// Names Kafka's jars for the test that lets Kafka's dump tool read our segment files.
 const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
 
-/// Hold our codec and our answers against Apache Kafka's own.
-const COMPARISONS: [&str; 2] = ["tests/clients/codec/run", "tests/clients/differential/run"];
+/// Hold our codec and our answers against Apache Kafka's own, and what clients were told against what is there.
+const COMPARISONS: [&str; 3] =
+    ["tests/clients/codec/run", "tests/clients/differential/run", "tests/clients/chaos/run"];
 
 /// The tests of the real process, which no plain run of all tests includes.
 const PROCESS_TESTS: [&str; 4] = ["--package", "cli", "--test", "process"];
@@ -38,8 +39,8 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
 }
 
 /// Workspace tests, those of the real process, some seconds of every fuzz target and what requests cost, then the
-/// suites of real clients against a release build and the comparisons with Apache Kafka. Arguments go to
-/// `tests/clients/run`, and leave the comparisons out; `--no-clients` leaves out both.
+/// suites of real clients against a release build, the comparisons with Apache Kafka and real clients on brokers that
+/// fail. Arguments go to `tests/clients/run`, and leave out what follows; `--no-clients` leaves out both.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
     // They measure: one after the other, and what they find is shown.
