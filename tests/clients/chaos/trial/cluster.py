@@ -1,4 +1,4 @@
-"""Three nodes, each broker and controller, as processes on loopback; what is done to them, and whether they are whole."""
+"""Three nodes, each broker and controller, as processes on loopback, and whether all of them is whole."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from confluent_kafka.admin import AdminClient
 from driver.broker import BrokerError, Vltava, end_group, free_port
 
 COPIES = 3
+OFFSETS_TOPIC = "__consumer_offsets"
+OFFSETS_PARTITIONS = 6
 
 # How long the cluster may take until all is as it was before a fault.
 HEAL_WITHIN_S = 60.0
@@ -21,9 +23,9 @@ HEAL_WITHIN_S = 60.0
 SETTINGS = {
     "default.replication.factor": str(COPIES),
     "min.insync.replicas": "2",
-    # Segments roll and groups' topics have several coordinators, also in a short run.
+    # Segments end also in a short run.
     "log.segment.bytes": "1048576",
-    "offsets.topic.num.partitions": "6",
+    "offsets.topic.num.partitions": str(OFFSETS_PARTITIONS),
 }
 
 
@@ -114,6 +116,8 @@ class Cluster:
         voters = ",".join(f"{node.number}@127.0.0.1:{node.controller_port}" for node in self.nodes)
         for node in self.nodes:
             node.configure(voters)
+        # What all said of every partition when they were last whole.
+        self._view: dict[tuple[str, int], tuple[int, int]] = {}
 
     @property
     def bootstrap(self) -> str:
@@ -136,11 +140,8 @@ class Cluster:
             list(pool.map(Node.end, self.nodes))
 
     def leader(self, topic: str, partition: int) -> Node:
-        """The node that leads a partition of a cluster that is whole."""
-        view = self.nodes[0].view()
-        if view is None:
-            raise BrokerError("node 1 does not answer")
-        return self.nodes[view[topic, partition][0] - 1]
+        """The node that led a partition when the cluster was last whole."""
+        return self.nodes[self._view[topic, partition][0] - 1]
 
     def heal(self) -> float:
         """Returns once all nodes serve and agree that every partition is led and has all copies; how long that took."""
@@ -167,6 +168,7 @@ class Cluster:
                     return f"node {node.number}: {topic}/{partition}: leader {leader}, {copies} copies in sync"
             if view != views[0]:
                 return f"nodes 1 and {node.number} do not agree"
+        self._view = views[0]
         return None
 
     def destroy(self) -> None:

@@ -63,6 +63,9 @@ def _back(written: Journal, found: Journal) -> None:
 DAMAGES: list[Callable[[Journal, Journal], None]] = [
     _lost, _hole, _twice, _swapped, _foreign, _elsewhere, _refused, _untold, _unseen, _phantom, _back,
 ]
+# What is answered, what was told before, and what was committed.
+WRONG_COMMITS: list[tuple[dict[int, int], ...]] = [({0: 4}, {0: 5}, {}), ({0: 4}, {}, {0: 5}), ({}, {0: 5}, {})]
+KINDS = len(DAMAGES) + len(WRONG_COMMITS)
 
 
 def _copied(journal: Journal) -> Journal:
@@ -84,7 +87,7 @@ def unnoticed(family: str, written: Journal, found: Journal) -> list[str]:
         damage(*pair)
         if not check.everything(family, *pair):
             missed.append(f"the checks do not notice the damage `{damage.__name__}`")
-    for answer, told, known in [({0: 4}, {0: 5}, {}), ({0: 4}, {}, {0: 5}), ({}, {0: 5}, {})]:
+    for answer, told, known in WRONG_COMMITS:
         if not offsets.compare("any", answer, dict(told), known):
             missed.append(f"the watch of commits does not notice {answer} after {told} and {known}")
     return missed
