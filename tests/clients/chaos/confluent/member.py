@@ -50,7 +50,9 @@ def produce(ends: threading.Event) -> None:
     def report(partition: int, sequence: int):
         def note(error, message) -> None:
             if error is None:
-                JOURNAL.write("acked", partition, sequence, message.offset())
+                # A record that a broker knew already is acknowledged without its offset.
+                offset = message.offset()
+                JOURNAL.write("acked", partition, sequence, -1 if offset is None else offset)
             else:
                 JOURNAL.write("refused", partition, sequence, error.str())
         return note

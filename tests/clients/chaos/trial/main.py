@@ -193,6 +193,12 @@ def prepare(place: Path, strict: bool) -> dict[str, list[str]]:
     return commands
 
 
+def end_in_order(*_: object) -> None:
+    """SIGTERM leaves nothing over, also when it comes twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser()
@@ -208,8 +214,7 @@ def main() -> int:
         print(f"{error} is missing" if isinstance(error, packages.MissingRuntime) else error)
         return 1
     print(f"chaos with real clients, --seed {arguments.seed}")
-    # So that nothing is left over.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, end_in_order)
     trial = Trial(arguments, commands)
     try:
         findings = trial.run()

@@ -34,7 +34,7 @@ class Watch:
         self.tolerates = False
         self.stale = 0
         self.answers = dict.fromkeys(groups, 0)
-        self._threads = [threading.Thread(target=self._follow, args=(group,)) for group in groups]
+        self._threads = [threading.Thread(target=self._follow, args=(group,), daemon=True) for group in groups]
         for thread in self._threads:
             thread.start()
 
