@@ -17,8 +17,8 @@ COPIES = 3
 OFFSETS_TOPIC = "__consumer_offsets"
 OFFSETS_PARTITIONS = 6
 
-# How long the cluster may take until all is as it was before a fault.
-HEAL_WITHIN_S = 60.0
+# How long the cluster may take until all is as it was before a fault; it needs ten seconds after a broker was held.
+HEAL_WITHIN_S = 120.0
 
 SETTINGS = {
     "default.replication.factor": str(COPIES),

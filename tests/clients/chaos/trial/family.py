@@ -20,7 +20,7 @@ PARTITIONS = 6
 RATE = 240
 SESSION_MS = 6000
 # How long a producer may take at the end until all that it sent is acknowledged.
-FLUSH_S = 60
+FLUSH_S = 120
 
 
 class FamilyError(Exception):
