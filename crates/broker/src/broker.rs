@@ -36,6 +36,7 @@ use crate::net::{
 use crate::partition::Partition;
 use crate::partitions::{Opening, Partitions};
 use crate::peers::{Leaders, PeersSpec, peers};
+use crate::probation::Probation;
 use crate::producer_ids::ProducerIds;
 use crate::repair::Mender;
 use crate::session::FetchSessions;
@@ -115,6 +116,8 @@ pub struct Broker {
     pub(crate) storages: Arc<Vec<Arc<Storage>>>,
     /// Clock's `now` when the last heartbeat was sent that was heard.
     pub(crate) heard_at: Mutex<Duration>,
+    /// Who gets no new segments for a while.
+    pub(crate) probation: Mutex<Probation>,
     /// Heard by requests that wait: the broker ends.
     pub(crate) drain: DrainSignal,
     /// What connections hold, and so how large one more answer should be.
@@ -207,6 +210,7 @@ impl Broker {
             incarnation,
             started_at_ms: env.clock.wall_ms(),
             heard_at: Mutex::new(env.clock.now()),
+            probation: Mutex::default(),
             peers,
             mender,
             partitions,

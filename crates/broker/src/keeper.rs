@@ -10,10 +10,11 @@ use std::time::Duration;
 use base::chain::Member;
 use base::config::keys;
 use base::ids::BrokerId;
+use futures::StreamExt;
 use replication::TailState;
 
 use crate::broker::Broker;
-use crate::probation::Probation;
+use crate::partition::Partition;
 
 /// How often all logs are looked at: for rolls by age, expired producers, checkpoints.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,6 +25,9 @@ const ROLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// How often members of open segments are looked after.
 const MEND_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Of so many partitions the members of one more are changed at a time.
+const PARTITIONS_PER_MOVE: usize = 50;
 
 /// Least time between two looks at retention, whatever the configuration says.
 const RETENTION_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -42,6 +46,7 @@ impl Broker {
         tokio::spawn(sweep_for_ever(Arc::downgrade(self)));
         tokio::spawn(roll_for_ever(Arc::downgrade(self)));
         tokio::spawn(mend_for_ever(Arc::downgrade(self)));
+        tokio::spawn(move_for_ever(Arc::downgrade(self)));
         tokio::spawn(retain_for_ever(Arc::downgrade(self), Logs::Plain));
         tokio::spawn(retain_for_ever(Arc::downgrade(self), Logs::Compacted));
     }
@@ -109,19 +114,19 @@ impl Broker {
 
 impl Broker {
     /// Looks after the members of open segments that other brokers have copies of.
-    async fn mend_ensembles(&self, probation: &mut Probation) {
+    async fn mend_ensembles(&self) {
         let image = self.image();
         if image.brokers().nth(1).is_none() {
             return;
         }
         let now = self.env.clock.now();
         let life = |broker: BrokerId| image.broker(broker).map(|broker| broker.incarnation);
-        let avoided = probation.avoided(now, life);
+        let avoided = self.probation.lock().avoided(now, life);
         for partition in self.partitions.all() {
             for Member { broker, incarnation, .. } in partition.log.mend_ensemble(&avoided) {
                 // One that was begun since has not failed.
                 if life(broker) == Some(incarnation) {
-                    probation.failed(now, broker, incarnation);
+                    self.probation.lock().failed(now, broker, incarnation);
                 }
             }
             tokio::task::yield_now().await;
@@ -129,15 +134,45 @@ impl Broker {
     }
 }
 
-async fn mend_for_ever(broker: Weak<Broker>) {
-    let mut probation = Probation::default();
+impl Broker {
+    /// Changes members where others are wanted and nothing is wrong with those there are: a part of the partitions at a
+    /// time, because those that write to one wait meanwhile, and all of them for the same disks.
+    async fn move_members(&self) {
+        let image = self.image();
+        if image.brokers().nth(1).is_none() {
+            return;
+        }
+        let life = |broker: BrokerId| image.broker(broker).map(|broker| broker.incarnation);
+        // Asked anew for each: members fail meanwhile.
+        let avoided = || self.probation.lock().avoided(self.env.clock.now(), life);
+        let partitions = self.partitions.all();
+        let at_once = 1 + partitions.len() / PARTITIONS_PER_MOVE;
+        let at_first = avoided();
+        let due = partitions.into_iter().filter(|partition| partition.log.wants_other_members(&at_first));
+        let change = async |partition: Arc<Partition>| partition.log.change_members(&avoided()).await;
+        futures::stream::iter(due).for_each_concurrent(at_once, change).await;
+    }
+}
+
+async fn move_for_ever(broker: Weak<Broker>) {
     loop {
         let Some(strong) = broker.upgrade() else { return };
         let sleep = strong.env.clock.sleep(MEND_INTERVAL);
         drop(strong);
         sleep.await;
         let Some(strong) = broker.upgrade() else { return };
-        strong.mend_ensembles(&mut probation).await;
+        strong.move_members().await;
+    }
+}
+
+async fn mend_for_ever(broker: Weak<Broker>) {
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        let sleep = strong.env.clock.sleep(MEND_INTERVAL);
+        drop(strong);
+        sleep.await;
+        let Some(strong) = broker.upgrade() else { return };
+        strong.mend_ensembles().await;
     }
 }
 

@@ -237,6 +237,15 @@ fn roll_jitter_ms(settings: &TopicSettings, draw: u64) -> i64 {
     u64::try_from(bound).ok().filter(|bound| *bound > 0).map_or(0, |bound| (draw % bound) as i64)
 }
 
+/// The open segment of a log that this broker leads, before its members change.
+struct Ensembles {
+    state: Arc<PartitionState>,
+    /// Members that fail.
+    failed: Vec<Member>,
+    /// The next segment was to be opened before, in vain.
+    is_due: bool,
+}
+
 impl<S: Derived> Log<S> {
     /// Opens the segment that the next append needs, or waits for who is doing it.
     ///
@@ -339,36 +348,19 @@ impl<S: Derived> Log<S> {
         caught_up.map(|(member, end)| (member.broker, end)).collect()
     }
 
-    /// Looks after the members of the open segment: opens the next one without those that fail or should not be members any
-    /// more, and with those that are missing. `avoided` brokers are missed only where it takes them; members that are among
-    /// them stay. Does nothing where too few are left. Returns those that fail.
+    /// Looks after the members of the open segment: opens the next one without those that fail, end or are gone. `avoided`
+    /// brokers are missed only where it takes them; members that are among them stay. Does nothing where too few are left.
+    /// Returns those that fail.
     pub fn mend_ensemble(self: &Arc<Self>, avoided: &[BrokerId]) -> Vec<Member> {
-        // The placement may have changed since the segment was opened.
-        let Some(state) = self.spec.store.partition(self.partition()) else { return Vec::new() };
-        let leads = (state.leader, state.leader_epoch) == (self.spec.broker, self.leader_epoch());
-        // One copy, where it is wanted.
-        let is_alone = state.placement == [self.spec.broker] && state.open_members() == 1;
-        if self.spec.peers.is_none() || !leads || is_alone || !self.spec.store.takes_edits() {
-            return Vec::new();
-        }
-        let (failed, is_due) = {
-            let tail = self.tail.lock();
-            match &tail.writable {
-                Writable::Yes(_) => {
-                    (tail.led.as_ref().map(|led| led.failed(tail.end)).unwrap_or_default(), false)
-                }
-                // It was tried before, in vain.
-                Writable::AfterEdit(_) => (Vec::new(), true),
-                Writable::Editing(_) | Writable::Never(_) => return Vec::new(),
-            }
-        };
+        let Some(Ensembles { state, failed, is_due }) = self.ensembles() else { return Vec::new() };
         let SegmentState::Open { ensemble } = &state.last().state else { return failed };
         let is_member = |broker: &BrokerId| ensemble.iter().any(|member| member.broker == *broker);
         let avoided: Vec<BrokerId> = avoided.iter().copied().filter(|broker| !is_member(broker)).collect();
         let next = self.spec.members(&state, &failed, &avoided);
         *self.avoided.lock() = avoided;
-        let is_other = next.len() != ensemble.len() || next.iter().any(|member| !is_member(&member.broker));
-        let is_better = is_due || !failed.is_empty() || is_other;
+        let alive = self.spec.alive();
+        let is_gone = |member: &Member| !alive.contains(&member.broker);
+        let is_better = is_due || !failed.is_empty() || ensemble.iter().any(is_gone);
         if !is_better
             || next.len() < self.spec.copies_min(&state)
             || self.rolling.swap(true, Ordering::AcqRel)
@@ -383,6 +375,49 @@ impl<S: Derived> Log<S> {
             log.rolling.store(false, Ordering::Release);
         });
         failed
+    }
+
+    /// Whether other brokers should be members of the open segment than are, though none of these fails. `avoided` as in
+    /// [`Log::mend_ensemble`].
+    pub fn wants_other_members(&self, avoided: &[BrokerId]) -> bool {
+        let Some(Ensembles { state, failed, .. }) = self.ensembles() else { return false };
+        let SegmentState::Open { ensemble } = &state.last().state else { return false };
+        let is_member = |broker: BrokerId| ensemble.iter().any(|member| member.broker == broker);
+        let avoided: Vec<BrokerId> = avoided.iter().copied().filter(|broker| !is_member(*broker)).collect();
+        let next = self.spec.members(&state, &failed, &avoided);
+        let is_other = next.len() != ensemble.len() || next.iter().any(|member| !is_member(member.broker));
+        failed.is_empty() && is_other && next.len() >= self.spec.copies_min(&state)
+    }
+
+    /// Opens the next segment with the members that are wanted now. Appends wait meanwhile.
+    pub async fn change_members(self: &Arc<Self>, avoided: &[BrokerId]) {
+        if !self.wants_other_members(avoided) || self.rolling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.reopen().await;
+        self.rolling.store(false, Ordering::Release);
+    }
+
+    /// What there is to know before members change; `None` where they cannot.
+    fn ensembles(&self) -> Option<Ensembles> {
+        // The placement may have changed since the segment was opened.
+        let state = self.spec.store.partition(self.partition())?;
+        let leads = (state.leader, state.leader_epoch) == (self.spec.broker, self.leader_epoch());
+        // One copy, where it is wanted.
+        let is_alone = state.placement == [self.spec.broker] && state.open_members() == 1;
+        if self.spec.peers.is_none() || !leads || is_alone || !self.spec.store.takes_edits() {
+            return None;
+        }
+        let tail = self.tail.lock();
+        let (failed, is_due) = match &tail.writable {
+            Writable::Yes(_) => {
+                (tail.led.as_ref().map(|led| led.failed(tail.end)).unwrap_or_default(), false)
+            }
+            // It was tried before, in vain.
+            Writable::AfterEdit(_) => (Vec::new(), true),
+            Writable::Editing(_) | Writable::Never(_) => return None,
+        };
+        Some(Ensembles { state, failed, is_due })
     }
 
     async fn reopen(self: &Arc<Self>) {

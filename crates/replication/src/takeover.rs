@@ -372,6 +372,12 @@ impl LogSpec {
         next_ensemble(Draw::of(&self.partition), state, &candidates, avoided)
     }
 
+    /// Brokers that may be members of a segment: neither silent nor about to end.
+    pub(crate) fn alive(&self) -> Vec<BrokerId> {
+        let candidates = self.peers.as_ref().map(|peers| peers.candidates.candidates());
+        candidates.unwrap_or_default().iter().map(|candidate| candidate.broker).collect()
+    }
+
     /// Members of the next segment, which are not those that failed in the life they still live. Brokers in `avoided` are
     /// members only where there would be too few without them.
     pub(crate) fn members(

@@ -38,14 +38,16 @@ pub(crate) fn checks(_: &[String]) -> Result<()> {
     docs::run(&["--check".to_owned()])
 }
 
-/// Workspace tests, those of the real process, some seconds of every fuzz target and what requests cost, then the
-/// suites of real clients against a release build, the comparisons with Apache Kafka and real clients on brokers that
-/// fail. Arguments go to `tests/clients/run`, and leave out what follows; `--no-clients` leaves out both.
+/// Workspace tests, those of the real process (a release build), some seconds of every fuzz target and what requests
+/// cost, then the suites of real clients, the comparisons with Apache Kafka and real clients on brokers that fail.
+/// Arguments go to `tests/clients/run`, and leave out what follows; `--no-clients` leaves out both.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let root = repository_root();
+    cargo(&root, &["build", "--release", "--locked", "--package", "cli"])?;
+    let binary = target_folder(&root).join("release/vltava");
     // They measure: one after the other, and what they find is shown.
     let one_by_one = ["--", "--test-threads=1", "--nocapture"];
-    let process = [&["test", "--release", "--locked"][..], &PROCESS_TESTS, &one_by_one].concat();
+    let process = [&["test", "--locked"][..], &PROCESS_TESTS, &one_by_one].concat();
     let all = [&["test", "--workspace", "--locked"][..], &process];
     let libs = kafka_libs(&root);
     if let Err(error) = &libs {
@@ -53,6 +55,7 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     }
     for arguments in all {
         let mut tests = cargo_command(&root, arguments);
+        tests.env("VLTAVA_BINARY", &binary);
         if let Ok(libs) = &libs {
             tests.env(KAFKA_LIBS, libs);
         }
@@ -63,7 +66,6 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     if arguments.iter().any(|argument| argument == "--no-clients") {
         return Ok(());
     }
-    cargo(&root, &["build", "--release", "--locked", "--package", "cli"])?;
     let mut suites = Command::new(root.join("tests/clients/run"));
     suites.args(arguments).current_dir(&root);
     check(suites, "tests/clients/run")?;

@@ -4,10 +4,11 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::binary;
 use crate::server::Home;
 
 fn bench(home: &Home, words: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+    let mut command = Command::new(binary());
     command
         .args(["bench", "-b", &home.address(), "-o", "json"])
         .args(words.split(' '))
@@ -22,7 +23,7 @@ fn measured(home: &Home, words: &str) -> Value {
 }
 
 fn topics(home: &Home) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+    let mut command = Command::new(binary());
     let done = command.args(["topic", "-b", &home.address(), "list"]).output().expect("the binary was built");
     String::from_utf8(done.stdout).expect("text")
 }

@@ -4,11 +4,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::binary;
 use crate::server::{Home, free_address};
 
 /// What a start that is refused says.
 fn refused(data: &Path, listeners: &str, http: &str) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+    let mut command = Command::new(binary());
     command.arg("serve").arg("--data").arg(data);
     command.args(["--set", &format!("listeners=PLAINTEXT://{listeners}")]);
     command.args(["--set", &format!("vltava.http.listener={http}")]);

@@ -13,6 +13,7 @@ use base::env::Env;
 use client::{Client, ClientConfig};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use crate::binary;
 use crate::run;
 use crate::server::free_address;
 use crate::wires::Wires;
@@ -175,7 +176,7 @@ impl Node {
 
     pub(crate) fn start(&self) -> Process {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let binary = env!("CARGO_BIN_EXE_vltava");
+        let binary = binary();
         let mut command = if self.wired { Wires::command(self.index) } else { Command::new(binary) };
         if self.wired {
             command.arg(binary);
@@ -316,7 +317,7 @@ struct DevCluster {
 
 impl DevCluster {
     fn start(arguments: &[&str]) -> DevCluster {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+        let mut command = Command::new(binary());
         command.args(["dev", "cluster"]).args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary was built for this test");
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));

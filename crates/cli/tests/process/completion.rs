@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use client::admin::NewTopic;
 use client::{GroupConfig, GroupConsumer};
 
+use crate::binary;
 use crate::run;
 use crate::server::Home;
 
@@ -18,7 +19,7 @@ const POLL_WAIT: Duration = Duration::from_secs(5);
 
 /// The command lines that a bash runs after somebody has typed these, with their tabs.
 fn typed(lines: &[String]) -> Vec<String> {
-    let binary = env!("CARGO_BIN_EXE_vltava");
+    let binary = binary();
     // Instead of the binary runs what shows its words, each in brackets.
     let mut input =
         format!("source <('{binary}' completion bash)\nvltava() {{ printf '[%s]' got \"$@\"; echo; }}\n");
@@ -38,7 +39,7 @@ fn typed(lines: &[String]) -> Vec<String> {
 
 /// What the binary prints for the last word of a line, as a script asks it.
 fn asked(line: &str) -> Output {
-    let mut binary = Command::new(env!("CARGO_BIN_EXE_vltava"));
+    let mut binary = Command::new(binary());
     binary.env("VLTAVA_COMPLETE", "bash").env_remove("VLTAVA_BOOTSTRAP").arg("--").args(line.split(' '));
     binary.output().expect("the binary was built for this test")
 }
@@ -120,7 +121,7 @@ fn what_finds_nothing_is_silent_and_soon_done() {
 #[test]
 fn every_shell_gets_a_script_that_calls_back() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let binary = env!("CARGO_BIN_EXE_vltava");
+        let binary = binary();
         let done = Command::new(binary).args(["completion", shell]).output().expect("the binary was built");
         let script = String::from_utf8(done.stdout).expect("text");
         assert!(done.status.success() && script.contains("VLTAVA_COMPLETE"), "{shell}: {script}");

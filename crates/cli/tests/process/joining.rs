@@ -15,6 +15,7 @@ use client::{
     Start,
 };
 
+use crate::binary;
 use crate::cluster::{Place, Process, wait_for};
 use crate::run;
 use crate::server::free_address;
@@ -39,7 +40,7 @@ impl Node {
 
     fn start(&self) -> Process {
         let log = File::create(self.dir.join("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+        let mut command = Command::new(binary());
         command.arg("serve").args(&self.arguments).current_dir(&self.dir);
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Process::spawn(command)

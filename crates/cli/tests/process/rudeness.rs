@@ -13,6 +13,7 @@ use client::admin::{NewTopic, OffsetAt};
 use client::{Client, Isolation, PartitionName};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::binary;
 use crate::run;
 use crate::server::{Home, free_address};
 
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `vltava topic produce` to a broker; `-` as file is its standard input.
 fn produce(home: &Home, topic: &str, file: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+    let mut command = Command::new(binary());
     command.args(["topic", "-b", &home.address(), "produce", topic, file]).env_remove("RUST_LOG");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the binary was built for this test")
@@ -97,7 +98,7 @@ fn lines(home: &Home) -> PathBuf {
 #[test]
 fn a_server_whose_words_nobody_can_take_serves_on() {
     let address = free_address().to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+    let mut command = Command::new(binary());
     command.args(["serve", "--memory", "--log", "trace", "--set", "vltava.http.listener="]);
     command.args(["--set", &format!("listeners=PLAINTEXT://{address}")]);
     let full = File::options().write(true).open("/dev/full").expect("Linux has it");
@@ -121,7 +122,7 @@ fn a_server_whose_words_nobody_can_take_serves_on() {
 #[test]
 fn a_tool_whose_words_nobody_can_take_ends_with_its_status() {
     let full = || File::options().write(true).open("/dev/full").expect("Linux has it");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+    let mut command = Command::new(binary());
     command.args(["topic", "-b", "127.0.0.1:1", "list"]);
     assert_eq!(command.stderr(full()).status().expect("it runs").code(), Some(1));
 }

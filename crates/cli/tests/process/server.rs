@@ -14,6 +14,8 @@ use base::env::Env;
 use base::env::sim::SimRandom;
 use client::{Client, ClientConfig};
 
+use crate::binary;
+
 /// Ports to listen on: below those that systems give to outgoing connections, so that nothing takes a
 /// server's port while it is down.
 const PORTS: std::ops::Range<u64> = 12_000..32_000;
@@ -89,7 +91,7 @@ impl Home {
     pub(crate) fn spawn(&self) -> Server<'_> {
         let log =
             File::options().create(true).append(true).open(self.log_path()).expect("a file for the log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vltava"));
+        let mut command = Command::new(binary());
         command.arg("serve").arg("--data").arg(self.data());
         command.args(["--set", &format!("listeners=PLAINTEXT://{}", self.address)]);
         command.args(["--set", "vltava.http.listener=127.0.0.1:0"]);
