@@ -54,6 +54,14 @@ fn percentile_99(times: &Times, from: Instant, to: Instant) -> Duration {
     took[took.len() * 99 / 100]
 }
 
+/// Says what batches took in quiet, while a node joined and while one left, which began and ended then.
+fn tell(times: &Times, at: [Instant; 4]) {
+    let [quiet, joined, left] = [0, 1, 2].map(|phase| percentile_99(times, at[phase], at[phase + 1]));
+    println!(
+        "p99 of ten records: {quiet:.2?} in quiet, {joined:.2?} while one joined, {left:.2?} while one left"
+    );
+}
+
 /// Writes numbered records to a partition until told to stop; how many were acknowledged, all in order.
 async fn write(client: Client, partition: i32, stop: Arc<AtomicBool>, times: Times) -> u64 {
     let config = ProducerConfig { delivery_timeout: PATIENCE, ..ProducerConfig::default() };
@@ -156,12 +164,7 @@ fn a_node_joins_and_another_leaves_under_load() {
         assert!(done && text.contains("has nothing any more: stop it"), "{text}");
         assert!(began.elapsed() < EMPTY_WITHIN, "{:?}\n{text}", began.elapsed());
         println!("node 3 gave everything away within {:?}", began.elapsed());
-        let p99 = [(quiet, joins), (joins, began), (began, Instant::now())]
-            .map(|(from, to)| percentile_99(&times, from, to));
-        println!(
-            "p99 of ten records: {:.2?} in quiet, {:.2?} while one joined, {:.2?} while one left",
-            p99[0], p99[1], p99[2]
-        );
+        tell(&times, [quiet, joins, began, Instant::now()]);
         assert_eq!(has(&client, 3).await, (0, 0));
         let dirs = client.log_dirs(BrokerId(3)).await.expect("it answers");
         assert!(dirs.iter().all(|dir| dir.error == ErrorCode::None && dir.partitions.is_empty()), "{dirs:?}");
