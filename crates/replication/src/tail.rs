@@ -684,6 +684,9 @@ impl<S: Derived> Log<S> {
             {
                 let segment = storage.load(self.spec.segment_name(entry), *end, *bytes, *crc);
                 segments.push(Held { segment, storage });
+            } else if matches!(entry.state, SegmentState::Open { .. }) {
+                // The answer to the edit that opened it was lost: who asks for that again makes its file and shows it.
+                return;
             }
         }
         debug_assert_eq!(segments.len(), state.chain.len(), "every segment of the chain is at hand");
