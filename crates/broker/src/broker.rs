@@ -281,7 +281,8 @@ impl Broker {
     }
 
     /// Ends the broker: others lead what they can, no new connections, requests in flight are finished (parked fetches at
-    /// once), logs are closed with a checkpoint, and the controllers are told that it is gone. The caller then shuts storages and metadata store down.
+    /// once), logs are closed with a checkpoint, and the controllers are told that it is gone. The caller then shuts storages
+    /// and metadata store down.
     pub async fn shutdown(&self) {
         let in_order =
             self.config().get(keys::CONTROLLED_SHUTDOWN_ENABLE) && !self.is_replaced(&self.image());

@@ -51,6 +51,14 @@ impl Broker {
         tokio::spawn(retain_for_ever(Arc::downgrade(self), Logs::Compacted));
     }
 
+    /// The broker after a time, for tasks that do something again and again; `None` once it is no more, which does not wait
+    /// for them.
+    pub(crate) async fn after(broker: &Weak<Broker>, interval: Duration) -> Option<Arc<Broker>> {
+        let sleep = broker.upgrade()?.env.clock.sleep(interval);
+        sleep.await;
+        broker.upgrade()
+    }
+
     async fn sweep(&self) {
         let now_ms = self.env.clock.wall_ms();
         let expiration_ms = i64::from(self.config().get(keys::PRODUCER_ID_EXPIRATION_MS));
@@ -132,9 +140,7 @@ impl Broker {
             tokio::task::yield_now().await;
         }
     }
-}
 
-impl Broker {
     /// Changes members where others are wanted and nothing is wrong with those there are: a part of the partitions at a
     /// time, because those that write to one wait meanwhile, and all of them for the same disks.
     async fn move_members(&self) {
@@ -143,58 +149,39 @@ impl Broker {
             return;
         }
         let life = |broker: BrokerId| image.broker(broker).map(|broker| broker.incarnation);
-        // Asked anew for each: members fail meanwhile.
-        let avoided = || self.probation.lock().avoided(self.env.clock.now(), life);
+        let change = async |partition: Arc<Partition>| {
+            // Asked anew for each: members fail meanwhile.
+            let avoided = self.probation.lock().avoided(self.env.clock.now(), life);
+            partition.log.change_members(&avoided).await;
+            tokio::task::yield_now().await;
+        };
         let partitions = self.partitions.all();
         let at_once = 1 + partitions.len() / PARTITIONS_PER_MOVE;
-        let at_first = avoided();
-        let due = partitions.into_iter().filter(|partition| partition.log.wants_other_members(&at_first));
-        let change = async |partition: Arc<Partition>| partition.log.change_members(&avoided()).await;
-        futures::stream::iter(due).for_each_concurrent(at_once, change).await;
+        futures::stream::iter(partitions).for_each_concurrent(at_once, change).await;
     }
 }
 
 async fn move_for_ever(broker: Weak<Broker>) {
-    loop {
-        let Some(strong) = broker.upgrade() else { return };
-        let sleep = strong.env.clock.sleep(MEND_INTERVAL);
-        drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+    while let Some(strong) = Broker::after(&broker, MEND_INTERVAL).await {
         strong.move_members().await;
     }
 }
 
 async fn mend_for_ever(broker: Weak<Broker>) {
-    loop {
-        let Some(strong) = broker.upgrade() else { return };
-        let sleep = strong.env.clock.sleep(MEND_INTERVAL);
-        drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+    while let Some(strong) = Broker::after(&broker, MEND_INTERVAL).await {
         strong.mend_ensembles().await;
     }
 }
 
 async fn sweep_for_ever(broker: Weak<Broker>) {
-    loop {
-        let Some(strong) = broker.upgrade() else { return };
-        let sleep = strong.env.clock.sleep(SWEEP_INTERVAL);
-        drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+    while let Some(strong) = Broker::after(&broker, SWEEP_INTERVAL).await {
         strong.sweep().await;
     }
 }
 
 async fn roll_for_ever(broker: Weak<Broker>) {
     let mut interval = ROLL_INTERVAL_MAX;
-    loop {
-        let Some(strong) = broker.upgrade() else { return };
-        let sleep = strong.env.clock.sleep(interval);
-        drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+    while let Some(strong) = Broker::after(&broker, interval).await {
         interval = strong.roll_quick_ones().await;
     }
 }
@@ -207,10 +194,8 @@ async fn retain_for_ever(broker: Weak<Broker>, logs: Logs) {
             Logs::Compacted => keys::LOG_CLEANER_BACKOFF_MS,
         });
         let interval = Duration::from_millis(u64::try_from(interval_ms).unwrap_or(0));
-        let sleep = strong.env.clock.sleep(interval.max(RETENTION_INTERVAL_MIN));
         drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+        let Some(strong) = Broker::after(&broker, interval.max(RETENTION_INTERVAL_MIN)).await else { return };
         strong.retain(logs).await;
     }
 }

@@ -472,18 +472,13 @@ impl Looks {
 
 async fn repair_for_ever(broker: Weak<Broker>) {
     let mut looks = Looks::default();
-    loop {
-        let Some(strong) = broker.upgrade() else { return };
-        let sleep = strong.env.clock.sleep(LOOK_INTERVAL);
-        drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+    while let Some(strong) = Broker::after(&broker, LOOK_INTERVAL).await {
         looks.look(&strong).await;
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use base::chain::{Member, NewSegment, Seal};
     use base::ids::LeaderEpoch;
     use metadata::{MemoryStore, MetadataVersions, Registration};
@@ -538,8 +533,8 @@ mod tests {
         store.propose(Command::RegisterBroker(registration)).await.unwrap();
     }
 
-    /// A sealed segment on these storages, and an open one.
-    fn sealed_on(storages: &[u8]) -> PartitionState {
+    /// A sealed segment of ten records on these storages, and an open one.
+    pub(crate) fn sealed_on(storages: &[u8]) -> PartitionState {
         let member = Member {
             broker: BrokerId(1),
             storage: base::ids::Uuid([1; 16]),

@@ -162,12 +162,7 @@ impl Broker {
 
 async fn resign_for_ever(broker: Weak<Broker>) {
     let mut watch = Watch::default();
-    loop {
-        let Some(strong) = broker.upgrade() else { return };
-        let sleep = strong.env.clock.sleep(LOOK_INTERVAL);
-        drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+    while let Some(strong) = Broker::after(&broker, LOOK_INTERVAL).await {
         if !strong.drain.is_draining() {
             strong.give_up_stuck(&mut watch).await;
         }

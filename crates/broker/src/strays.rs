@@ -75,12 +75,7 @@ impl Broker {
 async fn sweep_for_ever(broker: Weak<Broker>) {
     let mut looked_at = None;
     let mut rest = LOOK_INTERVAL;
-    loop {
-        let Some(strong) = broker.upgrade() else { return };
-        let sleep = strong.env.clock.sleep(rest);
-        drop(strong);
-        sleep.await;
-        let Some(strong) = broker.upgrade() else { return };
+    while let Some(strong) = Broker::after(&broker, rest).await {
         let image = strong.image();
         if strong.drain.is_draining() || image.brokers().nth(1).is_none() || looked_at == Some(image.version)
         {
@@ -149,27 +144,15 @@ fn sweep(
 mod tests {
     use std::sync::Arc;
 
-    use base::chain::{Member, NewSegment, Rewrite, Seal, SegmentState};
-    use base::ids::{BrokerId, LeaderEpoch, SegmentId, Uuid};
+    use base::chain::{Rewrite, SegmentState};
+    use base::ids::{SegmentId, Uuid};
 
     use super::*;
+    use crate::repair::tests::sealed_on;
 
     /// Ten records that are sealed and rewritten once, and an open segment.
     fn rewritten() -> PartitionState {
-        let member =
-            Member { broker: BrokerId(1), storage: Uuid([1; 16]), incarnation: base::ids::Incarnation(1) };
-        let segment = |id| NewSegment { id: SegmentId(id), ensemble: vec![member], ack_quorum: 1 };
-        let mut state = PartitionState::create(BrokerId(1), LeaderEpoch(0), vec![BrokerId(1)], 0, segment(1));
-        let seal = Seal {
-            segment: SegmentId(1),
-            leader_epoch: LeaderEpoch(0),
-            end: 10,
-            crc: 7,
-            bytes: 100,
-            holders: vec![Uuid([1; 16])],
-            unclean: false,
-        };
-        state.seal_and_open(&seal, segment(2), 1).unwrap();
+        let mut state = sealed_on(&[1]);
         let mut new = state.chain[0].clone();
         new.generation = Generation(1);
         let SegmentState::Sealed { crc, .. } = &mut new.state else { panic!("it is sealed") };

@@ -356,15 +356,14 @@ impl<S: Derived> Log<S> {
         let SegmentState::Open { ensemble } = &state.last().state else { return failed };
         let is_member = |broker: &BrokerId| ensemble.iter().any(|member| member.broker == *broker);
         let avoided: Vec<BrokerId> = avoided.iter().copied().filter(|broker| !is_member(broker)).collect();
-        let next = self.spec.members(&state, &failed, &avoided);
-        *self.avoided.lock() = avoided;
+        *self.avoided.lock() = avoided.clone();
         let alive = self.spec.alive();
         let is_gone = |member: &Member| !alive.contains(&member.broker);
-        let is_better = is_due || !failed.is_empty() || ensemble.iter().any(is_gone);
-        if !is_better
-            || next.len() < self.spec.copies_min(&state)
-            || self.rolling.swap(true, Ordering::AcqRel)
-        {
+        if !is_due && failed.is_empty() && !ensemble.iter().any(is_gone) {
+            return failed;
+        }
+        let next = self.spec.members(&state, &failed, &avoided);
+        if next.len() < self.spec.copies_min(&state) || self.rolling.swap(true, Ordering::AcqRel) {
             return failed;
         }
         let brokers: Vec<BrokerId> = failed.iter().map(|member| member.broker).collect();
@@ -377,9 +376,8 @@ impl<S: Derived> Log<S> {
         failed
     }
 
-    /// Whether other brokers should be members of the open segment than are, though none of these fails. `avoided` as in
-    /// [`Log::mend_ensemble`].
-    pub fn wants_other_members(&self, avoided: &[BrokerId]) -> bool {
+    /// Whether other brokers should be members of the open segment than are, though none of these fails.
+    fn wants_other_members(&self, avoided: &[BrokerId]) -> bool {
         let Some(Ensembles { state, failed, .. }) = self.ensembles() else { return false };
         let SegmentState::Open { ensemble } = &state.last().state else { return false };
         let is_member = |broker: BrokerId| ensemble.iter().any(|member| member.broker == broker);
@@ -389,7 +387,8 @@ impl<S: Derived> Log<S> {
         failed.is_empty() && is_other && next.len() >= self.spec.copies_min(&state)
     }
 
-    /// Opens the next segment with the members that are wanted now. Appends wait meanwhile.
+    /// Opens the next segment with other members where others are wanted though none of these fails, `avoided` as in
+    /// [`Log::mend_ensemble`]. Appends wait meanwhile.
     pub async fn change_members(self: &Arc<Self>, avoided: &[BrokerId]) {
         if !self.wants_other_members(avoided) || self.rolling.swap(true, Ordering::AcqRel) {
             return;

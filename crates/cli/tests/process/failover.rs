@@ -136,7 +136,7 @@ fn busiest(view: &View) -> (usize, Vec<usize>) {
 }
 
 /// Waits until all of these have an acknowledgement of what was sent after `since`; how long that took.
-async fn acknowledged_again(probes: &Probes, partitions: &[usize], since: Instant) -> Duration {
+pub(crate) async fn acknowledged_again(probes: &Probes, partitions: &[usize], since: Instant) -> Duration {
     let at = since.duration_since(probes.began);
     let began = Instant::now();
     loop {

@@ -118,6 +118,11 @@ async fn until(what: &str, within: Duration, mut holds: impl AsyncFnMut() -> boo
     began.elapsed()
 }
 
+/// Waits until so many batches were written.
+async fn until_wrote(times: &Times, batches: usize) {
+    until("they write", PATIENCE, async || times.lock().len() >= batches).await;
+}
+
 #[test]
 fn a_node_joins_and_another_leaves_under_load() {
     let place = Place::new("moving");
@@ -143,9 +148,9 @@ fn a_node_joins_and_another_leaves_under_load() {
             .map(|partition| tokio::spawn(write(client.clone(), partition, stop.clone(), times.clone())))
             .collect();
         // The first records open connections and files.
-        sleep(Duration::from_secs(1)).await;
+        until_wrote(&times, 50).await;
         let quiet = Instant::now();
-        sleep(Duration::from_secs(4)).await;
+        until_wrote(&times, 1_050).await;
         let joins = Instant::now();
         lives.push(Some(nodes[3].start()));
         let share = (PARTITIONS * 3 / 4) as usize;

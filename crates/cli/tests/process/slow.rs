@@ -1,11 +1,11 @@
 //! A member whose disk becomes slow holds the others up until they go on without it, and no longer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::chaos::{HEAL_WITHIN, Nodes, View, pause_ms};
-use crate::failover::{PROBED, Probes, create_probed, spawn_probes};
+use crate::chaos::{HEAL_WITHIN, Nodes, View};
+use crate::failover::{PROBED, Probes, acknowledged_again, create_probed, spawn_probes};
 use crate::faults::Plan;
 use crate::run;
 
@@ -15,7 +15,11 @@ const SLOW: &str = "write.delay.ms=100";
 const GONE_WITHIN: Duration = Duration::from_secs(3);
 /// What half of the records may take from then on: with the slow member they take 100 ms and more.
 const MEDIAN_MAX: Duration = Duration::from_millis(50);
+/// Latencies are told for times of this length, so many of them.
 const WINDOW: Duration = Duration::from_millis(500);
+const WINDOWS: u32 = 12;
+/// How long nothing is wrong.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// The node that leads fewest of the probed partitions, counted from 0, and those it does not lead.
 fn bystander(view: &View) -> (usize, Vec<usize>) {
@@ -46,14 +50,15 @@ fn a_slow_member_holds_the_others_up_for_no_longer_than_it_takes_to_do_without_i
         create_probed(&nodes).await;
         let mut clients = JoinSet::new();
         let (loads, [probes, _]) = spawn_probes(&nodes, &mut clients).await;
-        pause_ms(4_000).await;
+        let all: Vec<usize> = (0..PROBED.partitions as usize).collect();
+        acknowledged_again(&probes, &all, Instant::now() + QUIET).await;
         let (slow, partitions) = bystander(&nodes.view(0).await.expect("it serves"));
         let at = probes.began.elapsed();
-        let (median, p99) = latencies(&probes, &partitions, at - Duration::from_secs(2), at);
+        let (median, p99) = latencies(&probes, &partitions, at - QUIET / 2, at);
         println!("quiet: median {median:.2?}, p99 {p99:.2?}");
         nodes.nodes[slow].fault(SLOW);
-        pause_ms(8_000).await;
-        let windows: Vec<_> = (0..12)
+        acknowledged_again(&probes, &partitions, Instant::now() + WINDOW * WINDOWS).await;
+        let windows: Vec<_> = (0..WINDOWS)
             .map(|window| {
                 let from = at + WINDOW * window;
                 let (median, p99) = latencies(&probes, &partitions, from, from + WINDOW);

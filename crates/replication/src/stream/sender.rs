@@ -267,7 +267,6 @@ impl Sender<'_> {
     fn tell_commits(&self, frames: &mut Vec<u8>, commits: &mut Commits) -> io::Result<()> {
         for outgoing in commits.take_due(self.clock.now()) {
             let mut wire = outgoing.wire.lock();
-            wire.on(self.connection);
             wire.commit_waits = false;
             let high_watermark = outgoing.source.high_watermark();
             let Some(stream) = wire.stream.filter(|_| high_watermark > wire.told_high_watermark) else {
