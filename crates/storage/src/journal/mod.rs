@@ -484,6 +484,8 @@ fn make_file(env: &Env, path: &Path, half_bytes: u64, is_wanted: impl Fn() -> bo
         }
         let chunk = (length - position).min(PREPARE_CHUNK_BYTES as u64) as usize;
         file.write_all_at(&[IoSlice::new(&zeros[..chunk])], position)?;
+        // All at once would hold up for some 200 ms whoever syncs to the same disk meanwhile.
+        file.sync_data()?;
         position += chunk as u64;
     }
     Writer::begin(file, half_bytes, env)
