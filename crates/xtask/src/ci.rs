@@ -17,8 +17,9 @@ const KAFKA_LIBS: &str = "VLTAVA_KAFKA_LIBS";
 const COMPARISONS: [&str; 3] =
     ["tests/clients/codec/run", "tests/clients/differential/run", "tests/clients/chaos/run"];
 
-/// The tests of the real process, which no plain run of all tests includes.
-const PROCESS_TESTS: [&str; 4] = ["--package", "cli", "--test", "process"];
+/// The tests of the real process, which no plain run of all tests includes. Named in the whole workspace, because for one
+/// package its dependencies would be built anew with fewer features.
+const PROCESS_TESTS: [&str; 3] = ["--workspace", "--test", "process"];
 
 /// All checks, then the tests.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {

@@ -206,7 +206,8 @@ async fn finish(
     let written = async {
         let mut appended = match answer.await.map_err(|_| ErrorCode::NotLeaderOrFollower)? {
             Ok(appended) => appended,
-            Err(failure) => return Err(refusal_of(&partition, &failure).await),
+            // In a box of its own: it is rare, and would make every request larger.
+            Err(failure) => return Err(Box::pin(refusal_of(&partition, &failure)).await),
         };
         if let Some(committed) = appended.committed.take() {
             let committed = committed.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
