@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::batch::BatchHeader;
 use base::env::{File, OpenMode};
@@ -19,9 +20,11 @@ use crate::layout::{SegmentFile, SegmentName, file_name};
 use crate::segment::{SealedInfo, is_full};
 use crate::storage::Storage;
 
-/// Bytes after which the new file is synced, so that no sync has much to do and the disk stays free for
-/// those who wait for theirs.
-const SYNC_BYTES: u64 = 1 << 20;
+/// The fewest and the most bytes after which the new file is synced.
+const SYNC_BYTES_MIN: u64 = 64 << 10;
+const SYNC_BYTES_MAX: u64 = 1 << 20;
+/// What syncs are given up for, bytes per second: a disk that takes long over each gets more bytes with one.
+const SYNCED_BYTES_PER_SECOND_MIN: f64 = 64e6;
 
 /// A segment that is being built. Dropping it removes what was built.
 pub(crate) struct Building {
@@ -31,6 +34,8 @@ pub(crate) struct Building {
     log: Arc<dyn File>,
     written: u64,
     synced: u64,
+    /// Bytes after which it is synced.
+    sync_bytes: u64,
     crc: u32,
     builder: IndexBuilder,
     tail: Tail,
@@ -69,6 +74,7 @@ impl Building {
             log,
             written: 0,
             synced: 0,
+            sync_bytes: SYNC_BYTES_MIN,
             crc: crc::EMPTY,
             tail: Tail::default(),
             in_place: false,
@@ -97,8 +103,10 @@ impl Building {
         written.map_err(|error| write_failed(&self.storage, &path, &error))?;
         self.crc = crc::extend(self.crc, bytes);
         self.written += bytes.len() as u64;
-        if self.written - self.synced >= SYNC_BYTES {
+        if self.written - self.synced >= self.sync_bytes {
+            let began = self.storage.env.clock.now();
             self.log.sync_data().map_err(|error| self.storage.fail("sync", &path, &error))?;
+            self.sync_bytes = next_sync_bytes(self.sync_bytes, self.storage.env.clock.now() - began);
             self.synced = self.written;
         }
         Ok(())
@@ -177,6 +185,50 @@ impl Building {
     }
 }
 
+/// How many bytes to write before the next sync, when one of `bytes` took so long. Small syncs are hardly felt by
+/// others who use the disk or the processors, so there are as few bytes as can be written fast enough. Pure.
+fn next_sync_bytes(bytes: u64, took: Duration) -> u64 {
+    let is_fast_enough = |bytes: u64| bytes as f64 >= SYNCED_BYTES_PER_SECOND_MIN * took.as_secs_f64();
+    if !is_fast_enough(bytes) {
+        (bytes * 2).min(SYNC_BYTES_MAX)
+    } else if is_fast_enough(bytes / 2) {
+        (bytes / 2).max(SYNC_BYTES_MIN)
+    } else {
+        bytes
+    }
+}
+
 fn write_failed(storage: &Storage, path: &Path, error: &io::Error) -> StorageError {
     if is_full(error) { storage.out_of_space() } else { storage.fail("write", path, error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the bytes come to rest on a disk that takes so long over each sync and so many bytes a second.
+    fn settled(sync_us: u64, bytes_per_second: f64) -> Vec<u64> {
+        let mut seen = vec![SYNC_BYTES_MIN];
+        for _ in 0..20 {
+            let bytes = seen[seen.len() - 1];
+            let took =
+                Duration::from_micros(sync_us) + Duration::from_secs_f64(bytes as f64 / bytes_per_second);
+            seen.push(next_sync_bytes(bytes, took));
+        }
+        seen.split_off(17)
+    }
+
+    #[test]
+    fn syncs_are_as_small_as_the_disk_lets_them_be() {
+        assert_eq!(settled(100, 500e6), [64 << 10; 4]);
+        assert_eq!(settled(1_000, 500e6), [128 << 10; 4]);
+        assert_eq!(settled(5_000, 500e6), [512 << 10; 4]);
+        assert_eq!(settled(10_000, 150e6), [1 << 20; 4], "never more than this");
+        assert_eq!(
+            next_sync_bytes(1 << 20, Duration::from_micros(500)),
+            512 << 10,
+            "one slow sync is forgotten"
+        );
+        assert_eq!(next_sync_bytes(64 << 10, Duration::ZERO), 64 << 10);
+    }
 }

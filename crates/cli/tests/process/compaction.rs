@@ -24,14 +24,12 @@ const MORE_WRITES: u32 = 2_000;
 /// Most that the process may hold at any time, bytes: what it needs under load, and the keys' memory.
 const BYTES_MAX: u64 = 150_000_000 + MAP_BYTES;
 const MAP_BYTES: u64 = 64 << 20;
-/// How much later than in quiet a reader at the tail may see a record, at the 99th percentile, ms. The aim is
-/// 1.2 times the quiet value, which is missed on two processors without a preemptible kernel: 0.55 ms become
-/// 1.1 ms. This is far more, because other work on the machine adds to it: it tells of a tail that stands still.
-const LATER_MAX_MS: f64 = 10.0;
+/// How much later than in quiet a reader at the tail may see a record, at the 99th percentile.
+const LATER_MAX: f64 = 1.2;
 /// The passes beside which the tail is read, in each of so many attempts: other work on the machine may
 /// spoil one.
 const PASSES: usize = 5;
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 5;
 /// How long the quiet tail is read before each pass.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 const PROBE_PAUSE: Duration = Duration::from_millis(2);
@@ -218,17 +216,17 @@ fn compaction_of_two_gib_is_right_bounded_and_hardly_noticed() {
         let mut tail = Tail::new(&home).await;
         let warm = Instant::now() + QUIET_FOR;
         tail.probe_until(&mut Vec::new(), || Instant::now() > warm).await;
-        let mut seen = Vec::new();
+        let (mut seen, mut is_low) = (Vec::new(), false);
         for _ in 0..ATTEMPTS {
             let (quiet_ms, beside_ms) = compare(&mut table, &mut tail).await;
             println!("tail: p99 {quiet_ms:.2} ms in quiet, {beside_ms:.2} ms beside passes");
             seen.push((quiet_ms, beside_ms));
-            if beside_ms <= quiet_ms + LATER_MAX_MS {
+            is_low = beside_ms <= quiet_ms * LATER_MAX;
+            if is_low {
                 break;
             }
         }
-        let (quiet_ms, beside_ms) = seen[seen.len() - 1];
-        assert!(beside_ms <= quiet_ms + LATER_MAX_MS, "p99 in quiet and beside passes, ms: {seen:?}");
+        assert!(is_low, "p99 in quiet and beside passes, ms: {seen:?}");
         table.check().await;
         let memory = server.memory();
         println!("compaction: memory {memory}, at most {:.0} MB", megabytes(BYTES_MAX));
