@@ -156,7 +156,7 @@ impl Broker {
         broker.metrics.set_probe(BrokerProbe(Arc::downgrade(&broker)));
         broker.spawn_heartbeats();
         broker.spawn_keeper();
-        broker.spawn_repair();
+        broker.spawn_repair(&image, &config);
         broker.spawn_sweeper();
         broker.spawn_resigning();
         broker.follow_metadata(image.clone());
@@ -181,15 +181,10 @@ impl Broker {
             storages: &storages,
             leading: leading.clone(),
         });
-        let mender = Arc::new(Mender {
-            env: env.clone(),
-            id,
-            metadata: metadata.clone(),
-            peers: peers.clone(),
-            storages: storages.clone(),
-            copying: tokio::sync::RwLock::default(),
-            metrics: metrics.node().clone(),
-        });
+        let (store, node_metrics) = (metadata.clone(), metrics.node().clone());
+        let mender =
+            Mender::new(env.clone(), id, store, peers.clone(), storages.clone(), node_metrics.clone());
+        let mender = Arc::new(mender);
         let partitions = Partitions::new(Opening {
             env: env.clone(),
             metrics: metrics.clone(),
@@ -203,7 +198,6 @@ impl Broker {
         });
         leading.are(&partitions);
         let (trigger, drain) = drain_channel();
-        let node_metrics = metrics.node().clone();
         let (slots, bytes) = (fetch_session_slots(&config), shares.fetch_session_bytes);
         Arc::new(Broker {
             id,

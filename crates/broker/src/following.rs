@@ -96,6 +96,9 @@ impl Broker {
             Ok(SealedCopy::Whole(_)) => {}
             Ok(other) => {
                 tracing::info!(topic = &**topic, partition = id.partition.0, segment = %entry.id, ?other, "a copy is not whole");
+                if self.storages.iter().any(|storage| entry.is_on(storage.id())) {
+                    self.mender.suspect(id, entry);
+                }
             }
             Err(error) => {
                 tracing::warn!(topic = &**topic, partition = id.partition.0, segment = %entry.id, %error, "a copy cannot be ended");

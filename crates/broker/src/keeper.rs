@@ -130,6 +130,7 @@ impl Broker {
         let now = self.env.clock.now();
         let life = |broker: BrokerId| image.broker(broker).map(|broker| broker.incarnation);
         let avoided = self.probation.lock().avoided(now, life);
+        self.peers.avoided.lock().clone_from(&avoided);
         for partition in self.partitions.all() {
             for Member { broker, incarnation, .. } in partition.log.mend_ensemble(&avoided) {
                 // One that was begun since has not failed.

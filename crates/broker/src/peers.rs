@@ -7,6 +7,7 @@ use base::config::{BrokerConfig, HostPort};
 use base::env::{Env, Stream};
 use base::ids::{BrokerId, LeaderEpoch, StorageId, TopicPartition};
 use metadata::{Image, MetadataStore, NODE_MAGIC, StorageHealth};
+use parking_lot::Mutex;
 use replication::placement::Candidate;
 use replication::stream::{
     BrokerLife, Directory, Leading, Links, LinksSpec, Local, MAGIC, PeerAddress, Replicas, ReplicasSpec,
@@ -48,7 +49,7 @@ pub(crate) fn peers(spec: PeersSpec<'_>) -> Arc<Peers> {
         life,
         directory: cluster.clone(),
     });
-    let peers = Arc::new(Peers { links, replicas, candidates: cluster });
+    let peers = Arc::new(Peers { links, replicas, candidates: cluster, avoided: Mutex::default() });
     peers.replicas.set_peers(&peers);
     peers
 }

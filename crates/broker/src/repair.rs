@@ -6,6 +6,9 @@
 //! copies that it had, and give them up when it is back. Every broker counts that time itself: who counts from later on only
 //! begins later. A copy that others should have and that nobody who lives can give is told once.
 //!
+//! A copy that is listed and turns out not to be whole (its member lost what the page cache held, in the moment in which the
+//! segment was sealed) is fetched as well.
+//!
 //! Segments with too few copies come first. All fetching together keeps to `vltava.repair.io.max.bytes.per.second`, and a
 //! round of it ends after a while, so that what has become needless meanwhile is not begun.
 
@@ -14,13 +17,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use base::chain::{PartitionState, SegmentEntry, SegmentState};
-use base::config::keys;
+use base::config::{BrokerConfig, Durability, keys};
 use base::env::Env;
 use base::ids::{BrokerId, Generation, PartitionId, SegmentId, StorageId, TopicPartition};
 use base::metrics::NodeMetrics;
 use futures::StreamExt;
 use futures::stream;
 use metadata::{ChainEdit, Command, CommandResult, Image, MetadataStore, StorageHealth, Topic};
+use parking_lot::Mutex;
 use replication::placement::{self, Candidate, Draw, Home, Repair, Standing};
 use replication::stream::SealedCopy;
 use replication::{
@@ -28,6 +32,8 @@ use replication::{
 };
 
 use crate::broker::Broker;
+use crate::elections::partitions_of;
+use crate::partitions::settings_of;
 use crate::peers::candidates;
 
 /// How often it is looked at what is missing, at least.
@@ -115,17 +121,60 @@ pub(crate) struct Mender {
     /// Held by whoever makes a copy until the metadata has it, and alone by who removes one that was given up: it may be
     /// wanted again by then.
     pub(crate) copying: tokio::sync::RwLock<()>,
+    /// Copies that are listed here and may not be whole.
+    suspects: Mutex<BTreeSet<Segment>>,
     pub(crate) metrics: NodeMetrics,
 }
 
 impl Broker {
-    /// Starts the task; it ends with the broker.
-    pub(crate) fn spawn_repair(self: &Arc<Self>) {
+    /// Starts the task; it ends with the broker, whose life begins with this metadata and these settings.
+    pub(crate) fn spawn_repair(self: &Arc<Self>, image: &Image, config: &BrokerConfig) {
+        let is_cached = |topic: &str| settings_of(image, config, topic).durability == Durability::PageCache;
+        self.mender.suspect_after_power_cut(image, is_cached);
         tokio::spawn(repair_for_ever(Arc::downgrade(self)));
     }
 }
 
 impl Mender {
+    pub(crate) fn new(
+        env: Env,
+        id: BrokerId,
+        metadata: Arc<dyn MetadataStore>,
+        peers: Arc<Peers>,
+        storages: Arc<Vec<Arc<Storage>>>,
+        metrics: NodeMetrics,
+    ) -> Mender {
+        let (copying, suspects) = Default::default();
+        Mender { env, id, metadata, peers, storages, copying, suspects, metrics }
+    }
+
+    /// This broker's copy of a sealed segment may not be whole: it is looked at, and fetched if it is not.
+    pub(crate) fn suspect(&self, partition: TopicPartition, entry: &SegmentEntry) {
+        self.suspects.lock().insert((partition, entry.id, entry.generation));
+    }
+
+    fn has_suspects(&self) -> bool {
+        !self.suspects.lock().is_empty()
+    }
+
+    /// Suspects what was sealed last before a power cut: this broker may have lost it before it had it durably.
+    pub(crate) fn suspect_after_power_cut(&self, image: &Image, is_cached: impl Fn(&str) -> bool) {
+        let in_doubt = |entry: &SegmentEntry| {
+            let may_lack = |storage: &Arc<Storage>| {
+                entry.is_on(storage.id()) && storage.doubtful_to().is_some_and(|newest| entry.id <= newest)
+            };
+            self.storages.iter().any(may_lack)
+        };
+        for topic in image.topics() {
+            for (partition, state) in partitions_of(topic) {
+                let last = state.chain.iter().rev().find(|entry| !entry.is_open());
+                if let Some(last) = last.filter(|entry| in_doubt(entry) && is_cached(&topic.name)) {
+                    self.suspect(partition, last);
+                }
+            }
+        }
+    }
+
     /// Fetches sealed segments of a partition that this broker is about to lead and does not have: its log needs all.
     /// Returns the partition then; `None` where one cannot be fetched yet.
     pub(crate) async fn complete(
@@ -160,7 +209,10 @@ impl Mender {
         let segment = (entry.id, entry.generation);
         let edit = ChainEdit::AddReplica { partition: *id, segment, storage, crc };
         match self.metadata.propose(Command::Edit(vec![edit])).await {
-            Ok(CommandResult::Chains(results)) if results.iter().all(Result::is_ok) => true,
+            Ok(CommandResult::Chains(results)) if results.iter().all(Result::is_ok) => {
+                self.suspects.lock().remove(&fetch.segment());
+                true
+            }
             // The chain has moved on: planned anew.
             other => {
                 tracing::debug!(partition = %id, segment = %entry.id, ?other, "a copy is not noted");
@@ -292,8 +344,38 @@ impl Mender {
                 }
             }
         }
+        self.add_suspects(&mut plan, image, &homes, memory);
         plan.fetches.sort_by_key(|fetch| !fetch.is_short);
         plan
+    }
+
+    /// Adds the copies of this broker that may not be whole. Those that are not listed any more are forgotten.
+    fn add_suspects(
+        &self,
+        plan: &mut Plan,
+        image: &Image,
+        homes: &BTreeMap<StorageId, Home>,
+        memory: &Memory,
+    ) {
+        let own = |storage: &StorageId| self.storages.iter().any(|own| own.id() == *storage);
+        self.suspects.lock().retain(|segment @ (id, number, generation)| {
+            let topic = image.topic_by_id(id.topic_id);
+            let entry = image.partition(id).and_then(|state| {
+                state.chain.iter().find(|entry| (entry.id, entry.generation) == (*number, *generation))
+            });
+            let (Some(topic), Some(entry)) = (topic, entry) else { return false };
+            let SegmentState::Sealed { replicas, .. } = &entry.state else { return false };
+            if !replicas.iter().any(own) {
+                return false;
+            }
+            if !memory.failed.contains_key(segment) {
+                let others = replicas.iter().filter(|storage| !own(storage));
+                let sources = others.filter_map(|storage| Some((homes.get(storage)?.broker, *storage)));
+                let (topic, entry, sources) = (topic.name.clone(), entry.clone(), sources.collect());
+                plan.fetches.push(Fetch { topic, id: *id, entry, sources, is_short: true });
+            }
+            true
+        });
     }
 
     /// Adds this broker's part of a repair.
@@ -423,7 +505,7 @@ struct Looks {
 impl Looks {
     async fn look(&mut self, broker: &Broker) {
         let image = broker.image();
-        let is_new = self.seen != Some(image.version) || self.again;
+        let is_new = self.seen != Some(image.version) || self.again || broker.mender.has_suspects();
         if broker.drain.is_draining() || image.brokers().nth(1).is_none() || !is_new {
             return;
         }

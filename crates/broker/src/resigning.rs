@@ -1,25 +1,30 @@
 //! A leader that cannot commit gives up, if others live that could (replication.md 2.7): the controllers see all of them,
 //! but it does not reach them, or they do not reach it.
 //!
-//! It has one of the other members elected. So does one whose log directory has no room for another record, and one that was elected and cannot take over. Each does that later and
-//! later: where nobody reaches anybody, leaders must not go round and round.
+//! It has one of the other members elected. So does one whose log directory has no room for another record or takes far longer
+//! than those of the others, and one that was elected and cannot take over. Each does that later and later: where nobody
+//! reaches anybody, leaders must not go round and round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use base::ids::{BrokerId, LeaderEpoch, TopicPartition};
+use base::ids::{BrokerId, LeaderEpoch, StorageId, TopicPartition};
 use metadata::{ChainEdit, Command, Image};
+use replication::OwnPace;
 
 use crate::broker::Broker;
-use crate::elections::{Electorate, election, open_members};
+use crate::elections::{Electorate, election, open_members, partitions_of};
+use crate::partition::Partition;
 
 /// How often it is looked at what cannot be committed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a leader may have too few members that answer, the first time; twice as long each further time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may have no room for records, likewise.
 const FULL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long its disk may be known to be slow, likewise: it is known only once it was slow for a while.
+const SLOW_PATIENCE: Duration = Duration::from_millis(250);
 /// How long a broker may take to take a partition over, likewise.
 const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(30);
 /// So often at most it is doubled.
@@ -29,7 +34,7 @@ const MEMORY: Duration = Duration::from_secs(1_800);
 /// Elections in one command.
 const ELECTIONS_AT_ONCE: usize = 1_000;
 
-/// A partition that this broker was elected for and in which nothing is committed.
+/// A partition that this broker was elected for and in which nothing is committed, or far too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stuck {
     id: TopicPartition,
@@ -37,13 +42,15 @@ struct Stuck {
     why: Why,
 }
 
-/// What keeps a leader from committing anything.
+/// What keeps a leader from committing anything in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
     /// Too few of the members answer.
     TooFew,
     /// The log directory of the open segment has no room.
     Full,
+    /// It takes far longer than those of the other members.
+    Slow,
     /// It is not led yet.
     Opening,
 }
@@ -54,6 +61,7 @@ impl Why {
         match self {
             Why::TooFew => PATIENCE,
             Why::Full => FULL_PATIENCE,
+            Why::Slow => SLOW_PATIENCE,
             Why::Opening => TAKE_OVER_PATIENCE,
         }
     }
@@ -108,19 +116,44 @@ fn successor(image: &Image, stuck: &Stuck, own: BrokerId) -> Option<ChainEdit> {
     Some(election(stuck.id, state, next))
 }
 
+/// Whether most of those who lead partitions that a broker should have a copy of do without it in some of theirs: they know
+/// how long it takes, and a broker that is held up by its own disk sees everybody late.
+fn is_left_out_by_most(image: &Image, own: BrokerId) -> bool {
+    let Some(life) = image.broker(own).map(|broker| broker.incarnation) else { return false };
+    let mut leaders: BTreeMap<BrokerId, bool> = BTreeMap::new();
+    for (_, state) in image.topics().flat_map(|topic| partitions_of(topic)) {
+        let lives = image.broker(state.leader).is_some_and(|broker| !broker.fenced);
+        if state.leader == own || !state.placement.contains(&own) || !lives {
+            continue;
+        }
+        let is_member =
+            open_members(state).iter().any(|member| (member.broker, member.incarnation) == (own, life));
+        *leaders.entry(state.leader).or_default() |= !is_member;
+    }
+    let without = leaders.values().filter(|without| **without).count();
+    without * 2 > leaders.len()
+}
+
 impl Broker {
     /// Starts the task; it ends with the broker.
     pub(crate) fn spawn_resigning(self: &Arc<Self>) {
         tokio::spawn(resign_for_ever(Arc::downgrade(self)));
     }
 
-    fn stuck(&self) -> Vec<Stuck> {
+    fn stuck(&self, image: &Image) -> Vec<Stuck> {
+        let partitions = self.partitions.all();
+        let slow = self.slow_storages(image, &partitions);
         let mut stuck = Vec::new();
-        for partition in self.partitions.all() {
-            let why = match (partition.log.has_no_room(), partition.has_too_few_copies()) {
-                (true, _) => Why::Full,
-                (false, true) => Why::TooFew,
-                (false, false) => continue,
+        for partition in partitions {
+            let is_slow = || partition.log.open_storage().is_some_and(|storage| slow.contains(&storage));
+            let why = if partition.log.has_no_room() {
+                Why::Full
+            } else if partition.has_too_few_copies() {
+                Why::TooFew
+            } else if !slow.is_empty() && partition.log.in_sync().0 > 1 && is_slow() {
+                Why::Slow
+            } else {
+                continue;
             };
             stuck.push(Stuck { id: partition.id(), epoch: partition.log.leader_epoch(), why });
         }
@@ -129,12 +162,24 @@ impl Broker {
         stuck
     }
 
+    /// Log directories that take far longer than those of other brokers: what one partition shows holds for all on it.
+    fn slow_storages(&self, image: &Image, partitions: &[Arc<Partition>]) -> BTreeSet<StorageId> {
+        let mut is_left_out = None;
+        let mut is_slow = |pace| match pace {
+            OwnPace::InTime => false,
+            OwnPace::Late => *is_left_out.get_or_insert_with(|| is_left_out_by_most(image, self.id)),
+            OwnPace::Slow => true,
+        };
+        let slow = partitions.iter().filter(|partition| is_slow(partition.log.own_pace()));
+        slow.filter_map(|partition| partition.log.open_storage()).collect()
+    }
+
     async fn give_up_stuck(&self, watch: &mut Watch) {
         let image = self.image();
         if image.brokers().nth(1).is_none() {
             return;
         }
-        let stuck = self.stuck();
+        let stuck = self.stuck(&image);
         let now = self.env.clock.now();
         let due = watch.due(&stuck, now);
         let elections: Vec<ChainEdit> = due
@@ -151,7 +196,8 @@ impl Broker {
                 let partitions = given_up.len();
                 tracing::warn!(
                     partitions,
-                    "this broker can commit nothing, for want of answers of others or of room: others are to lead"
+                    "this broker can commit nothing in time, for want of answers of others or of room, or because \
+                     its disk is slow: others are to lead"
                 );
                 given_up.into_iter().for_each(|id| watch.gave_up(id, now));
             }

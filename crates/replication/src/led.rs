@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use base::chain::{Member, PartitionState, SegmentState};
+use base::config::Durability;
 use base::env::Env;
 use base::ids::{Offset, StorageId};
 use bytes::Bytes;
@@ -50,6 +51,29 @@ struct Acks {
 struct State {
     core: SegmentLeader,
     others: Vec<Other>,
+    own: Own,
+}
+
+/// The leader's own storage.
+#[derive(Default)]
+struct Own {
+    /// An end it does not hold yet, and when the writing of that began.
+    owes: Option<(Duration, Offset)>,
+    /// Compared with the other members; what they take is measured here, and looks long if this broker is held up.
+    beside_others: Pace,
+    /// By itself.
+    alone: Pace,
+}
+
+/// How long a leader's own storage takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnPace {
+    /// Not long.
+    InTime,
+    /// Long, but others may take as long.
+    Late,
+    /// Far longer than those of the other members.
+    Slow,
 }
 
 /// A member other than the leader.
@@ -103,7 +127,11 @@ impl Led {
             commit: commit.clone(),
             own,
             written: CommitPoint::new(state.last().base),
-            state: Mutex::new(State { core, others: others.iter().map(other).collect() }),
+            state: Mutex::new(State {
+                core,
+                others: others.iter().map(other).collect(),
+                own: Own::default(),
+            }),
             moved: Notify::new(),
             led: OnceLock::new(),
         });
@@ -123,6 +151,15 @@ impl Led {
     /// There is more to push.
     pub(crate) fn wake(&self) {
         self.pushes.iter().for_each(Push::wake);
+    }
+
+    /// Something was written from `began` on; the log ends at `end`, and the leader's own storage is about to hold it.
+    pub(crate) fn appended(&self, end: Offset, began: Duration) {
+        let mut state = self.acks.state.lock();
+        // A sync that was under way may have had it done already.
+        if state.own.owes.is_none() && self.acks.written.high_watermark() < end {
+            state.own.owes = Some((began, end));
+        }
     }
 
     /// The leader's own storage holds everything below `end`, as the class of the topic says.
@@ -146,6 +183,22 @@ impl Led {
             }
         }
         state.others.iter().filter(|other| other.has_failed(now)).map(|other| other.member).collect()
+    }
+
+    /// How long the leader's own storage takes.
+    pub(crate) fn own_pace(&self) -> OwnPace {
+        let now = self.acks.env.clock.now();
+        let state = self.acks.state.lock();
+        let is_overdue = state.own.owes.is_some_and(|(at, owed)| {
+            let mut well = state.others.iter().filter(|other| !other.has_failed(now)).peekable();
+            let all_hold_it = well.peek().is_some() && well.all(|other| other.acked >= owed);
+            all_hold_it && now.saturating_sub(at) >= LAG_MAX
+        });
+        match (is_overdue || state.own.beside_others.is_slow(), state.own.alone.is_slow()) {
+            (true, _) => OwnPace::Slow,
+            (false, true) => OwnPace::Late,
+            (false, false) => OwnPace::InTime,
+        }
     }
 
     /// How many members there are, this broker among them, and how many of them have not failed.
@@ -180,8 +233,9 @@ impl Led {
     }
 
     /// Settles that the segment ends at `end`, the leader's own, and waits until enough members hold everything below:
-    /// returns who does. `None` when too few do in time, or too few are left that could.
-    pub(crate) async fn settle(&self, end: Offset) -> Option<Vec<StorageId>> {
+    /// returns who does. `None` when too few do in time, or too few are left that could. In class *page-cache* who failed
+    /// or is away may have lost what it acknowledged.
+    pub(crate) async fn settle(&self, end: Offset, durability: Durability) -> Option<Vec<StorageId>> {
         let clock = &self.acks.env.clock;
         self.acks.state.lock().core.freeze_at(end);
         self.wake();
@@ -191,10 +245,15 @@ impl Led {
             let mut moved = std::pin::pin!(moved);
             moved.as_mut().enable();
             let (all, sealed) = {
-                let state = self.acks.state.lock();
+                let mut state = self.acks.state.lock();
+                let State { core, others, .. } = &mut *state;
                 let now = clock.now();
+                if durability == Durability::PageCache {
+                    let gone = |other: &&Other| other.lost_at.is_some() || other.has_failed(now);
+                    others.iter().filter(gone).for_each(|other| core.distrust(other.member.storage));
+                }
                 let holds = |other: &Other| other.acked >= end || other.has_failed(now);
-                (state.others.iter().all(holds), state.core.seal())
+                (others.iter().all(holds), core.seal())
             };
             let patience = if sealed.is_some() { SEAL_GRACE } else { SEAL_PATIENCE };
             let waited = clock.now().saturating_sub(began);
@@ -219,6 +278,24 @@ impl Drop for Led {
     }
 }
 
+impl State {
+    /// What the slowest of the members takes that are connected, apart from one and the leader.
+    fn usual_but(&self, storage: StorageId) -> Option<Duration> {
+        let counts =
+            |other: &&Other| other.member.storage != storage && !other.refused && other.lost_at.is_none();
+        self.others.iter().filter(counts).filter_map(|other| other.pace.usual()).max()
+    }
+
+    /// The leader's own storage holds everything below `end`.
+    fn note_own(&mut self, own: StorageId, now: Duration, end: Offset) {
+        let Some((at, _)) = self.own.owes.take_if(|(_, owed)| *owed <= end) else { return };
+        let usual = self.usual_but(own);
+        let age = now.saturating_sub(at);
+        self.own.beside_others.note(now, age, usual);
+        self.own.alone.note(now, age, Some(Duration::ZERO));
+    }
+}
+
 impl Acks {
     fn note(&self, storage: StorageId, end: Offset) {
         let committed = {
@@ -229,6 +306,9 @@ impl Acks {
                 if other.owes.is_some_and(|(_, owed)| owed <= other.acked) {
                     other.owes = None;
                 }
+            }
+            if storage == self.own {
+                state.note_own(storage, self.env.clock.now(), end);
             }
             state.core.acked(storage, end).then(|| state.core.high_watermark())
         };
@@ -245,11 +325,8 @@ impl Acks {
     /// A member took so long to acknowledge.
     fn note_age(&self, storage: StorageId, age: Duration) {
         let mut state = self.state.lock();
-        let is_it = |other: &Other| other.member.storage == storage;
-        let others =
-            state.others.iter().filter(|other| !is_it(other) && !other.refused && other.lost_at.is_none());
-        let usual = others.filter_map(|other| other.pace.usual()).max();
-        if let Some(other) = state.others.iter_mut().find(|other| is_it(other)) {
+        let usual = state.usual_but(storage);
+        if let Some(other) = state.others.iter_mut().find(|other| other.member.storage == storage) {
             other.pace.note(self.env.clock.now(), age, usual);
         }
     }

@@ -32,6 +32,7 @@ pub use commit::{CommitError, Committed, ReadWaiter};
 pub use compaction::{Compacted, CompactionBudget, CompactionError, Dirt};
 pub use edits::TrimError;
 pub use hydrate::{FetchError, Wanted as WantedSegment, fetch_segment};
+pub use led::OwnPace;
 pub use log::{AppendError, Derived, Log, LogSpec, ReadError};
 pub use peers::{Candidates, Peers};
 pub use retention::{Aged, Limits, expired_head};

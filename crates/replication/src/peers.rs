@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::ids::{BrokerId, StorageId};
+use parking_lot::Mutex;
 
 use crate::placement::Candidate;
 use crate::stream::{Links, Replicas};
@@ -28,4 +29,6 @@ pub struct Peers {
     pub replicas: Arc<Replicas>,
     /// Who they are.
     pub candidates: Arc<dyn Candidates>,
+    /// Those that failed or were slow lately: they get no segment that others can take.
+    pub avoided: Mutex<Vec<BrokerId>>,
 }

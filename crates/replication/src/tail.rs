@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::chain_store::ChainStoreError;
 use crate::commit::Committed;
-use crate::led::Led;
+use crate::led::{Led, OwnPace};
 use crate::log::{AppendError, Derived, Held, Log, View};
 
 /// A segment is rolled at `segment.bytes` or here, whichever is less: it bounds what a lone survivor
@@ -160,6 +160,7 @@ impl<'a, S: Derived> TailGuard<'a, S> {
         let segment = segment.clone();
         let writes: Vec<_> =
             batches.iter().map(|batch| Batch { header: &batch.header, rest: batch.rest }).collect();
+        let began = self.tail.led.is_some().then(|| self.log.spec.env.clock.now());
         segment.append(&writes)?;
         let commits = batches
             .iter()
@@ -177,7 +178,12 @@ impl<'a, S: Derived> TailGuard<'a, S> {
         match &self.tail.led {
             Some(led) if is_written => led.written(self.tail.end),
             None if is_written => self.log.commit.advance(self.tail.end),
-            _ => segment.request_sync(),
+            led => {
+                if let Some((led, began)) = led.as_ref().zip(began) {
+                    led.appended(self.tail.end, began);
+                }
+                segment.request_sync();
+            }
         }
         if let Some(led) = &self.tail.led {
             led.wake();
@@ -330,6 +336,17 @@ impl<S: Derived> Log<S> {
     pub fn has_no_room(&self) -> bool {
         let view = self.view.load();
         view.segments.last().is_some_and(|open| matches!(open.storage.state(), StorageState::NoSpace))
+    }
+
+    /// The log directory of the open segment.
+    pub fn open_storage(&self) -> Option<StorageId> {
+        self.view.load().segments.last().map(|open| open.storage.id())
+    }
+
+    /// How long the log directory of the open segment takes, where there are other members.
+    pub fn own_pace(&self) -> OwnPace {
+        let led = self.tail.lock().led.clone();
+        led.map_or(OwnPace::InTime, |led| led.own_pace())
     }
 
     /// Other brokers that can give consumers everything from `offset` on, and how far each has come: members of the open
@@ -560,7 +577,7 @@ impl<S: Derived> Log<S> {
             let (holders, failed) = match led {
                 None => (vec![segment.storage.id()], Vec::new()),
                 Some(led) => {
-                    let holders = match led.settle(sealed.end).await {
+                    let holders = match led.settle(sealed.end, self.settings().durability).await {
                         Some(holders) => holders,
                         None => self.copy_to_others(&known, segment, led, sealed.end).await?,
                     };

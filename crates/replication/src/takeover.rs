@@ -157,7 +157,7 @@ impl TakeOver<'_> {
             None if sealed.end == entry.base => self.members().iter().map(|member| member.storage).collect(),
             None => return Err(TakeOverError::TooFewCopies { have: decision.holders.len(), need }),
         };
-        let ensemble = self.spec.ensemble(self.state, &silent).unwrap_or_default();
+        let ensemble = self.next_members(silent, need);
         if ensemble.len() < need {
             return Err(TakeOverError::TooFewCopies { have: ensemble.len(), need });
         }
@@ -172,6 +172,20 @@ impl TakeOver<'_> {
             SegmentState::Open { ensemble } => ensemble,
             SegmentState::Sealed { .. } => &[],
         }
+    }
+
+    /// Members of the next segment: those that were silent are taken last, those that failed or were slow lately are done
+    /// without where `need` others are left.
+    fn next_members(&self, silent: Vec<BrokerId>, need: usize) -> Vec<Member> {
+        let avoided: Vec<BrokerId> = self.peers.avoided.lock().clone();
+        let last: Vec<BrokerId> = silent.into_iter().chain(avoided.iter().copied()).collect();
+        let mut members = self.spec.ensemble(self.state, &last).unwrap_or_default();
+        let is_good =
+            |member: &Member| member.broker == self.spec.broker || !avoided.contains(&member.broker);
+        if members.iter().filter(|member| is_good(member)).count() >= need {
+            members.retain(is_good);
+        }
+        members
     }
 
     fn own_member(&self) -> Result<Member, TakeOverError> {

@@ -20,6 +20,8 @@ pub struct SegmentLeader {
     copies_min: usize,
     acked: Vec<(StorageId, Offset)>,
     copied: BTreeSet<StorageId>,
+    /// Members that may have lost what they acknowledged.
+    distrusted: BTreeSet<StorageId>,
     high_watermark: Offset,
     frozen: Option<Offset>,
 }
@@ -38,6 +40,7 @@ impl SegmentLeader {
             copies_min,
             acked: ensemble.iter().map(|member| (member.storage, entry.base)).collect(),
             copied: BTreeSet::new(),
+            distrusted: BTreeSet::new(),
             high_watermark: entry.base,
             frozen: None,
         })
@@ -101,6 +104,11 @@ impl SegmentLeader {
         }
     }
 
+    /// A member may have lost what it acknowledged: it counts for the seal only once it copied everything anew.
+    pub fn distrust(&mut self, member: StorageId) {
+        self.distrusted.insert(member);
+    }
+
     /// How many copies more the seal needs.
     pub fn copies_missing(&self) -> usize {
         self.copies_min.saturating_sub(self.holders().len())
@@ -117,7 +125,8 @@ impl SegmentLeader {
     fn holders(&self) -> Vec<StorageId> {
         let Some(end) = self.frozen else { return Vec::new() };
         let members = self.acked.iter().filter(|(_, acked)| *acked >= end).map(|(member, _)| *member);
-        let mut holders: BTreeSet<StorageId> = members.collect();
+        let mut holders: BTreeSet<StorageId> =
+            members.filter(|member| !self.distrusted.contains(member)).collect();
         holders.extend(&self.copied);
         holders.into_iter().collect()
     }
@@ -162,6 +171,22 @@ mod tests {
         }
         assert_eq!(leader.high_watermark(), 15);
         assert_eq!(leader.freeze_at(20), 15);
+    }
+
+    #[test]
+    fn who_may_have_lost_what_it_acknowledged_does_not_hold_it() {
+        let mut leader = leader(3, 3, 2);
+        for number in 1..=3 {
+            leader.acked(storage(number), 20);
+        }
+        leader.freeze_at(20);
+        leader.distrust(storage(3));
+        assert_eq!(leader.seal(), Some((20, vec![storage(1), storage(2)])));
+        leader.distrust(storage(2));
+        assert_eq!((leader.seal(), leader.copies_missing()), (None, 1));
+        leader.copied(storage(3));
+        assert_eq!(leader.seal(), Some((20, vec![storage(1), storage(3)])));
+        assert_eq!(leader.high_watermark(), 20, "it was committed all the same");
     }
 
     #[test]

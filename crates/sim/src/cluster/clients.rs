@@ -83,6 +83,11 @@ impl Clients {
         self.broken.lock().clone()
     }
 
+    /// Clients work, from now on.
+    pub(crate) fn begin(&self) {
+        self.ending.store(false, Ordering::Relaxed);
+    }
+
     /// From now on clients finish what they began.
     pub(crate) fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);

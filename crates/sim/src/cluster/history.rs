@@ -96,6 +96,14 @@ impl History {
         Ok(())
     }
 
+    /// Records from `end` on are lost, as whoever asked for a leader in spite of that was told.
+    pub fn lost(&mut self, place: &Place, end: i64) {
+        let log = self.log(place);
+        log.known.retain(|offset, _| *offset < end);
+        log.acknowledged.retain(|offset| *offset < end);
+        log.watermarks.clear();
+    }
+
     /// Records acknowledged so far.
     pub fn acknowledgements(&self) -> usize {
         self.logs.values().map(|log| log.acknowledged.len()).sum()

@@ -9,6 +9,7 @@ mod disks;
 pub mod faults;
 mod groups;
 pub mod history;
+pub mod limbo;
 pub mod node;
 mod panics;
 mod quiet;
@@ -150,10 +151,15 @@ struct Cluster {
 
 /// Runs one seed in a world of its own, on this thread.
 pub fn run_seed(options: &Options) -> Outcome {
+    run_in(options, async |cluster| cluster.live(options).await)
+}
+
+/// Builds a cluster and runs its life in a world of its own, on this thread.
+fn run_in(options: &Options, life: impl AsyncFnOnce(&Cluster) -> Result<Counts, String>) -> Outcome {
     crate::run(async {
         let cluster = Cluster::new(options);
         panics::forget();
-        let lived = cluster.live(options).await;
+        let lived = life(&cluster).await;
         let result = panics::take().map_or(lived, |panic| Err(format!("a task of a node panicked: {panic}")));
         if let Err(error) = &result {
             cluster.trace.note(format!("the run failed: {error}"));
@@ -262,21 +268,12 @@ impl Cluster {
     }
 
     async fn create_topics(&self, compaction: bool) -> Result<Vec<(Place, Promise)>, String> {
-        const EXISTS: i16 = 36;
         let mut places = Vec::new();
         for Topic { name, partitions, promise, configs } in TOPICS {
             if promise.compacted && !compaction {
                 continue;
             }
-            let clients = &self.clients;
-            self.until(START_PATIENCE, async || {
-                let node = clients.somebody(&self.random);
-                match groups::create(clients, node, name, partitions, COPIES, configs).await {
-                    Ok(0 | EXISTS) => None,
-                    other => Some(format!("{name} is not created: {other:?}")),
-                }
-            })
-            .await?;
+            self.create_topic(name, partitions, configs).await?;
             for partition in 0..partitions {
                 let place = (name.to_owned(), partition);
                 self.clients.history.lock().promise(place.clone(), promise);
@@ -285,6 +282,24 @@ impl Cluster {
         }
         self.trace.note("the topics are made");
         Ok(places)
+    }
+
+    async fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<(), String> {
+        const EXISTS: i16 = 36;
+        let clients = &self.clients;
+        self.until(START_PATIENCE, async || {
+            let node = clients.somebody(&self.random);
+            match groups::create(clients, node, name, partitions, COPIES, configs).await {
+                Ok(0 | EXISTS) => None,
+                other => Some(format!("{name} is not created: {other:?}")),
+            }
+        })
+        .await
     }
 
     /// Sets clients to work.
