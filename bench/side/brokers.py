@@ -24,6 +24,11 @@ JVM = ("-Xmx1G -Xms1G -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:Initiatin
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # Written and thrown away before each run, so that page-cache memory is in the same state for all.
 RECYCLED_BYTES = 3 << 30
+# The disk is quiet when it took none of the small writes of so many seconds longer than that to sync.
+DISK_QUIET_S = 3.0
+DISK_STALL_S = 0.015
+DISK_PATIENCE_S = 40.0
+PROBE = bytes(32 << 10)
 PIECE = bytes(8 << 20)
 # A tool may take this long.
 TOOL_TIMEOUT_S = 1200
@@ -163,4 +168,23 @@ def settle(folder: Path, recycled_bytes: int) -> None:
         for _ in range(recycled_bytes // len(PIECE)):
             file.write(PIECE)
     scratch.unlink()
-    time.sleep(0.5)
+    os.sync()
+    wait_for_disk(folder)
+
+
+def wait_for_disk(folder: Path) -> None:
+    """Waits until small synced writes see no stall for some seconds: a disk that has just taken gigabytes stalls now and
+    then for a tenth of a second, for ten seconds and more."""
+    probe = folder / "probe"
+    deadline = time.monotonic() + DISK_PATIENCE_S
+    with probe.open("wb") as file:
+        since = time.monotonic()
+        while time.monotonic() < min(since + DISK_QUIET_S, deadline):
+            file.write(PROBE)
+            file.flush()
+            began = time.monotonic()
+            os.fdatasync(file.fileno())
+            if time.monotonic() - began > DISK_STALL_S:
+                since = time.monotonic()
+            time.sleep(0.002)
+    probe.unlink()

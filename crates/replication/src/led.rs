@@ -194,7 +194,8 @@ impl Led {
             let all_hold_it = well.peek().is_some() && well.all(|other| other.acked >= owed);
             all_hold_it && now.saturating_sub(at) >= LAG_MAX
         });
-        match (is_overdue || state.own.beside_others.is_slow(), state.own.alone.is_slow()) {
+        let Own { beside_others, alone, .. } = &state.own;
+        match (is_overdue || beside_others.is_slow_lately(now), alone.is_slow_lately(now)) {
             (true, _) => OwnPace::Slow,
             (false, true) => OwnPace::Late,
             (false, false) => OwnPace::InTime,

@@ -15,6 +15,9 @@ const LATE_MIN: u32 = 3;
 /// and for so long.
 const LATE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long that counts for a leader's own storage, which is not done without at once.
+const LATELY: Duration = Duration::from_secs(5);
+
 /// What is known of one member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
@@ -47,6 +50,11 @@ impl Pace {
                 self.late.unwrap_or(Late { count: 0, first_at: now, last_at: now });
             Late { count: count + 1, first_at, last_at: now }
         });
+    }
+
+    /// Whether it is slow and that is not long ago: where nothing is written, nothing shows that it is over.
+    pub(crate) fn is_slow_lately(&self, now: Duration) -> bool {
+        self.is_slow() && self.late.is_some_and(|late| now.saturating_sub(late.last_at) < LATELY)
     }
 
     /// Whether the others should go on without it.
@@ -94,6 +102,16 @@ mod tests {
         assert!(after(200, &[104; 10], Some(26)));
         assert!(!after(200, &[49; 10], Some(0)), "that is quick enough");
         assert!(!after(200, &[1_000; 10], None), "there is nothing to go by");
+    }
+
+    #[test]
+    fn what_was_long_ago_does_not_count() {
+        let mut pace = Pace::default();
+        for at in 1..=4 {
+            pace.note(ms(1_000 * at), ms(100), Some(ms(2)));
+        }
+        assert!(pace.is_slow_lately(ms(8_999)));
+        assert!(!pace.is_slow_lately(ms(9_000)));
     }
 
     #[test]
