@@ -120,18 +120,24 @@ fn successor(image: &Image, stuck: &Stuck, own: BrokerId) -> Option<ChainEdit> {
 /// how long it takes, and a broker that is held up by its own disk sees everybody late.
 fn is_left_out_by_most(image: &Image, own: BrokerId) -> bool {
     let Some(life) = image.broker(own).map(|broker| broker.incarnation) else { return false };
+    let lives = |broker: BrokerId| image.broker(broker).is_some_and(|broker| !broker.fenced);
+    let states = image.topics().flat_map(|topic| partitions_of(topic)).map(|(_, state)| state);
+    let of_others = states
+        .filter(|state| state.leader != own && state.placement.contains(&own) && lives(state.leader))
+        .map(|state| {
+            let mut members = open_members(state).iter();
+            (state.leader, members.any(|member| (member.broker, member.incarnation) == (own, life)))
+        });
+    most_do_without(of_others)
+}
+
+/// Of partitions, who leads each and whether somebody is a member there: whether most leaders do without him in one of theirs.
+fn most_do_without(partitions: impl Iterator<Item = (BrokerId, bool)>) -> bool {
     let mut leaders: BTreeMap<BrokerId, bool> = BTreeMap::new();
-    for (_, state) in image.topics().flat_map(|topic| partitions_of(topic)) {
-        let lives = image.broker(state.leader).is_some_and(|broker| !broker.fenced);
-        if state.leader == own || !state.placement.contains(&own) || !lives {
-            continue;
-        }
-        let is_member =
-            open_members(state).iter().any(|member| (member.broker, member.incarnation) == (own, life));
-        *leaders.entry(state.leader).or_default() |= !is_member;
+    for (leader, is_member) in partitions {
+        *leaders.entry(leader).or_default() |= !is_member;
     }
-    let without = leaders.values().filter(|without| **without).count();
-    without * 2 > leaders.len()
+    leaders.values().filter(|without| **without).count() * 2 > leaders.len()
 }
 
 impl Broker {
@@ -228,6 +234,18 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn most_leaders_must_do_without_a_broker() {
+        let of = |partitions: &[(i32, bool)]| {
+            most_do_without(partitions.iter().map(|(leader, is_member)| (BrokerId(*leader), *is_member)))
+        };
+        assert!(!of(&[]), "nobody can judge");
+        assert!(of(&[(1, false)]));
+        assert!(of(&[(1, true), (1, false), (1, true)]), "in one of theirs");
+        assert!(!of(&[(1, false), (2, true)]), "half are not most");
+        assert!(of(&[(1, false), (2, true), (3, false)]));
     }
 
     #[test]

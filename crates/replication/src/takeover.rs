@@ -157,7 +157,11 @@ impl TakeOver<'_> {
             None if sealed.end == entry.base => self.members().iter().map(|member| member.storage).collect(),
             None => return Err(TakeOverError::TooFewCopies { have: decision.holders.len(), need }),
         };
-        let ensemble = self.next_members(silent, need);
+        // Those that were silent are taken last, those that failed or were slow lately only where there are too few.
+        let avoided: Vec<BrokerId> = self.peers.avoided.lock().clone();
+        let last: Vec<BrokerId> = silent.into_iter().chain(avoided.iter().copied()).collect();
+        let ensemble = self.spec.ensemble(self.state, &last).unwrap_or_default();
+        let ensemble = self.spec.without(self.state, ensemble, &avoided);
         if ensemble.len() < need {
             return Err(TakeOverError::TooFewCopies { have: ensemble.len(), need });
         }
@@ -172,20 +176,6 @@ impl TakeOver<'_> {
             SegmentState::Open { ensemble } => ensemble,
             SegmentState::Sealed { .. } => &[],
         }
-    }
-
-    /// Members of the next segment: those that were silent are taken last, those that failed or were slow lately are done
-    /// without where `need` others are left.
-    fn next_members(&self, silent: Vec<BrokerId>, need: usize) -> Vec<Member> {
-        let avoided: Vec<BrokerId> = self.peers.avoided.lock().clone();
-        let last: Vec<BrokerId> = silent.into_iter().chain(avoided.iter().copied()).collect();
-        let mut members = self.spec.ensemble(self.state, &last).unwrap_or_default();
-        let is_good =
-            |member: &Member| member.broker == self.spec.broker || !avoided.contains(&member.broker);
-        if members.iter().filter(|member| is_good(member)).count() >= need {
-            members.retain(is_good);
-        }
-        members
     }
 
     fn own_member(&self) -> Result<Member, TakeOverError> {
@@ -405,7 +395,11 @@ impl LogSpec {
                 |other: &Member| (other.broker, other.incarnation) == (member.broker, member.incarnation);
             failed.iter().any(is_same)
         };
-        let mut members = self.ensemble_of(state, &has_failed, avoided);
+        self.without(state, self.ensemble_of(state, &has_failed, avoided), avoided)
+    }
+
+    /// The members apart from the brokers in `avoided`; all of them where there would be too few.
+    fn without(&self, state: &PartitionState, mut members: Vec<Member>, avoided: &[BrokerId]) -> Vec<Member> {
         let good = members.iter().filter(|member| !avoided.contains(&member.broker)).count();
         if good >= self.copies_min(state) {
             members.retain(|member| !avoided.contains(&member.broker));

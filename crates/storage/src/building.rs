@@ -23,7 +23,7 @@ use crate::storage::Storage;
 /// The fewest and the most bytes after which the new file is synced.
 const SYNC_BYTES_MIN: u64 = 64 << 10;
 const SYNC_BYTES_MAX: u64 = 1 << 20;
-/// What syncs are given up for, bytes per second: a disk that takes long over each gets more bytes with one.
+/// A disk that syncs more slowly than this, bytes per second, gets more bytes with each sync, up to the most.
 const SYNCED_BYTES_PER_SECOND_MIN: f64 = 64e6;
 
 /// A segment that is being built. Dropping it removes what was built.
