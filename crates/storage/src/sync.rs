@@ -21,7 +21,7 @@ use crate::segment::Segment;
 use crate::storage::Storage;
 
 /// Files synced at the same time.
-const PARALLEL_SYNCS: usize = 8;
+pub(crate) const PARALLEL_SYNCS: usize = 8;
 /// More syncs than this in a round are made one of the whole file system: 1,000 files cost 41 ms one by
 /// one with 16 threads, 7 ms together.
 const SINGLE_SYNCS_MAX: usize = 64;

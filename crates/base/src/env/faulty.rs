@@ -244,10 +244,6 @@ impl File for FaultyFile {
         self.inner.sync_data()
     }
 
-    fn begin_write_back(&self) -> io::Result<()> {
-        self.inner.begin_write_back()
-    }
-
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }

@@ -12,7 +12,6 @@ mod memory;
 mod os;
 mod run;
 pub mod sim;
-mod write_back;
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -248,11 +247,6 @@ pub trait File: Send + Sync {
     /// Makes content and length durable (`fdatasync`). After an error the caller must treat the
     /// file as failed for good: the kernel may have dropped the dirty pages.
     fn sync_data(&self) -> io::Result<()>;
-    /// Gives the device what was written and it lacks, without waiting for it. Promises nothing: it only leaves less to do
-    /// for a sync that follows.
-    fn begin_write_back(&self) -> io::Result<()> {
-        Ok(())
-    }
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Cuts or extends the file.

@@ -20,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 use super::run::{self, FileRange};
-use super::write_back;
 use super::{
     BoxFuture, Clock, DirEntry, Disk, Env, File, Listener, Network, OpenMode, Random, Space, Stream, Workers,
 };
@@ -345,10 +344,6 @@ impl File for OsFile {
 
     fn allocate(&self, position: u64, length: u64) -> io::Result<()> {
         Ok(rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, position, length)?)
-    }
-
-    fn begin_write_back(&self) -> io::Result<()> {
-        write_back::begin(self.file.as_fd())
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! round: unsynced ranges of the segments ─► blocks in the half in use ─► one sync ─► durable ends move
-//! half full: use the other one; sync the segments whose ranges are in this one ─► it is free again
+//! half full: use the other one; meanwhile sync the segments whose ranges are in this one ─► it is free again
 //! power cut: apply both halves to the segment files, sync all, forget them ─► recovery as ever
 //! ```
 //!
@@ -22,7 +22,7 @@ mod block;
 
 use std::io::{self, IoSlice};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::error::StorageError;
 use crate::layout::{SegmentFile, SegmentName};
 use crate::segment::{Segment, is_full};
 use crate::storage::Storage;
-use crate::sync::{Item, SyncLoad, SyncPlan, sync_plan};
+use crate::sync::{Item, PARALLEL_SYNCS, SyncLoad, SyncPlan, sync_plan};
 use block::{ALIGNMENT, BlockBuilder, Stamp, Target, entry_bytes};
 
 pub(crate) use apply::{apply, reset};
@@ -63,8 +63,6 @@ pub(crate) struct SyncJournal {
     half_bytes: u64,
     /// Segments of the half that is not in use, until they are synced.
     behind: Mutex<Behind>,
-    /// They are being synced now.
-    syncing_behind: AtomicBool,
     /// Files it took, or would have taken.
     wanted: AtomicU64,
 }
@@ -89,11 +87,48 @@ struct Journaled {
 /// The segments of a half that is to be free again.
 #[derive(Default)]
 struct Behind {
-    segments: Vec<Journaled>,
-    /// The device has been given what it lacks of so many of them.
-    begun: usize,
-    /// So many were begun when housekeeping looked; `None` before it did.
+    /// Those whose syncing has not begun.
+    waiting: Vec<Journaled>,
+    /// How many there were.
+    total: usize,
+    /// How many may go on waiting for now.
+    keep: usize,
+    /// Jobs that sync some now.
+    running: usize,
+    /// So many waited when housekeeping looked; `None` before it did.
     seen: Option<usize>,
+}
+
+impl Behind {
+    fn of(segments: Vec<Journaled>) -> Behind {
+        let total = segments.len();
+        Behind { waiting: segments, total, keep: total, ..Behind::default() }
+    }
+
+    /// Whether all are synced.
+    fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.running == 0
+    }
+
+    /// The next one to be synced; `None` for a job that ends.
+    fn next(&mut self) -> Option<Journaled> {
+        let next = (self.waiting.len() > self.keep).then(|| self.waiting.pop()).flatten();
+        self.running -= usize::from(next.is_none());
+        next
+    }
+
+    /// A job ends with what it did not sync.
+    fn give_up(&mut self, left: impl IntoIterator<Item = Journaled>) {
+        self.waiting.extend(left);
+        self.running -= 1;
+    }
+}
+
+/// How many of so many segments may still wait when so much of the half in use is filled: all are begun when it is filled
+/// by four fifths, so that its other fifth is left for syncs that take long. Pure.
+fn may_wait(total: usize, used: u64, half_bytes: u64) -> usize {
+    let due = (used as f64 * 1.25 / half_bytes as f64).clamp(0.0, 1.0);
+    total - (total as f64 * due) as usize
 }
 
 /// What only the round that runs touches.
@@ -121,7 +156,6 @@ impl SyncJournal {
             state: Mutex::new(state),
             half_bytes,
             behind: Mutex::default(),
-            syncing_behind: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
         }
     }
@@ -269,7 +303,7 @@ impl Storage {
         }
         let used = writer.used;
         self.journal.put(State::Ready(writer));
-        self.write_behind(used);
+        self.sync_behind(used);
         left
     }
 
@@ -279,12 +313,12 @@ impl Storage {
             return true;
         }
         let mut behind = self.journal.behind.lock();
-        if !behind.segments.is_empty() || self.journal.syncing_behind.load(Ordering::Acquire) {
+        if !behind.is_done() {
             drop(behind);
-            self.sync_behind();
+            self.sync_rest();
             return false;
         }
-        *behind = Behind { segments: std::mem::take(&mut writer.segments), ..Behind::default() };
+        *behind = Behind::of(std::mem::take(&mut writer.segments));
         drop(behind);
         writer.half = 1 - writer.half;
         writer.used = ALIGNMENT as u64;
@@ -292,24 +326,37 @@ impl Storage {
         true
     }
 
-    /// Gives the device what the files of the other half lack, a few files a round, so that all have been begun when
-    /// this half is half full, and syncs them then. At once it would be thousands of small writes, and the next round
-    /// would wait behind them.
-    fn write_behind(self: &Arc<Self>, used: u64) {
-        let due: Vec<Journaled> = {
+    /// Syncs the segments of the other half, as many as are due when so much of this one is used. All at once, or the file
+    /// system as a whole, would be thousands of small writes, and the next round would wait behind them.
+    fn sync_behind(self: &Arc<Self>, used: u64) {
+        let jobs = {
             let mut behind = self.journal.behind.lock();
-            let Behind { segments, begun, .. } = &mut *behind;
-            let share = (2 * used).min(self.journal.half_bytes) as f64 / self.journal.half_bytes as f64;
-            let from = *begun;
-            *begun = from.max((segments.len() as f64 * share) as usize);
-            segments[from..*begun].to_vec()
+            behind.keep = behind.keep.min(may_wait(behind.total, used, self.journal.half_bytes));
+            let due = behind.waiting.len().saturating_sub(behind.keep);
+            let jobs = due.min(PARALLEL_SYNCS).saturating_sub(behind.running);
+            behind.running += jobs;
+            jobs
         };
-        for segment in due.iter().filter_map(|journaled| journaled.segment.upgrade()) {
-            // Nothing rests on it: the sync says what went wrong.
-            let _ = segment.log().map(|log| log.begin_write_back());
+        for _ in 0..jobs {
+            let storage = self.clone();
+            self.env.workers.run(Box::new(move || storage.work_behind()));
         }
-        if 2 * used >= self.journal.half_bytes {
-            self.sync_behind();
+    }
+
+    fn work_behind(self: &Arc<Self>) {
+        loop {
+            let Some(next) = self.journal.behind.lock().next() else { return };
+            // A failure was told to everybody; without a handle, housekeeping asks again.
+            if self.check_open().and_then(|()| self.sync_journaled(&next)).is_err() {
+                return self.journal.behind.lock().give_up([next]);
+            }
+        }
+    }
+
+    fn sync_journaled(self: &Arc<Self>, journaled: &Journaled) -> Result<(), StorageError> {
+        match journaled.segment.upgrade() {
+            Some(segment) => self.sync_segment(&segment),
+            None => self.sync_files(&journaled.name),
         }
     }
 
@@ -317,12 +364,41 @@ impl Storage {
     pub(crate) fn sync_behind_at_rest(self: &Arc<Self>) {
         let is_at_rest = {
             let mut behind = self.journal.behind.lock();
-            let begun = behind.begun;
-            behind.seen.replace(begun) == Some(begun)
+            let waiting = behind.waiting.len();
+            behind.seen.replace(waiting) == Some(waiting)
         };
         if is_at_rest {
-            self.sync_behind();
+            self.sync_behind(self.journal.half_bytes);
         }
+    }
+
+    /// Syncs what is left of the other half at once, because this one is full.
+    fn sync_rest(self: &Arc<Self>) {
+        let rest = {
+            let mut behind = self.journal.behind.lock();
+            let load = SyncLoad { syncs: behind.waiting.len(), ..SyncLoad::default() };
+            let together = sync_plan(load) == SyncPlan::All;
+            behind.running += usize::from(together);
+            together.then(|| std::mem::take(&mut behind.waiting))
+        };
+        let Some(rest) = rest else { return self.sync_behind(self.journal.half_bytes) };
+        let storage = self.clone();
+        self.env.workers.run(Box::new(move || {
+            let root = storage.layout.root();
+            let synced =
+                |()| storage.env.disk.sync_all(root).map_err(|error| storage.fail("sync", root, &error));
+            let synced = storage.check_open().and_then(synced).and_then(|()| storage.check_open());
+            let left = match synced {
+                Ok(()) => {
+                    for segment in rest.iter().filter_map(|journaled| journaled.segment.upgrade()) {
+                        segment.names_durable.store(true, Ordering::Release);
+                    }
+                    Vec::new()
+                }
+                Err(_) => rest,
+            };
+            storage.journal.behind.lock().give_up(left);
+        }));
     }
 
     fn write_round(&self, writer: &mut Writer, items: &[Item], round: &mut JournalRound) -> io::Result<()> {
@@ -370,45 +446,6 @@ impl Storage {
             // What is wrong with it the other way tells.
             Err(_) => None,
         }
-    }
-
-    /// Syncs the segments of the half that is not in use, behind everybody's back.
-    pub(crate) fn sync_behind(self: &Arc<Self>) {
-        if self.check_open().is_err() || self.journal.behind.lock().segments.is_empty() {
-            return;
-        }
-        if self.journal.syncing_behind.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let storage = self.clone();
-        self.env.workers.run(Box::new(move || {
-            let segments = storage.journal.behind.lock().segments.clone();
-            // A failure was told to everybody; without a handle, housekeeping asks again.
-            if storage.sync_segments_behind(&segments).is_ok() {
-                *storage.journal.behind.lock() = Behind::default();
-            }
-            storage.journal.syncing_behind.store(false, Ordering::Release);
-        }));
-    }
-
-    fn sync_segments_behind(self: &Arc<Self>, segments: &[Journaled]) -> Result<(), StorageError> {
-        let load = SyncLoad { syncs: segments.len(), ..SyncLoad::default() };
-        if sync_plan(load) == SyncPlan::All {
-            let root = self.layout.root();
-            self.env.disk.sync_all(root).map_err(|error| self.fail("sync", root, &error))?;
-            for segment in segments.iter().filter_map(|journaled| journaled.segment.upgrade()) {
-                segment.names_durable.store(true, Ordering::Release);
-            }
-            return self.check_open();
-        }
-        for Journaled { name, segment } in segments {
-            self.check_open()?;
-            match segment.upgrade() {
-                Some(segment) => self.sync_segment(&segment)?,
-                None => self.sync_files(name)?,
-            }
-        }
-        Ok(())
     }
 
     /// Syncs a segment nobody has in hand, with its names.
@@ -494,6 +531,14 @@ fn make_file(env: &Env, path: &Path, half_bytes: u64, is_wanted: impl Fn() -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_behind_are_begun_as_the_half_in_use_fills() {
+        let waiting = |used| may_wait(1_000, used, 100_000);
+        assert_eq!([0, 40_000, 80_000, 100_000].map(waiting), [1_000, 500, 0, 0]);
+        assert_eq!(may_wait(0, 50, 100), 0);
+        assert_eq!(may_wait(3, 10, 100), 3);
+    }
 
     #[test]
     fn a_journal_takes_little_of_a_disk() {
