@@ -326,6 +326,10 @@ node_metrics! {
         "Bytes of those segments";
     repair_fetched_bytes: Counter = "vltava_repair_fetched_bytes",
         "Bytes of sealed segments that this node fetched from others";
+    scrub_read_bytes: Counter = "vltava_scrub_read_bytes",
+        "Bytes of sealed segments that were read to see whether they are what was sealed";
+    scrub_damaged_segments: Counter = "vltava_scrub_damaged_segments",
+        "Sealed segments that were found not to be what was sealed, or could not be read";
     under_replicated_segments: Gauge = "vltava_under_replicated_segments",
         "Sealed segments of partitions led here of which fewer copies than wanted can be read";
     connections_max: Gauge = "vltava_connections_max",

@@ -158,6 +158,7 @@ impl Broker {
         broker.spawn_keeper();
         broker.spawn_repair(&image, &config);
         broker.spawn_sweeper();
+        broker.spawn_scrub();
         broker.spawn_resigning();
         broker.follow_metadata(image.clone());
         broker.spawn_compaction(image);

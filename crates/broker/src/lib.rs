@@ -27,6 +27,7 @@ mod reassignments;
 mod repair;
 mod resigning;
 mod room;
+mod scrub;
 mod session;
 mod status;
 mod strays;

@@ -7,7 +7,7 @@
 //! begins later. A copy that others should have and that nobody who lives can give is told once.
 //!
 //! A copy that is listed and turns out not to be whole (its member lost what the page cache held, in the moment in which the
-//! segment was sealed) is fetched as well.
+//! segment was sealed; or [`crate::scrub`] found it damaged) is fetched as well.
 //!
 //! Segments with too few copies come first. All fetching together keeps to `vltava.repair.io.max.bytes.per.second`, and a
 //! round of it ends after a while, so that what has become needless meanwhile is not begun.
@@ -526,6 +526,10 @@ impl Looks {
             let throttle = throttle.clone();
             async move {
                 let done = mender.bring(&fetch, Some(&throttle)).await;
+                // A log that leads may have a copy open that this one took the place of.
+                if done && let Ok(partition) = broker.partitions.get(fetch.id) {
+                    partition.log.read_anew(fetch.entry.id, fetch.entry.generation);
+                }
                 (fetch.segment(), done)
             }
         };

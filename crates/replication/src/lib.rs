@@ -38,7 +38,7 @@ pub use peers::{Candidates, Peers};
 pub use retention::{Aged, Limits, expired_head};
 pub use storage::{
     LiveProducer, Patience, SealedInfo, SegmentName, Storage, StorageError, StorageOptions, StorageState,
-    Throttle,
+    Throttle, Verification,
 };
 pub use tail::{Append, SEGMENT_BYTES_MAX, TailGuard, TailState, Wait};
 pub use takeover::{TakeOverError, must_take_over, take_over};

@@ -30,7 +30,9 @@ use base::batch::BatchHeader;
 use base::chain::{Member, PartitionState, SegmentEntry, SegmentState};
 use base::config::TopicSettings;
 use base::env::{Env, FileRange};
-use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, StorageId, TimestampMs, TopicPartition};
+use base::ids::{
+    BrokerId, Generation, Incarnation, LeaderEpoch, Offset, SegmentId, StorageId, TimestampMs, TopicPartition,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{
@@ -449,6 +451,17 @@ impl<S: Derived> Log<S> {
     /// Bytes in all segments.
     pub fn size(&self) -> u64 {
         self.view.load().segments.iter().map(|segment| segment.bytes()).sum()
+    }
+
+    /// Has a sealed segment read from its file as it is now: its copy was replaced by a whole one.
+    pub fn read_anew(&self, segment: SegmentId, generation: Generation) {
+        let view = self.view.load();
+        let at =
+            view.state.chain.iter().position(|entry| (entry.id, entry.generation) == (segment, generation));
+        let held = at.and_then(|at| view.segments.get(at));
+        if let Some(held) = held.filter(|held| held.is_sealed()) {
+            held.reopen();
+        }
     }
 
     /// Kafka's OffsetForLeaderEpoch over this chain (KIP-320): the largest epoch at most `asked` that

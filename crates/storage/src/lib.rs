@@ -56,6 +56,6 @@ pub use keeper::Scan;
 pub use layout::SegmentName;
 pub use read::ReadSlice;
 pub use scan::Patience;
-pub use segment::{Batch, DurableListener, SealedInfo, Segment};
+pub use segment::{Batch, DurableListener, SealedInfo, Segment, Verification};
 pub use space::{SpaceLimits, StorageState};
 pub use storage::{CreateSegment, Recovered, Replay, Storage, StorageOptions};

@@ -6,6 +6,7 @@
 //! so that whoever sees an end finds the bytes below it.
 
 mod cut;
+mod verify;
 
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
@@ -28,12 +29,12 @@ use crate::layout::{SegmentFile, SegmentName};
 use crate::scan::{HeaderScan, ScanError};
 use crate::storage::Storage;
 
+pub use verify::Verification;
+
 /// Positions and relative offsets in the indexes are non-negative 32-bit numbers.
 const INDEXABLE_MAX: u64 = i32::MAX as u64;
 /// Places to go on reading that are remembered for each segment.
 const HINTS: usize = 4;
-/// Bytes read at once where a whole file is read.
-const VERIFY_CHUNK_BYTES: usize = 1 << 20;
 /// Housekeeping rounds after which a checkpoint is written although nobody synced what it covers.
 const UNSYNCED_ROUNDS: u8 = 2;
 
@@ -835,26 +836,6 @@ impl Segment {
         let at = usize::from(index.next_hint);
         index.hints[at] = (offset, position);
         index.next_hint = (index.next_hint + 1) % HINTS as u8;
-    }
-
-    /// Reads the whole file and compares it with the CRC it was sealed with.
-    ///
-    /// # Errors
-    /// [`StorageError::Corrupt`] when it differs; [`StorageError::Io`], [`StorageError::NotHere`].
-    pub fn verify(&self) -> Result<(), StorageError> {
-        let (expected, length) = {
-            let appender = self.appender.lock();
-            (appender.crc, self.bytes())
-        };
-        // An empty one may have no file.
-        if length == 0 && expected == crc::EMPTY {
-            return Ok(());
-        }
-        let crc = self.crc_below(length)?;
-        if crc != expected {
-            return Err(self.corrupt(0, format!("the file has CRC {crc:#010x}, {expected:#010x} is due")));
-        }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::config::{Assignment, BrokerConfig, UnknownKeys};
 use base::env::{Env, Stream};
@@ -9,7 +10,7 @@ use base::ids::BrokerId;
 use base::metrics::Metrics;
 use broker::{Broker, BrokerParts};
 use metadata::{Command, MetadataStore, RaftStore};
-use replication::{Storage, StorageOptions};
+use replication::{Storage, StorageError, StorageOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::{Message, Reader, RequestMessage, request_frame};
 
@@ -64,7 +65,7 @@ impl Life {
             sync_journal_bytes: 1 << 20,
             ..StorageOptions::default()
         };
-        let storage = Storage::open(env.clone(), PathBuf::from(dir), options).unwrap();
+        let storage = open(env, dir, &options).await;
         let housekeeping = tokio::spawn(storage.clone().run());
         let parts = BrokerParts {
             env: env.clone(),
@@ -94,6 +95,18 @@ impl Life {
         self.metadata.shutdown().await;
         self.housekeeping.abort();
     }
+}
+
+/// Opens a log directory. Jobs that the life before began may hold it for a moment.
+async fn open(env: &Env, dir: &str, options: &StorageOptions) -> Arc<Storage> {
+    for _ in 0..100 {
+        match Storage::open(env.clone(), PathBuf::from(dir), options.clone()) {
+            Ok(storage) => return storage,
+            Err(StorageError::Unusable { .. }) => env.clock.sleep(Duration::from_millis(1)).await,
+            Err(error) => panic!("{dir}: {error}"),
+        }
+    }
+    panic!("{dir} is held by somebody");
 }
 
 /// Runs a test on one thread with simulated time.

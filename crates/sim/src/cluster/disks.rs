@@ -2,7 +2,9 @@
 //!
 //! What is promised holds while fewer copies than `min.insync.replicas` are gone: two must hold a record before it is
 //! acknowledged, so that one disk may be lost or damaged at a time. The next one is only touched when all copies are there
-//! again, wherever they were made.
+//! again, wherever they were made, and what was damaged is mended.
+
+use std::time::Duration;
 
 use base::batch::Batches;
 use base::chain::{SegmentEntry, SegmentState};
@@ -18,6 +20,8 @@ use super::quiet::SEGMENT_BYTES_MAX;
 /// How often it is looked whether all copies are there before a second disk is touched, and how long between.
 const LOOKS_MAX: usize = 200;
 const LOOK_INTERVAL_MS: u64 = 100;
+/// How long a broker may take to find damage and mend it, once all is well.
+const MEND_PATIENCE: Duration = Duration::from_secs(90);
 /// Where the part of a batch begins that its CRC protects.
 ///
 /// What is before it is left alone: of these 21 bytes a reader takes the base offset and the epoch at their word, as Kafka's
@@ -29,8 +33,8 @@ const PROTECTED_FROM: usize = 21;
 pub(super) struct Spoilt {
     /// The node whose disk was lost or damaged last.
     node: Option<usize>,
-    /// Whether it has damaged records.
-    is_damaged: bool,
+    /// Which of its segments was damaged and is not known to be mended.
+    damaged: Option<SegmentName>,
     /// How often a disk was lost or damaged.
     pub(super) times: usize,
 }
@@ -47,8 +51,8 @@ impl Cluster {
         self.boot(node);
     }
 
-    /// Flips a bit of a sealed segment on the disk of a node. In half of the cases the disk is replaced after a while, and
-    /// else when all is healed.
+    /// Flips a bit of a sealed segment on the disk of a node. In half of the cases the disk is replaced after a while; else
+    /// the broker finds the damage and mends it.
     pub(super) async fn flip_bit(&self, fault: Fault) {
         if !self.may_spoil(fault.node).await {
             return self.trace.note("another disk may not be damaged yet");
@@ -57,7 +61,7 @@ impl Cluster {
         let Some((name, bit)) = self.choose_bit(fault) else {
             return self.trace.note(format!("node {} has no sealed segment", node.id));
         };
-        self.spoilt.lock().is_damaged = true;
+        self.spoilt.lock().damaged = Some(name.clone());
         self.clients.set_damaged(node.id, true);
         let flipped = node.sim.disk.flip_bit(&records_path(&name), bit);
         self.spoilt.lock().times += usize::from(flipped.is_ok());
@@ -65,22 +69,44 @@ impl Cluster {
         let place = format!("{topic}-{} on node {}", partition.partition, node.id);
         self.trace.note(format!("bit {bit} of segment {id} of {place} flips: {flipped:?}"));
         self.sleep_ms(fault.lasts_ms).await;
-        if fault.variant.is_multiple_of(2) {
-            self.replace_damaged();
-        }
-    }
-
-    /// Gives a node with damaged records an empty log directory.
-    pub(super) fn replace_damaged(&self) {
-        let damaged = {
-            let spoilt = self.spoilt.lock();
-            spoilt.node.filter(|_| spoilt.is_damaged)
-        };
-        if let Some(node) = damaged.map(|node| &self.nodes[node]) {
+        if fault.variant.is_multiple_of(2) && self.damaged().is_some() {
             self.trace.note(format!("the disk of node {} is replaced", node.id));
             self.take_disk(node);
             self.boot(node);
         }
+    }
+
+    /// Waits until no copy is damaged any more.
+    pub(super) async fn mended(&self) -> Result<(), String> {
+        self.until(MEND_PATIENCE, async || self.damaged().map(|name| format!("{name:?} is damaged"))).await
+    }
+
+    /// The copy that was damaged and is not mended.
+    fn damaged(&self) -> Option<SegmentName> {
+        let (node, name) = {
+            let spoilt = self.spoilt.lock();
+            (&self.nodes[spoilt.node?], spoilt.damaged.clone()?)
+        };
+        if self.is_whole(node, &name) {
+            self.trace.note(format!("{name:?} of node {} is mended or gone", node.id));
+            // What clients were sent before may reach them now: they are not told.
+            self.spoilt.lock().damaged = None;
+            return None;
+        }
+        Some(name)
+    }
+
+    /// Whether a copy is what was sealed, or is none any more.
+    fn is_whole(&self, node: &Node, name: &SegmentName) -> bool {
+        let image = self.witness.lock().newest().unwrap_or_default();
+        let same = |entry: &&SegmentEntry| (entry.id, entry.generation) == (name.id, name.generation);
+        let entry = image.partition(&name.partition).and_then(|state| state.chain.iter().find(same));
+        let Some(SegmentState::Sealed { bytes, crc, .. }) = entry.map(|entry| &entry.state) else {
+            return true;
+        };
+        let Ok(content) = node.sim.disk.read(&records_path(name), SEGMENT_BYTES_MAX) else { return true };
+        let whole = usize::try_from(*bytes).ok().and_then(|bytes| content.get(..bytes));
+        whole.map(crc_fast::crc32_iscsi) == Some(*crc)
     }
 
     /// Takes the log directory from a node.
@@ -88,7 +114,7 @@ impl Cluster {
         node.lose_log_directory();
         self.clients.set_damaged(node.id, false);
         let mut spoilt = self.spoilt.lock();
-        (spoilt.is_damaged, spoilt.times) = (false, spoilt.times + 1);
+        (spoilt.damaged, spoilt.times) = (None, spoilt.times + 1);
     }
 
     /// Whether the disk of this node may be lost or damaged; it counts as such from then on. Waits for the copies that
@@ -105,9 +131,10 @@ impl Cluster {
 
     /// Notes that the disk of this node is touched, unless that of another one was and copies are missing.
     fn spoils(&self, node: usize) -> bool {
+        let is_damaged = self.damaged().is_some();
         let mut spoilt = self.spoilt.lock();
         let may = match spoilt.node {
-            Some(other) if other != node => !spoilt.is_damaged && self.missing().is_none(),
+            Some(other) if other != node => !is_damaged && self.missing().is_none(),
             _ => true,
         };
         if may {

@@ -38,7 +38,7 @@ pub enum Kind {
     Rolling,
     /// A log directory is lost, and its node comes back with an empty one.
     LoseDisk,
-    /// A bit of a sealed segment flips on one disk; some time later, at the latest when all is healed, the disk is replaced.
+    /// A bit of a sealed segment flips on one disk, which is replaced some time later, or mended by its broker.
     FlipBit,
     /// Two faults of other kinds at once.
     Overlap,

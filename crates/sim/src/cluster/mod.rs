@@ -45,7 +45,7 @@ const COPIES: i16 = 3;
 const GROUPS: u64 = 2;
 
 /// What all nodes are told: everything small and quick, so that a run sees rolls, retention and compaction.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 15] = [
     "min.insync.replicas=2",
     "default.replication.factor=3",
     "num.partitions=1",
@@ -60,6 +60,7 @@ const SETTINGS: [&str; 14] = [
     "log.cleaner.dedupe.buffer.size=1048576",
     "group.initial.rebalance.delay.ms=0",
     "leader.imbalance.check.interval.seconds=5",
+    "vltava.scrub.interval.ms=15000",
 ];
 
 /// A topic of every run.

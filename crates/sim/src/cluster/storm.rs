@@ -178,8 +178,8 @@ impl Cluster {
             node.sim.pause(false);
             node.sim.set_job_delay_max_us(None);
         }
-        self.replace_damaged();
         self.all_serve().await?;
+        self.mended().await?;
         self.sleep_ms(HEARING_MS).await;
         self.clients.set_isolated(false);
         self.trace.note("healed");

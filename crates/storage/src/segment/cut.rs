@@ -11,12 +11,11 @@ use base::env::OpenMode;
 use base::ids::Offset;
 use bytes::Bytes;
 
-use super::{HINTS, Index, Pending, Prefix, SealedInfo, Segment, VERIFY_CHUNK_BYTES};
-use crate::crc;
+use super::{HINTS, Index, Pending, Prefix, SealedInfo, Segment};
 use crate::error::StorageError;
 use crate::index::{IndexBuilder, Tail};
 use crate::layout::SegmentFile;
-use crate::scan::{HeaderScan, read_up_to};
+use crate::scan::HeaderScan;
 
 /// The part of a segment that stays.
 struct Kept {
@@ -101,27 +100,6 @@ impl Segment {
             return Err(StorageError::InvalidBatch { reason });
         }
         Ok(Kept { bytes, crc: self.crc_below(bytes)?, builder, tail })
-    }
-
-    /// The CRC of the first bytes of the log.
-    pub(super) fn crc_below(&self, length: u64) -> Result<u32, StorageError> {
-        let (mut position, mut crc) = (0, crc::EMPTY);
-        if length == 0 {
-            return Ok(crc);
-        }
-        let log = self.log()?;
-        let mut buffer = vec![0; VERIFY_CHUNK_BYTES.min(length as usize)];
-        while position < length {
-            let want = (length - position).min(VERIFY_CHUNK_BYTES as u64) as usize;
-            let count = read_up_to(&*log, &mut buffer[..want], position)
-                .map_err(|error| self.io_error("read", SegmentFile::Log, error))?;
-            if count == 0 {
-                return Err(self.corrupt(position, "the file ends early"));
-            }
-            crc = crc::extend(crc, &buffer[..count]);
-            position += count as u64;
-        }
-        Ok(crc)
     }
 
     /// Cuts off what the file of a sealed segment has behind its end, durably: records that the copy had from a leader who

@@ -11,6 +11,10 @@ config_keys! { pub(in crate::config) ROWS;
         .high().cluster_wide()
         .doc("What an acknowledgement promises for topics that say nothing: fsync survives power loss, \
               page-cache survives the death of the process, as in Kafka.");
+    [FETCH_DEBOUNCE_MS: i64] long("vltava.fetch.debounce.ms").default("1").between(0, 1000).cluster_wide()
+        .doc("A consumer that fetches less than 64 KiB in several batches more often than once in so long, ms, is answered \
+              that often: each answer then brings what came meanwhile, which saves processor time on both sides where \
+              records come very quickly. 0: every fetch is answered at once.");
     [GROUP_MEMORY_MAX_BYTES: i64] long("vltava.group.memory.max.bytes").default("268435456").min(1)
         .doc("Bytes of memory that the members of all groups may hold together, as much again the groups \
               themselves, as much again records on their way to the log, and as much again committed offsets. \
@@ -32,6 +36,13 @@ config_keys! { pub(in crate::config) ROWS;
         .default("5.24288E7").cluster_wide()
         .doc("Bytes of sealed segments that the broker may fetch in a second from others where copies are missing or move. \
               What a partition lacks that it is to lead at once is not held up.");
+    [SCRUB_INTERVAL_MS: i64] long("vltava.scrub.interval.ms").default("604800000").min(0).cluster_wide()
+        .doc("Within how long all sealed segments that the broker has are read and compared with the CRC they were sealed \
+              with, ms. What differs is fetched from another broker that has it. 0: never.");
+    [SCRUB_IO_MAX_BYTES_PER_SECOND: f64] double("vltava.scrub.io.max.bytes.per.second")
+        .default("2.097152E7").cluster_wide()
+        .doc("Bytes that the broker may read in a second to compare them so; without limit where this is not positive. \
+              Where it is too few, all takes longer than vltava.scrub.interval.ms.");
     [SYNC_JOURNAL_BYTES: i64] long("vltava.sync.journal.bytes").default("134217728").min(0)
         .doc("Size of the file in each log directory in which small appends become durable with one sync, whatever \
               the number of their partitions, bytes; at most a hundredth of the disk. 0: each file is synced itself.");
