@@ -139,6 +139,8 @@ def wider() -> list[Row]:
         add(f"saturation, 1 KiB, {codec}", "2 producers, 4 partitions, page cache",
             load(PAGE_CACHE, f"{SATURATION} -z {codec}"), SATURATED)
     add("saturation, 1 KiB, fsync", "both durable before they answer", load(FSYNC, SATURATION), SATURATED)
+    add("fixed 20,000/s, linger 5 ms", "end to end, 2 producers that wait for more as Kafka's do by default, page cache",
+        load(PAGE_CACHE, "latency --rate 20000 --producers 2 --linger-ms 5 --for {seconds}"), (CPU, P50, P99, P999))
     for acks, label in (("leader", "acks 1"), ("all", "acks all")):
         add(f"fixed 20,000/s, {label}", "2 producers, until acknowledged, page cache",
             load(PAGE_CACHE, f"produce --rate 20000 --producers 2 --acks {acks} --for {{seconds}}"),
@@ -148,7 +150,8 @@ def wider() -> list[Row]:
             load(PAGE_CACHE, "produce --rate 20000 --producers 2 --for {seconds}", partitions),
             (ACK_P50, ACK_P99, ACK_P999, CPU, PEAK), 55 if partitions < 10_000 else 150)
     add("partitions, 10,000, fsync", "20,000/s, 2 producers, until acknowledged, both durable before they answer",
-        load(FSYNC, "produce --rate 20000 --producers 2 --for {seconds}", 10_000), (CPU, ACK_P50, ACK_P99), 150)
+        load(FSYNC, "produce --rate 20000 --producers 2 --for {seconds}", 10_000), (
+            CPU, ACK_P50, ACK_P99), 150)
     for connections in (1, 10, 100, 500):
         add(f"connections, {connections}", "as many producers, 10,000/s in all, until acknowledged, page cache",
             load(PAGE_CACHE, f"produce --rate 10000 --producers {connections} --for {{seconds}}"),

@@ -6,6 +6,10 @@
 //! request parks until enough is committed, `max_wait_ms` passes, or the broker drains. While memory is spent it waits
 //! as long for that, and then gives no records.
 //!
+//! A consumer that keeps up with a quick producer would fetch a few records thousands of times a second. Where several
+//! batches came for it each time, it is answered once in `vltava.fetch.debounce.ms` ([`crate::net::AnswerPace`]); one that
+//! is behind, waits for single batches or sets narrow limits is not held back.
+//!
 //! Where a client asks a broker that does not lead, or does not lead any more as the client believes, the answer names
 //! the leader (KIP-951).
 //!
@@ -19,6 +23,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::batch::Batches;
 use base::config::keys;
 use base::env::Env;
 use base::error::ErrorCode;
@@ -47,6 +52,9 @@ const READ_COMMITTED: i8 = 1;
 /// Longest time a fetch parks, whatever it asks for: keeps a mistaken client's connection alive.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// Answers with fewer bytes are small: a consumer that is behind gets more.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Version from which an answer names leaders and where they are reached.
 const LEADER_VERSION: i16 = 16;
 
@@ -61,19 +69,24 @@ pub(crate) async fn handle(
         Err(code) => return Ok(FetchResponse { error_code: code.code(), ..FetchResponse::default() }),
     };
     let wanted = round.partitions();
-    let deadline = context.broker.env.clock.now()
-        + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(WAIT_MAX);
+    let config = context.broker.config();
+    let now = context.broker.env.clock.now();
+    let deadline = now + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(WAIT_MAX);
+    let debounce = Duration::from_millis(config.get(keys::FETCH_DEBOUNCE_MS).unsigned_abs());
+    let due = context.connection.answers.due(debounce).min(deadline);
+    if due > now {
+        context.rest_until(due).await;
+    }
     if !context.broker.memory.has_room_for_answers() {
         // Without room until then the answer comes without records, as if there were none.
         tokio::select! {
             biased;
             () = context.broker.memory.room_for_answers() => {}
-            () = context.broker.env.clock.sleep_until(deadline) => {}
-            () = context.broker.drain.draining() => {}
+            () = context.rest_until(deadline) => {}
         }
     }
     let rack = rack_of(context, &request.rack_id);
-    let limit = usize::try_from(request.max_bytes.min(context.broker.config().get(keys::FETCH_MAX_BYTES)));
+    let limit = usize::try_from(request.max_bytes.min(config.get(keys::FETCH_MAX_BYTES)));
     let reader = Reader {
         limit: limit.unwrap_or(0),
         memory: context.broker.memory.clone(),
@@ -85,20 +98,21 @@ pub(crate) async fn handle(
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(reader.limit().unwrap_or(0));
     let mut read = reader.read(wanted).await;
     while read.bytes < min_bytes && !read.is_due && request.max_wait_ms > 0 && !wanted.is_empty() {
-        // Registered first and read again after, so that nothing committed in between is missed.
+        // Registered first and looked at again after, so that nothing committed in between is missed.
         let waiter = ReadWaiter::new((min_bytes - read.bytes) as u64);
         reader.sources.iter().flatten().for_each(|source| source.register(&waiter));
-        read = reader.read(wanted).await;
-        if read.bytes >= min_bytes || read.is_due {
-            break;
+        if reader.is_old(&read) {
+            read = reader.read(wanted).await;
+            if read.bytes >= min_bytes || read.is_due {
+                break;
+            }
         }
         // Read anew after the wait: who only waits holds no records.
         drop(read);
         let ended = tokio::select! {
             biased;
             () = waiter.woken() => false,
-            () = context.broker.env.clock.sleep_until(deadline) => true,
-            () = context.broker.drain.draining() => true,
+            () = context.rest_until(deadline) => true,
         };
         read = reader.read(wanted).await;
         if ended {
@@ -106,10 +120,38 @@ pub(crate) async fn handle(
         }
     }
     reader.count(&read);
+    if is_small(&request, wanted, &read) {
+        context.connection.answers.sent(context.broker.env.clock.now(), debounce);
+    }
     let leaders = name_leaders(context, wanted, &mut read.results);
     let mut response = round.finish(sessions, read.results).await;
     response.node_endpoints = leaders.into_iter().map(endpoint).collect();
     Ok(response)
+}
+
+/// Whether an answer is worth waiting for more: it brings all there is, little, and in several batches.
+fn is_small(request: &FetchRequest<'_>, wanted: &[FetchPartition], read: &ReadPass) -> bool {
+    let is_limited =
+        |bytes: usize, limit: i32| bytes.saturating_mul(2) >= usize::try_from(limit).unwrap_or(0);
+    if read.bytes == 0
+        || read.bytes >= SMALL_BYTES
+        || read.is_due
+        || is_limited(read.bytes, request.max_bytes)
+    {
+        return false;
+    }
+    let mut batches = 0;
+    for (asked, data) in wanted.iter().zip(&read.results) {
+        let Payload::One(records) = &data.records else { return false };
+        if records.is_empty() {
+            continue;
+        }
+        if is_limited(records.len(), asked.max_bytes) {
+            return false;
+        }
+        batches += Batches::new(records).take(2).count();
+    }
+    batches > 1
 }
 
 /// Names the leader of each partition that was asked for in vain because of it. Returns where they are reached.
@@ -248,6 +290,17 @@ impl Reader {
             turns.done(1).await;
         }
         pass
+    }
+
+    /// Whether there may be more by now than a pass found.
+    fn is_old(&self, pass: &ReadPass) -> bool {
+        self.sources.iter().zip(&pass.results).any(|(source, data)| match source {
+            Ok(Source::Led(partition)) => {
+                partition.log.is_closed() || partition.log.high_watermark() != data.high_watermark
+            }
+            Ok(Source::Followed(_)) => true,
+            Err(_) => false,
+        })
     }
 
     async fn read_one(

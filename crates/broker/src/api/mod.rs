@@ -47,6 +47,7 @@ mod mentions;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::error::ErrorCode;
 use bytes::Bytes;
@@ -78,6 +79,15 @@ impl RequestContext<'_> {
         match bytes {
             Cow::Borrowed(bytes) => self.frame.slice_ref(bytes),
             Cow::Owned(bytes) => Bytes::from(bytes),
+        }
+    }
+
+    /// Waits until then on the environment's clock, not longer than until the broker drains.
+    async fn rest_until(&self, time: Duration) {
+        tokio::select! {
+            biased;
+            () = self.broker.env.clock.sleep_until(time) => {}
+            () = self.broker.drain.draining() => {}
         }
     }
 

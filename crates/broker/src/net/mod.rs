@@ -21,6 +21,7 @@
 
 mod account;
 mod activity;
+mod answers;
 mod connection;
 mod input;
 mod lanes;
@@ -49,6 +50,7 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 
 pub use account::{Held, MemoryBudget};
+pub use answers::AnswerPace;
 pub use lifecycle::{DrainSignal, DrainTrigger, drain_channel};
 pub use limits::Limits;
 pub use server::{BindError, Server, ServerOptions};
@@ -122,6 +124,8 @@ pub struct ConnectionInfo {
     pub software: OnceLock<ClientSoftware>,
     /// Whether the client has closed its sending side.
     pub input_end: InputEnd,
+    /// How often it is sent small answers.
+    pub answers: AnswerPace,
 }
 
 /// The end of what a client sends. Requests it sent before are still answered, for a few seconds; one that waits for

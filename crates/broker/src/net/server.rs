@@ -22,7 +22,7 @@ use super::lanes;
 use super::lifecycle::DrainSignal;
 use super::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, BALANCE_INTERVAL, CHECK_INTERVAL, Limits};
 use super::notices::{Kind, Notices};
-use super::{ConnectionInfo, InputEnd, ListenerInfo, Service};
+use super::{AnswerPace, ConnectionInfo, InputEnd, ListenerInfo, Service};
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -321,6 +321,7 @@ impl<S: Service> Shared<S> {
             listener,
             software: OnceLock::new(),
             input_end: InputEnd::default(),
+            answers: AnswerPace::default(),
         });
         self.metrics.connections_accepted.inc();
         let registered = Registered::new(self, id);

@@ -85,6 +85,9 @@ pub(super) struct LoadArguments {
     /// Each producer waits for a record's acknowledgement before it sends the next
     #[arg(long)]
     one_at_a_time: bool,
+    /// Each record goes to the next partition, rather than a batch's worth to one
+    #[arg(long)]
+    round_robin: bool,
 }
 
 /// Arguments of `vltava bench latency`.
@@ -149,6 +152,15 @@ struct Part {
     late: Latencies,
 }
 
+impl Part {
+    fn add(&mut self, other: &Part) {
+        self.sent += other.sent;
+        self.records += other.records;
+        self.acks.add(&other.acks);
+        self.late.add(&other.late);
+    }
+}
+
 /// Runs the load and tells what was measured.
 pub(super) async fn run(bootstrap: &Bootstrap, load: &LoadArguments, reach: Reach) -> Outcome<Report> {
     let producers = clients(bootstrap, load.producers).await?;
@@ -192,6 +204,7 @@ async fn measure(
     reach: Reach,
 ) -> Outcome<Report> {
     let stamp = Stamp::new(env);
+    let rounds = rounds(clients, load).await?;
     let receivers = match reach {
         Reach::Acknowledged => None,
         Reach::Consumed { consumers } => {
@@ -219,6 +232,7 @@ async fn measure(
                 span,
                 sample_every: (load.rate.unwrap_or(0.0) / SAMPLES_PER_SECOND).ceil().max(1.0) as u64,
                 one_at_a_time: load.one_at_a_time,
+                round: rounds.get(number).copied(),
                 progress: progress.clone(),
             };
             let values = Values::new(stamp, load.record_bytes, number as u64);
@@ -227,11 +241,7 @@ async fn measure(
         .collect();
     let mut whole = Part::default();
     for task in tasks {
-        let part = task.await.expect("a producer does not panic")?;
-        whole.sent += part.sent;
-        whole.records += part.records;
-        whole.acks.add(&part.acks);
-        whole.late.add(&part.late);
+        whole.add(&task.await.expect("a producer does not panic")?);
     }
     let mut latencies = vec![("ack", "from when a record was due to its acknowledgement", whole.acks)];
     if load.rate.is_none() {
@@ -312,7 +322,34 @@ struct Sender {
     /// One in so many acknowledgements is measured.
     sample_every: u64,
     one_at_a_time: bool,
+    /// Which partitions its records go to; without it the producer chooses.
+    round: Option<Round>,
     progress: ProgressBar,
+}
+
+/// Where the producers send records to, if not to where they like.
+async fn rounds(clients: &[Client], load: &LoadArguments) -> Outcome<Vec<Round>> {
+    let Some(client) = clients.first().filter(|_| load.round_robin) else { return Ok(Vec::new()) };
+    let partitions = partition_count(client, &load.topic).await?;
+    Ok((0..clients.len()).map(|producer| Round::new(partitions, producer, clients.len())).collect())
+}
+
+/// Partitions in turn. Producers begin at different ones.
+#[derive(Clone, Copy)]
+struct Round {
+    partitions: u64,
+    first: u64,
+}
+
+impl Round {
+    fn new(partitions: i32, producer: usize, producers: usize) -> Round {
+        let partitions = u64::try_from(partitions).unwrap_or(0).max(1);
+        Round { partitions, first: partitions * producer as u64 / producers.max(1) as u64 }
+    }
+
+    fn partition(&self, index: u64) -> i32 {
+        i32::try_from((self.first + index) % self.partitions).unwrap_or(0)
+    }
 }
 
 impl Sender {
@@ -323,6 +360,7 @@ impl Sender {
         let mut next_sample = Duration::ZERO;
         clock.sleep_until(self.span.begin).await;
         for index in 0.. {
+            let partition = self.round.as_ref().map(|round| round.partition(index));
             let due = match &self.gate {
                 Some((schedule, gate)) => {
                     gate.pass().await;
@@ -334,7 +372,8 @@ impl Sender {
                 break;
             }
             let now = clock.now();
-            let record = ProducerRecord::value(&self.topic, values.stamped(index, due));
+            let value = values.stamped(index, due);
+            let record = ProducerRecord { partition, ..ProducerRecord::value(&self.topic, value) };
             let delivery = self.producer.send(record).await?;
             part.sent += 1;
             self.progress.inc(1);

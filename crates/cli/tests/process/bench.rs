@@ -48,6 +48,16 @@ fn a_bench_sends_what_is_due_and_hears_of_all_of_it() {
     assert!(number(&kept) > 1_000, "{kept}");
     assert_eq!(number(&consumed), 3 * number(&kept));
 
+    let round =
+        "produce --rate 600 --for 1 --warm-up 0 --producers 2 -p 30 --topic round --keep --round-robin";
+    assert_eq!(measured(&home, round)["records"], 600);
+    let offsets = Command::new(binary())
+        .args(["topic", "-b", &home.address(), "offsets", "round", "-o", "json"])
+        .output()
+        .expect("the binary was built");
+    let text = String::from_utf8(offsets.stdout).expect("text");
+    assert_eq!(text.matches("\"end_offset\": 20").count(), 30, "each partition got as many: {text}");
+
     let one = measured(&home, "produce --for 1 --warm-up 0 --one-at-a-time --topic vltava-bench");
     assert_eq!(one["ack_latency_ms"]["samples"], one["records"]);
     assert!(topics(&home).contains("vltava-bench"), "a topic that was there stays");
