@@ -7,13 +7,15 @@ use base::chain::{SegmentEntry, SegmentKind, SegmentState};
 use base::config::Durability;
 use base::env::Stream;
 use base::env::sim::CrashPolicy;
-use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, SegmentId, TopicPartition, Uuid};
+use base::ids::{BrokerId, Incarnation, LeaderEpoch, Offset, SegmentId, StorageId, TopicPartition, Uuid};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use replication::placement::Candidate;
 use replication::stream::{
     BrokerLife, Create, Directory, FenceResult, Hello, Leading, LinkError, Local, MAGIC, Message,
     PullRequest, PullResult, PushKind, Refusal, Refused, SealedCopy, VERSION,
 };
+use replication::{Candidates, Peers, WantedSegment, fetch_segment};
 use storage::{SealedInfo, Segment, Storage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -112,6 +114,49 @@ fn a_sealed_copy_is_cut_and_compared() {
             assert_eq!(seal(2, short).await, SealedCopy::Whole(id));
         });
     }
+}
+
+struct Nobody;
+
+impl Candidates for Nobody {
+    fn candidates(&self) -> Vec<Candidate> {
+        Vec::new()
+    }
+
+    fn home(&self, _: StorageId) -> Option<BrokerId> {
+        None
+    }
+}
+
+/// A leader that stood still while another one took over goes on, and rolls its segment at an end of its own.
+#[test]
+fn what_a_replaced_leader_sealed_at_its_own_end_is_cut_when_a_copy_is_wanted_there() {
+    simulate(|| async {
+        let world = World::new(1);
+        let broker = world.broker(1).await;
+        let [led, twin] = [0, 1].map(|number| Led::new(&broker, number, 10, 5, Durability::Fsync));
+        for _ in 0..20 {
+            led.append(2, 500);
+            twin.append(2, 500);
+        }
+        assert_eq!(content(&led.segment), content(&twin.segment));
+        let own = led.segment.seal().unwrap();
+        let sealed = twin.segment.seal_at(130).unwrap();
+        assert!(sealed.bytes < own.bytes);
+        let peers = Peers {
+            links: world.links(&broker),
+            replicas: broker.replicas(),
+            candidates: Arc::new(Nobody),
+            avoided: Mutex::default(),
+        };
+        let (name, to) = (led.name(), broker.storage());
+        let sources = Vec::new();
+        let wanted = WantedSegment { env: &broker.env, name, sealed, sources, to, throttle: None };
+        fetch_segment(&peers, &wanted).await.unwrap();
+        let loaded = |info: SealedInfo| broker.storage().load(led.name(), info.end, info.bytes, info.crc);
+        assert_eq!(content(&loaded(sealed)), content(&twin.segment));
+        assert!(loaded(own).verify().is_err(), "nothing is left behind the end");
+    });
 }
 
 #[test]
