@@ -216,7 +216,7 @@ READ_COSTS = (
     flat("search_ms", "offset of a time, ms"))
 
 LAWS = (
-    Law("partitions", "of one topic; 5,000 records/s over all, fsync",
+    Law("partitions", "of one topic; 5,000 records/s to one after the other, fsync",
         (10, 100, 1_000, 10_000), (10, 40, 160), of_partitions, (
             *LOAD_COSTS, linear("memory_kb", "memory of all, KB"), linear("create_ms", "creation of all, ms"),
             linear("metadata_ms", "Metadata of all, ms"), RESTART)),

@@ -98,7 +98,7 @@ WITH_BARS = (
         at(1.0, BYTES), at(0.8, CPU_PER_GB)), takes_s=75),
     Row("catch-up, 10 consumers", "each reads the same 2 GB, page cache", runs.catch_up(10), (
         at(1.0, BYTES), at(0.8, CPU_PER_GB)), takes_s=90),
-    Row("10,000 partitions against 10", "Vltava alone, fsync, 20,000 records/s over all partitions",
+    Row("10,000 partitions against 10", "Vltava alone, fsync, 20,000 records/s to one partition after the other",
         runs.own_partitions("produce --rate 20000 --producers 2 --for {seconds}"), (
             at(2.0, CPU), ACK_P50, at(2.0, ACK_P99)), sides=OWN, takes_s=50),
     Row("machine, produce", "64 KiB batches over 4 connections, page cache, against the miniature broker",
@@ -150,8 +150,7 @@ def wider() -> list[Row]:
             load(PAGE_CACHE, "produce --rate 20000 --producers 2 --for {seconds}", partitions),
             (ACK_P50, ACK_P99, ACK_P999, CPU, PEAK), 55 if partitions < 10_000 else 150)
     add("partitions, 10,000, fsync", "20,000/s, 2 producers, until acknowledged, both durable before they answer",
-        load(FSYNC, "produce --rate 20000 --producers 2 --for {seconds}", 10_000), (
-            CPU, ACK_P50, ACK_P99), 150)
+        load(FSYNC, "produce --rate 20000 --producers 2 --for {seconds}", 10_000), (CPU, ACK_P50, ACK_P99), 150)
     for connections in (1, 10, 100, 500):
         add(f"connections, {connections}", "as many producers, 10,000/s in all, until acknowledged, page cache",
             load(PAGE_CACHE, f"produce --rate 10000 --producers {connections} --for {{seconds}}"),
