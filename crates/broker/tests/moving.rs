@@ -76,21 +76,10 @@ async fn seconds(cluster: &Cluster, seconds: u64) {
     cluster.env.clock.sleep(Duration::from_secs(seconds)).await;
 }
 
-/// Waits until something holds, and asks for it four times a second.
-async fn until(cluster: &Cluster, what: &str, within_s: u64, holds: impl Fn() -> bool) {
-    for _ in 0..within_s * 4 {
-        if holds() {
-            return;
-        }
-        cluster.env.clock.sleep(Duration::from_millis(250)).await;
-    }
-    panic!("{what}: not within {within_s} s: {:#?}", states(cluster));
-}
-
 /// Waits until the controller has fenced a broker.
 async fn fenced(cluster: &Cluster, broker: i32) {
     let is_fenced = || cluster.metadata.image().broker(BrokerId(broker)).unwrap().fenced;
-    until(cluster, "it is fenced", 10, is_fenced).await;
+    cluster.until("it is fenced", 10, is_fenced).await;
 }
 
 /// Records of all partitions, numbered.
@@ -190,7 +179,7 @@ fn leaves(seed: u64, copies: usize) {
                 break;
             }
         }
-        until(&cluster, "broker 4 has nothing", 30, is_empty).await;
+        cluster.until("broker 4 has nothing", 30, is_empty).await;
         for state in states(&cluster) {
             assert!(!state.placement.contains(&BrokerId(4)) && state.leader != BrokerId(4), "{state:?}");
             assert_eq!((state.placement.len(), state.open_members()), (copies, copies));
@@ -265,7 +254,7 @@ fn a_broker_that_is_down_can_leave_as_far_as_others_have_what_it_had() {
         written.more(&cluster, 1, 10).await;
         assert_eq!(leave(&cluster, 1, APPEND, "4").await, ErrorCode::None);
         let is_empty = || Residence::of(&cluster.metadata.image(), BrokerId(4)).is_empty();
-        until(&cluster, "nothing is wanted of broker 4 any more", 30, is_empty).await;
+        cluster.until("nothing is wanted of broker 4 any more", 30, is_empty).await;
         assert_eq!(copies_least(&cluster), 2);
         assert_eq!(unregister(&cluster, 3, 4).await.0, ErrorCode::None);
         written.check(&cluster, 1).await;
@@ -288,7 +277,7 @@ fn what_only_a_dead_broker_has_keeps_it_on_the_list() {
         // It comes back, gives what it has, and can go.
         lives[2] = Some(cluster.start(3).await);
         let is_empty = || Residence::of(&cluster.metadata.image(), BrokerId(3)).is_empty();
-        until(&cluster, "broker 3 has nothing", 30, is_empty).await;
+        cluster.until("broker 3 has nothing", 30, is_empty).await;
     });
 }
 
@@ -307,8 +296,7 @@ fn who_cannot_leave_is_refused_and_who_leaves_may_stay() {
         assert_eq!(leave_as(&cluster, 1, "1", APPEND, "1").await, invalid, "it is no matter of one broker");
         // Nobody can take what broker 3 has: it goes on as before, but leads nothing that others can lead.
         assert_eq!(leave(&cluster, 1, APPEND, "3").await, ErrorCode::None);
-        until(&cluster, "others lead", 10, || states(&cluster).iter().all(|it| it.leader != BrokerId(3)))
-            .await;
+        cluster.until("others lead", 10, || states(&cluster).iter().all(|it| it.leader != BrokerId(3))).await;
         written.more(&cluster, 1, 5).await;
         assert!(states(&cluster).iter().all(|state| state.placement.len() == 3 && state.open_members() == 3));
         assert_eq!(unregister(&cluster, 1, 3).await.0, ErrorCode::ReassignmentInProgress);
@@ -353,7 +341,7 @@ fn a_broker_that_is_gone_is_replaced_after_a_while_and_gets_its_copies_back() {
         written.more(&cluster, 1, 10).await;
         lives[2] = Some(cluster.start(3).await);
         let is_back = || states(&cluster).iter().all(|state| spare(state) == 0 && state.open_members() == 3);
-        until(&cluster, "copies elsewhere are given up", 60, is_back).await;
+        cluster.until("copies elsewhere are given up", 60, is_back).await;
         assert_eq!(copies_least(&cluster), 3);
         seconds(&cluster, 5).await;
         assert_eq!((files(&cluster, 4), files(&cluster, 5)), (0, 0));
@@ -379,7 +367,7 @@ fn fetching_keeps_to_its_pace() {
         let began = cluster.env.clock.now();
         let whole = || copies_least(&cluster) == 2;
         assert!(!whole());
-        until(&cluster, "all are copied", 60, whole).await;
+        cluster.until("all are copied", 60, whole).await;
         let took = cluster.env.clock.now() - began;
         // At 1,000 bytes a second; it was begun a moment before or after.
         let of = |entry: &SegmentEntry| {
@@ -423,7 +411,7 @@ fn a_new_broker_takes_open_segments_of_old_topics_at_once_and_copies_only_what_i
             seconds(&cluster, 1).await;
         }
         assert!(is_spread(), "{:?}", spread(&cluster));
-        until(&cluster, "leaders are spread", 60, || is_even(&spread(&cluster).1, 4)).await;
+        cluster.until("leaders are spread", 60, || is_even(&spread(&cluster).1, 4)).await;
         for state in states(&cluster) {
             let is_preferred = state.placement[0] == BrokerId(4);
             let has_first = storages(&cluster, 4).iter().any(|storage| state.chain[0].is_on(*storage));
@@ -456,7 +444,7 @@ fn who_is_nearly_full_gets_no_new_segments_as_long_as_others_have_room() {
             };
             ensemble.len() == 2 && ensemble.iter().all(|member| member.broker != BrokerId(2))
         };
-        until(&cluster, "the next segment is elsewhere", 10, has_left).await;
+        cluster.until("the next segment is elsewhere", 10, has_left).await;
         assert_eq!(state(&cluster, 1).leader, BrokerId(2), "who leads goes on");
         written.more(&cluster, 1, 5).await;
         assert_eq!(cluster.create_with(1, "u", 3, &[]).await, ErrorCode::None);
@@ -467,7 +455,7 @@ fn who_is_nearly_full_gets_no_new_segments_as_long_as_others_have_room() {
         };
         assert!(!placed("u"));
         assert_eq!(cluster.create_with(1, "v", 4, &[]).await, ErrorCode::None, "nothing else is left");
-        until(&cluster, "it has room again", 90, || !has_left()).await;
+        cluster.until("it has room again", 90, || !has_left()).await;
         written.check(&cluster, 1).await;
     });
 }

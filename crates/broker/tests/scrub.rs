@@ -1,13 +1,12 @@
 //! Copies that rot on the disk while nobody reads them are found, and fetched from brokers that have them whole.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use base::chain::{SegmentEntry, SegmentState};
 use base::env::OpenMode;
 use base::error::ErrorCode;
 use base::ids::PartitionId;
-use metadata::Topic;
+use metadata::{Command, Resource, Topic};
 
 use crate::members::Cluster;
 use crate::support::{Life, run};
@@ -63,14 +62,12 @@ async fn fill(cluster: &Cluster, copies: usize) -> Vec<String> {
         cluster.produce_to_leader(1, "t", 0, value).await;
     }
     let is_whole = |entry: &SegmentEntry| matches!(&entry.state, SegmentState::Sealed { replicas, .. } if replicas.len() == copies);
-    for _ in 0..100 {
+    let are_there = || {
         let sealed = sealed(cluster);
-        if sealed.len() >= 3 && sealed.iter().all(is_whole) {
-            return values;
-        }
-        cluster.env.clock.sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{:?}", sealed(cluster));
+        sealed.len() >= 3 && sealed.iter().all(is_whole)
+    };
+    cluster.until("three segments are sealed", 10, are_there).await;
+    values
 }
 
 fn found(life: &Life) -> (bool, u64) {
@@ -99,12 +96,13 @@ fn damaged_copies_are_fetched_anew() {
         damage(&cluster, leader, &sealed[0], 100_000);
         damage(&cluster, one, &sealed[1], 7);
         cluster.env.disk.remove_file(&path(&cluster, other, &sealed[2])).expect("a copy");
-        cluster.env.clock.sleep(Duration::from_secs(2 * INTERVAL_S)).await;
-        for node in 1..=3 {
-            for (entry, whole) in sealed.iter().zip(&whole) {
-                assert!(content(&cluster, node, entry) == *whole, "{} on broker {node}", entry.id);
-            }
-            assert_eq!(found(&lives[node as usize - 1]), (true, 1), "broker {node}");
+        let is_mended = |node| {
+            let mut copies = sealed.iter().zip(&whole);
+            copies.all(|(entry, whole)| content(&cluster, node, entry) == *whole)
+        };
+        cluster.until("all copies are whole", 3 * INTERVAL_S, || (1..=3).all(is_mended)).await;
+        for (life, node) in lives.iter().zip(1..) {
+            assert_eq!(found(life), (true, 1), "broker {node}");
         }
         assert!(cluster.values(1, "t", 0).await == values, "the leader reads the new file");
     });
@@ -118,8 +116,7 @@ fn damage_of_the_only_copy_is_told_and_the_rest_is_served() {
         assert_eq!(cluster.create_with(1, "t", 1, &CONFIGS).await, ErrorCode::None);
         fill(&cluster, 1).await;
         damage(&cluster, 1, &sealed(&cluster)[0], 100_000);
-        cluster.env.clock.sleep(Duration::from_secs(2 * INTERVAL_S)).await;
-        assert!(matches!(found(&life), (true, 1..)), "each pass tells of it");
+        cluster.until("the damage is found", 3 * INTERVAL_S, || found(&life).1 > 0).await;
         let second = sealed(&cluster)[1].base;
         let (code, _, bytes) = cluster.fetch(1, "t", 0, second).await.expect("it serves");
         assert!(code == ErrorCode::None && !bytes.is_empty());
@@ -127,13 +124,17 @@ fn damage_of_the_only_copy_is_told_and_the_rest_is_served() {
 }
 
 #[test]
-fn nothing_is_read_where_it_is_not_asked_for() {
+fn nothing_is_read_until_it_is_asked_for() {
     run(async {
         let cluster = Cluster::new(73).await;
         let life = cluster.start_with(1, &["vltava.scrub.interval.ms=0"]).await;
         assert_eq!(cluster.create_with(1, "t", 1, &CONFIGS).await, ErrorCode::None);
         fill(&cluster, 1).await;
-        cluster.env.clock.sleep(Duration::from_secs(10 * INTERVAL_S)).await;
         assert_eq!(found(&life), (false, 0));
+        let changes = vec![("vltava.scrub.interval.ms".to_owned(), Some("20000".to_owned()))];
+        let command = Command::AlterConfigs { resource: Resource::AllBrokers, changes };
+        cluster.metadata.propose(command).await.expect("it is a key of all brokers");
+        // It is looked for once in a minute whether it is wanted.
+        cluster.until("copies are read", 60 + INTERVAL_S, || found(&life).0).await;
     });
 }

@@ -73,7 +73,7 @@ pub(crate) async fn handle(
     let now = context.broker.env.clock.now();
     let deadline = now + Duration::from_millis(request.max_wait_ms.max(0) as u64).min(WAIT_MAX);
     let debounce = Duration::from_millis(config.get(keys::FETCH_DEBOUNCE_MS).unsigned_abs());
-    let due = context.connection.answers.due(debounce).min(deadline);
+    let due = context.connection.answers.due(debounce).min(now + debounce).min(deadline);
     if due > now {
         context.rest_until(due).await;
     }

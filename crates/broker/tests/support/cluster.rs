@@ -52,6 +52,17 @@ impl Cluster {
         Cluster { env, metadata }
     }
 
+    /// Waits until something holds, and asks for it four times a second.
+    pub(crate) async fn until(&self, what: &str, within_s: u64, holds: impl Fn() -> bool) {
+        for _ in 0..within_s * 4 {
+            if holds() {
+                return;
+            }
+            self.env.clock.sleep(Duration::from_millis(250)).await;
+        }
+        panic!("{what}: not within {within_s} s: {:#?}", self.metadata.image().topic("t"));
+    }
+
     pub(crate) async fn start(&self, node: i32) -> Life {
         Life::member(&self.env, &self.metadata, node).await
     }

@@ -15,7 +15,7 @@ use storage::SegmentName;
 use super::Cluster;
 use super::faults::Fault;
 use super::node::{Node, records_path};
-use super::quiet::SEGMENT_BYTES_MAX;
+use super::quiet::{SEGMENT_BYTES_MAX, is_as_sealed};
 
 /// How often it is looked whether all copies are there before a second disk is touched, and how long between.
 const LOOKS_MAX: usize = 200;
@@ -89,7 +89,7 @@ impl Cluster {
         };
         if self.is_whole(node, &name) {
             self.trace.note(format!("{name:?} of node {} is mended or gone", node.id));
-            // What clients were sent before may reach them now: they are not told.
+            // Clients go on taking it for damaged: what they were sent before may reach them now.
             self.spoilt.lock().damaged = None;
             return None;
         }
@@ -105,8 +105,7 @@ impl Cluster {
             return true;
         };
         let Ok(content) = node.sim.disk.read(&records_path(name), SEGMENT_BYTES_MAX) else { return true };
-        let whole = usize::try_from(*bytes).ok().and_then(|bytes| content.get(..bytes));
-        whole.map(crc_fast::crc32_iscsi) == Some(*crc)
+        is_as_sealed(&content, *bytes, *crc)
     }
 
     /// Takes the log directory from a node.

@@ -154,6 +154,12 @@ impl Cluster {
     }
 }
 
+/// Whether a file begins with what was sealed.
+pub(super) fn is_as_sealed(content: &[u8], bytes: u64, crc: u32) -> bool {
+    let whole = usize::try_from(bytes).ok().and_then(|bytes| content.get(..bytes));
+    whole.map(crc_fast::crc32_iscsi) == Some(crc)
+}
+
 fn check_entry(
     topic: &Topic,
     number: usize,
@@ -174,8 +180,7 @@ fn check_entry(
         let node = homes.get(replica).ok_or_else(|| format!("{name:?} is on {replica}, which nobody has"))?;
         let content = node.sim.disk.read(&records_path(&name), SEGMENT_BYTES_MAX);
         let content = content.map_err(|error| format!("{name:?} on node {}: {error}", node.id))?;
-        let whole = usize::try_from(*bytes).ok().and_then(|bytes| content.get(..bytes));
-        if whole.map(crc_fast::crc32_iscsi) != Some(*crc) {
+        if !is_as_sealed(&content, *bytes, *crc) {
             let length = content.len();
             return Err(format!(
                 "{name:?} on node {} is not what was sealed: {length} bytes, not {bytes}",

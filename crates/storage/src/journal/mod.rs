@@ -329,6 +329,9 @@ impl Storage {
     /// Syncs the segments of the other half, as many as are due when so much of this one is used. All at once, or the file
     /// system as a whole, would be thousands of small writes, and the next round would wait behind them.
     fn sync_behind(self: &Arc<Self>, used: u64) {
+        if self.check_open().is_err() {
+            return;
+        }
         let jobs = {
             let mut behind = self.journal.behind.lock();
             behind.keep = behind.keep.min(may_wait(behind.total, used, self.journal.half_bytes));
@@ -346,7 +349,7 @@ impl Storage {
     fn work_behind(self: &Arc<Self>) {
         loop {
             let Some(next) = self.journal.behind.lock().next() else { return };
-            // A failure was told to everybody; without a handle, housekeeping asks again.
+            // A failure was told to everybody; without a handle, the next round or housekeeping tries again.
             if self.check_open().and_then(|()| self.sync_journaled(&next)).is_err() {
                 return self.journal.behind.lock().give_up([next]);
             }

@@ -65,20 +65,13 @@ impl Segment {
     /// # Errors
     /// [`StorageError::Corrupt`] when it differs; [`StorageError::Io`], [`StorageError::NotHere`].
     pub fn verify_on(&self, so_far: &mut Verification) -> Result<u64, StorageError> {
-        let (expected, length) = {
-            let appender = self.appender.lock();
-            (appender.crc, self.bytes())
-        };
+        let length = self.bytes();
         // An empty one may have no file.
         if so_far.position < length {
             let mut buffer = vec![0; CHUNK_BYTES.min((length - so_far.position) as usize)];
             return self.read_on(&*self.log()?, so_far, length, &mut buffer);
         }
-        if so_far.crc != expected {
-            let reason = format!("the file has CRC {:#010x}, {expected:#010x} is due", so_far.crc);
-            return Err(self.corrupt(0, reason));
-        }
-        Ok(0)
+        self.compare(so_far.crc).map(|()| 0)
     }
 
     /// Reads the whole file and compares it with the CRC it was sealed with. Blocks.
@@ -86,9 +79,15 @@ impl Segment {
     /// # Errors
     /// As [`Segment::verify_on`].
     pub fn verify(&self) -> Result<(), StorageError> {
-        let mut so_far = Verification::default();
-        while self.verify_on(&mut so_far)? > 0 {}
-        Ok(())
+        self.compare(self.crc_below(self.bytes())?)
+    }
+
+    fn compare(&self, crc: u32) -> Result<(), StorageError> {
+        let expected = self.appender.lock().crc;
+        if crc == expected {
+            return Ok(());
+        }
+        Err(self.corrupt(0, format!("the file has CRC {crc:#010x}, {expected:#010x} is due")))
     }
 
     /// Closes the files of a sealed segment that another copy of the same bytes has taken the place of: readers open that
