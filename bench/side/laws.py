@@ -22,7 +22,7 @@ FLAT_MAX = 0.15
 LINEAR_MAX = 1.15
 
 TOPIC = runs.TOPIC
-LOAD = "bench produce --topic {topic} --keep --producers 2 --rate 5000 --for {seconds}"
+LOAD = "bench produce --topic {topic} --keep --producers 2 --rate 5000 --round-robin --for {seconds}"
 ONE_AT_A_TIME = f"bench produce --topic {TOPIC} --keep --one-at-a-time --for {{seconds}}"
 FETCH_BYTES = 64 << 10
 REQUESTS = 500

@@ -159,6 +159,9 @@ impl Client {
     }
 
     async fn leader_among(&self, partition: &PartitionName, asked: Topics<'_>) -> Result<BrokerId> {
+        if let Some(leader) = self.shared.metadata.lock().leader(partition) {
+            return Ok(leader);
+        }
         let topics = self.topics_once(asked, &[&partition.topic]).await?;
         let leader = leader_in(&topics, partition);
         if leader.is_err() {

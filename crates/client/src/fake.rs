@@ -296,31 +296,28 @@ impl State {
     }
 
     fn produce(&mut self, request: &ProduceRequest<'_>) -> Option<ProduceResponse<'static>> {
-        let row = &request.topic_data[0].partition_data[0];
-        let log = &mut self.logs[row.index as usize];
         let fault = self.faults.pop_front().flatten();
         let keeps = !matches!(fault, Some(Fault::Refuse(_) | Fault::Close));
-        let kept = if keeps { log.append(row.records.unwrap_or_default()) } else { Ok(-1) };
-        let (code, base_offset) = match (fault, kept) {
-            (Some(Fault::Close | Fault::KeepAndClose), _) => return None,
-            (Some(Fault::Refuse(code) | Fault::KeepAndRefuse(code)), _) => (code, -1),
-            (None, Ok(offset)) => (ErrorCode::None, offset),
-            (None, Err(code)) => (code, -1),
+        let rows = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+        let partition = |row: &wire::message::produce_request::PartitionProduceData<'_>| {
+            let log = &mut self.logs[row.index as usize];
+            let kept = if keeps { log.append(row.records.unwrap_or_default()) } else { Ok(-1) };
+            let (code, base_offset) = match (fault, kept) {
+                (Some(Fault::Refuse(code) | Fault::KeepAndRefuse(code)), _) => (code, -1),
+                (_, Ok(offset)) => (ErrorCode::None, offset),
+                (_, Err(code)) => (code, -1),
+            };
+            let (index, error_code) = (row.index, code.code());
+            PartitionProduceResponse { index, error_code, base_offset, ..Default::default() }
         };
-        let partition = PartitionProduceResponse {
-            index: row.index,
-            error_code: code.code(),
-            base_offset,
-            ..Default::default()
-        };
-        Some(ProduceResponse {
-            responses: vec![TopicProduceResponse {
-                name: TOPIC.into(),
-                partition_responses: vec![partition],
-                ..Default::default()
-            }],
-            ..Default::default()
-        })
+        let mut partition_responses: Vec<_> = rows.map(partition).collect();
+        if matches!(fault, Some(Fault::Close | Fault::KeepAndClose)) {
+            return None;
+        }
+        // Nothing says that answers keep the order of the request.
+        partition_responses.reverse();
+        let topic = TopicProduceResponse { name: TOPIC.into(), partition_responses, ..Default::default() };
+        Some(ProduceResponse { responses: vec![topic], ..Default::default() })
     }
 
     fn fetch(&self, request: &FetchRequest<'_>) -> FetchResponse<'static> {

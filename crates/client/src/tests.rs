@@ -158,6 +158,57 @@ fn an_idempotent_producer_writes_each_record_once_and_in_order_whatever_happens(
 }
 
 #[test]
+fn batches_of_many_partitions_share_requests_and_each_hears_its_own_answer() {
+    const PARTITIONS: usize = 200;
+    for seed in 0..50 {
+        run(async {
+            let env = Env::sim(seed);
+            let fake = Fake::start(&env, PARTITIONS).await;
+            let random = SimRandom::new(seed);
+            let faults = (0..20).map(|_| match random.below(8) {
+                0 => Some(Fault::Refuse(ErrorCode::NotLeaderOrFollower)),
+                1 => Some(Fault::KeepAndRefuse(ErrorCode::NotEnoughReplicasAfterAppend)),
+                2 => Some(Fault::Close),
+                3 => Some(Fault::KeepAndClose),
+                _ => None,
+            });
+            fake.state.lock().faults = faults.collect();
+            let client = connect(&env, &fake.address).await;
+            let producer = Producer::new(&client, small_batches());
+            let mut deliveries = Vec::new();
+            for round in 0..10 {
+                for partition in 0..PARTITIONS {
+                    let value = format!("{partition}/{round}");
+                    let record = ProducerRecord::value(TOPIC, value.as_bytes());
+                    let record = ProducerRecord { partition: Some(partition as i32), ..record };
+                    deliveries.push((partition, round, producer.send(record).await.unwrap()));
+                }
+                env.clock.sleep(Duration::from_millis(2)).await;
+            }
+            for (partition, round, delivery) in deliveries {
+                let placed = delivery.wait().await.unwrap();
+                assert_eq!(
+                    (placed.partition, placed.offset),
+                    (whole(partition as i32), Some(round)),
+                    "seed {seed}"
+                );
+            }
+            for partition in 0..PARTITIONS {
+                let sent: Vec<_> = (0..10).map(|round| format!("{partition}/{round}")).collect();
+                assert_eq!(fake.values(partition), sent, "seed {seed}");
+            }
+            let requests = &fake.state.lock().requests;
+            let produced = requests.iter().filter(|(api, _)| *api == ApiKey::Produce).count();
+            assert!(
+                produced < PARTITIONS * 5,
+                "seed {seed}: {produced} requests for {} batches",
+                PARTITIONS * 10
+            );
+        });
+    }
+}
+
+#[test]
 fn a_batch_refused_for_good_fails_alone() {
     for refused in 0..4 {
         run(async {

@@ -1,5 +1,5 @@
-//! Writes records: gathers them into batches, sends each to the leader of its partition, tries again
-//! without changing their order.
+//! Writes records: gathers them into batches, and those into requests to the leaders of their partitions; tries
+//! again without changing their order.
 //!
 //! Invariants: records of one partition are written in the order of their `send` calls; with
 //! [`ProducerConfig::idempotent`] each of them once, whatever connections and brokers do in between
@@ -8,6 +8,7 @@
 //!
 //! What it does not do: transactions; noticing partitions that were added to a topic it already writes to.
 
+mod broker_sender;
 mod partitioner;
 mod queue;
 mod sender;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
+use broker_sender::BrokerSenders;
 pub use partitioner::partition_of_key;
 pub use queue::{Delivery, Placed};
 use queue::{PartitionQueue, Ripeness};
@@ -134,6 +136,7 @@ struct Shared {
     first_failure: Mutex<Option<ClientError>>,
     /// Connections over which batches went that nobody will acknowledge.
     unanswered: Mutex<Vec<Arc<Connection>>>,
+    brokers: Mutex<BrokerSenders>,
     identity: OnceCell<Identity>,
 }
 
@@ -188,6 +191,7 @@ impl Producer {
             flushing: AtomicUsize::new(0),
             first_failure: Mutex::new(None),
             unanswered: Mutex::default(),
+            brokers: Mutex::default(),
             identity: OnceCell::new(),
         };
         Producer { shared: Arc::new(shared), topics: Mutex::default(), senders: Mutex::default() }

@@ -23,18 +23,13 @@ use base::error::ErrorCode;
 use bytes::Bytes;
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::sync::watch;
-use wire::message::produce_request::{PartitionProduceData, TopicProduceData};
-use wire::message::{InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse};
+use wire::message::{InitProducerIdRequest, InitProducerIdResponse};
 
+use super::broker_sender::BrokerSender;
 use super::queue::{OpenBatch, PartitionQueue, PlacedBatch};
 use super::{Acks, Shared};
 use crate::admin::leader_moved;
-use crate::{Answer, Client, ClientError, Connection, Result};
-
-/// How long a leader may wait for the other copies before it answers.
-const PRODUCE_WAIT: Duration = Duration::from_secs(15);
-/// The same, as requests carry it.
-const PRODUCE_WAIT_MS: i32 = 15_000;
+use crate::{Client, ClientError, Result};
 
 /// Who an idempotent producer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +66,11 @@ pub(super) struct PartitionSender {
     next_sequence: i32,
     /// Number of the next batch.
     next_number: u64,
-    /// The connection of all batches in flight.
-    connection: Option<Arc<Connection>>,
+    /// The way of all batches in flight.
+    broker: Option<BrokerSender>,
     /// Batches not settled, in order; as many of the first as there are `answers` have been sent.
     batches: VecDeque<Batch>,
-    answers: FuturesOrdered<BoxFuture<'static, Result<Option<Answer>>>>,
+    answers: FuturesOrdered<BoxFuture<'static, Result<PlacedBatch>>>,
     /// Whether a batch could not be sent, so that none may follow until that is dealt with.
     stalled: bool,
     backoff: Option<crate::cluster::Backoff>,
@@ -91,7 +86,7 @@ impl PartitionSender {
             proven: false,
             next_sequence: 0,
             next_number: 0,
-            connection: None,
+            broker: None,
             batches: VecDeque::new(),
             answers: FuturesOrdered::new(),
             stalled: false,
@@ -198,42 +193,29 @@ impl PartitionSender {
         self.answers.push_back(answer);
     }
 
-    async fn start(&mut self, bytes: Bytes) -> Result<BoxFuture<'static, Result<Option<Answer>>>> {
-        let client = &self.shared.client;
-        let connection = match &self.connection {
-            Some(connection) => connection,
+    async fn start(&mut self, bytes: Bytes) -> Result<BoxFuture<'static, Result<PlacedBatch>>> {
+        let Shared { client, config, .. } = &*self.shared;
+        let partition = &self.queue.partition;
+        let broker = match &self.broker {
+            Some(broker) => broker,
             None => {
-                let leader = client.leader_to_write(&self.queue.partition).await?;
-                self.connection.insert(client.broker(leader).await?)
+                let connection = client.broker(client.leader_to_write(partition).await?).await?;
+                self.broker.insert(self.shared.brokers.lock().over(&connection, config.acks))
             }
         };
-        let partition = &self.queue.partition;
-        let acks = self.shared.config.acks;
-        let request = ProduceRequest {
-            acks: acks as i16,
-            timeout_ms: PRODUCE_WAIT_MS,
-            topic_data: vec![TopicProduceData {
-                name: (*partition.topic).into(),
-                partition_data: vec![PartitionProduceData {
-                    index: partition.partition,
-                    records: Some(&bytes),
-                }],
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
-        if acks == Acks::None {
-            connection.send(&request).await?;
-            self.shared.note_unanswered(connection);
-            return Ok(Box::pin(std::future::ready(Ok(None))));
+        if config.acks == Acks::None {
+            broker.send_unanswered(partition, &bytes).await?;
+            self.shared.note_unanswered(broker.connection());
+            let placed = PlacedBatch { base_offset: None, timestamp: None };
+            return Ok(Box::pin(std::future::ready(Ok(placed))));
         }
-        let pending = connection.start(&request, PRODUCE_WAIT).await?;
-        Ok(Box::pin(async move { pending.wait().await.map(Some) }))
+        let told = broker.send(partition, bytes);
+        Ok(Box::pin(async move { told.await.unwrap_or(Err(ClientError::Ended("producer"))) }))
     }
 
     /// Takes the answer of the first batch in flight.
-    async fn take_answer(&mut self, answer: Result<Option<Answer>>) {
-        match self.read_answer(answer) {
+    async fn take_answer(&mut self, answer: Result<PlacedBatch>) {
+        match answer {
             Ok(placed) => {
                 self.backoff = None;
                 self.proven = true;
@@ -243,28 +225,8 @@ impl PartitionSender {
             Err(error) => self.recover(error).await,
         }
         if self.batches.is_empty() {
-            (self.connection, self.backoff) = (None, None);
+            (self.broker, self.backoff) = (None, None);
         }
-    }
-
-    fn read_answer(&self, answer: Result<Option<Answer>>) -> Result<PlacedBatch> {
-        let Some(answer) = answer? else {
-            return Ok(PlacedBatch { base_offset: None, timestamp: None });
-        };
-        let response: ProduceResponse = answer.read()?;
-        let row = response.responses.first().and_then(|topic| topic.partition_responses.first());
-        let subject = || self.queue.partition.to_string();
-        let row = row.ok_or_else(|| ClientError::Missing { subject: subject() })?;
-        if row.error_code == ErrorCode::DuplicateSequenceNumber.code() {
-            return Ok(PlacedBatch { base_offset: None, timestamp: None });
-        }
-        let of_record = row.record_errors.first().and_then(|e| e.batch_index_error_message.as_deref());
-        let message = row.error_message.as_deref().or(of_record);
-        ClientError::check(row.error_code, message, subject)?;
-        Ok(PlacedBatch {
-            base_offset: Some(row.base_offset).filter(|offset| *offset >= 0),
-            timestamp: Some(row.log_append_time_ms).filter(|timestamp| *timestamp >= 0),
-        })
     }
 
     /// The first batch in flight failed: waits for the answers of the others, then gives it up or pauses.
@@ -273,7 +235,7 @@ impl PartitionSender {
         let mut kept = VecDeque::from([self.batches.pop_front().expect("a failure belongs to a batch")]);
         while let Some(answer) = self.answers.next().await {
             let mut batch = self.batches.pop_front().expect("an answer belongs to a batch");
-            match self.read_answer(answer) {
+            match answer {
                 Ok(placed) => self.settle(batch.room, &batch.outcome, Ok(placed)),
                 Err(error) => {
                     batch.doubt = Some(error).filter(ClientError::outcome_unknown).or(batch.doubt);
@@ -283,7 +245,7 @@ impl PartitionSender {
         }
         kept.append(&mut self.batches);
         self.batches = kept;
-        self.connection = None;
+        self.broker = None;
         self.stalled = false;
         if leader_moved(&error) {
             self.shared.client.forget_topic(&self.queue.partition.topic);
