@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -119,8 +120,11 @@ pub(crate) fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs a command, and tells how long it took: what makes the gate long should show.
 pub(crate) fn check(mut command: Command, name: &str) -> Result<()> {
+    let began = Instant::now();
     let status = command.status().with_context(|| format!("cannot start {name}"))?;
+    println!("{name}: {} s", began.elapsed().as_secs());
     if !status.success() {
         bail!("{name} failed: {status}");
     }
