@@ -307,7 +307,7 @@ struct Elections {
 
 struct LostPartition {
     election: ChainEdit,
-    /// Whoever may know more lives, and does not.
+    /// Whoever may know or have more lives, and does not.
     are_all_back: bool,
 }
 
@@ -329,14 +329,14 @@ fn elections(image: &Image, fenced: &BTreeSet<BrokerId>, balance: bool, unclean:
         };
         if let Some(leader) = needed {
             elections.needed.push(election(id, state, leader));
-        } else if waits {
+        } else if waits || electorate.is_stranded(state) {
             if topic_may_lose.0 != Some(id.topic_id) {
                 topic_may_lose = (Some(id.topic_id), may_lose(image, topic, unclean));
             }
             if topic_may_lose.1
                 && let Some(leader) = electorate.salvager(state)
             {
-                let are_all_back = electorate.are_all_back(state);
+                let are_all_back = waits && electorate.are_all_back(state);
                 elections
                     .lost
                     .push(LostPartition { election: unclean_election(id, state, leader), are_all_back });

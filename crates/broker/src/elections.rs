@@ -57,7 +57,7 @@ impl<'i> Electorate<'i> {
 
     /// Whether all members of the open segment that live may have lost records of it: whoever is elected waits.
     pub(crate) fn is_in_doubt(&self, state: &PartitionState) -> bool {
-        is_in_doubt(state, |broker| self.alive.iter().any(|candidate| candidate.broker == broker))
+        is_in_doubt(state, |broker| self.lives(broker))
     }
 
     /// Who leads where nobody is left that surely has all that was committed: a member of the open segment, or else a broker
@@ -68,10 +68,32 @@ impl<'i> Electorate<'i> {
         self.best(state, holds).or_else(|| self.best(state, is_home))
     }
 
+    /// Whether nobody who lives has some of the sealed segments.
+    pub(crate) fn lacks_any(&self, state: &PartitionState) -> bool {
+        let has = |entry: &SegmentEntry, broker: BrokerId| {
+            let storages = self.image.broker(broker).into_iter().flat_map(|broker| &broker.storages);
+            storages.into_iter().any(|(storage, health)| health.can_be_read() && entry.is_on(*storage))
+        };
+        // Nearly always the leader has it.
+        let is_there = |entry: &SegmentEntry| {
+            (self.lives(state.leader) && has(entry, state.leader))
+                || self.alive.iter().any(|candidate| has(entry, candidate.broker))
+        };
+        state.chain.iter().any(|entry| !entry.is_open() && !is_there(entry))
+    }
+
+    /// Whether the leader lives and waits for sealed segments that it lacks, and that nobody who lives has.
+    pub(crate) fn is_stranded(&self, state: &PartitionState) -> bool {
+        !state.unclean && self.lives(state.leader) && self.lacks_any(state)
+    }
+
+    fn lives(&self, broker: BrokerId) -> bool {
+        self.alive.iter().any(|candidate| candidate.broker == broker)
+    }
+
     /// Whether nobody is missing any more that may know more of the open segment.
     pub(crate) fn are_all_back(&self, state: &PartitionState) -> bool {
-        let lives = |member: &Member| self.alive.iter().any(|candidate| candidate.broker == member.broker);
-        open_members(state).iter().all(lives)
+        open_members(state).iter().all(|member| self.lives(member.broker))
     }
 
     /// Who leads where the leader lives, but its log directory has failed.
@@ -106,8 +128,10 @@ impl<'i> Electorate<'i> {
 
     /// Whether a broker that lives can find out where the open segment ends, of which it is a member.
     pub(crate) fn may_lead(&self, state: &PartitionState, broker: BrokerId) -> bool {
-        let lives = self.alive.iter().any(|candidate| candidate.broker == broker);
-        lives && !self.is_ending(broker) && !self.is_in_doubt(state) && self.holds_open(state, broker)
+        self.lives(broker)
+            && !self.is_ending(broker)
+            && !self.is_in_doubt(state)
+            && self.holds_open(state, broker)
     }
 
     /// Whether the leader lives, stays, and can have a next segment without a broker that ends.

@@ -282,7 +282,8 @@ impl Partitions {
             };
             match taken {
                 Ok(taken) => {
-                    if state.unclean && taken.chain.iter().rev().take(2).any(|entry| entry.unclean) {
+                    let is_cut = taken.chain.iter().rev().take(2).any(|entry| entry.unclean);
+                    if state.unclean && (is_cut || taken.log_start > state.log_start) {
                         self.opening.metrics.node().unclean_elections.inc();
                     }
                     let whole = self.opening.mender.complete(topic, id, taken).await;

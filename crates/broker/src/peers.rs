@@ -105,7 +105,10 @@ impl Candidates for Cluster {
     fn home(&self, storage: StorageId) -> Option<BrokerId> {
         let image = self.metadata.image();
         let mut alive = image.brokers().filter(|broker| !broker.fenced);
-        alive.find(|broker| broker.storages.contains_key(&storage)).map(|broker| broker.registration.broker)
+        let has = |broker: &&Arc<metadata::Broker>| {
+            broker.storages.get(&storage).is_some_and(|health| health.can_be_read())
+        };
+        alive.find(has).map(|broker| broker.registration.broker)
     }
 }
 

@@ -28,6 +28,11 @@ struct Brokers {
 
 impl Brokers {
     async fn new(seed: u64, copies_min: &str) -> Brokers {
+        Brokers::with(seed, copies_min, &[]).await
+    }
+
+    /// With further settings.
+    async fn with(seed: u64, copies_min: &str, more: &[&str]) -> Brokers {
         let cluster = Cluster::new(seed).await;
         let mut brokers = Brokers { cluster, cuts: Cuts::default(), remotes: Vec::new(), _lives: Vec::new() };
         for node in 1..=3 {
@@ -36,6 +41,7 @@ impl Brokers {
             let env = brokers.cuts.env(&brokers.cluster.env, node);
             let rack = format!("broker.rack=r{node}");
             let settings = [&*rack, "offsets.topic.replication.factor=3", "offsets.topic.num.partitions=1"];
+            let settings = [&settings[..], more].concat();
             brokers._lives.push(Life::member_with(&env, &metadata, node, &settings).await);
             brokers.remotes.push(remote);
         }
@@ -347,24 +353,111 @@ fn who_asks_for_an_unclean_election_gets_it() {
     run(async {
         let brokers = Brokers::new(7, "1").await;
         let (old, other) = lose_leader(&brokers).await;
-        let elect = async |partition| {
-            let topic =
-                elect_leaders_request::TopicPartitions { topic: "t".into(), partitions: vec![partition] };
-            let request = ElectLeadersRequest {
-                election_type: 1,
-                topic_partitions: Some(vec![topic]),
-                timeout_ms: 10_000,
-            };
-            let mut stream = brokers.cluster.connect(other).await;
-            ask(&mut *stream, 2, &request, |response| {
-                let told = &response.replica_election_results[0].partition_result[0];
-                ErrorCode::from_code(told.error_code)
-            })
-            .await
-        };
-        assert_eq!(elect(0).await, ErrorCode::None);
+        assert_eq!(elect_unclean(&brokers, other).await, ErrorCode::None);
         brokers.sleep(20).await;
-        assert_eq!(elect(0).await, ErrorCode::ElectionNotNeeded);
+        assert_eq!(elect_unclean(&brokers, other).await, ErrorCode::ElectionNotNeeded);
         expect_loss(&brokers, old, other).await;
+    });
+}
+
+/// Asks a broker for an unclean election of partition 0.
+async fn elect_unclean(brokers: &Brokers, asked: i32) -> ErrorCode {
+    let topic = elect_leaders_request::TopicPartitions { topic: "t".into(), partitions: vec![0] };
+    let request =
+        ElectLeadersRequest { election_type: 1, topic_partitions: Some(vec![topic]), timeout_ms: 10_000 };
+    let mut stream = brokers.cluster.connect(asked).await;
+    ask(&mut *stream, 2, &request, |response| {
+        ErrorCode::from_code(response.replica_election_results[0].partition_result[0].error_code)
+    })
+    .await
+}
+
+/// The leader is lost, and with it a segment that nobody else had fetched yet; the others have what came behind, records 8
+/// and 9. Who it was, and one of the others.
+async fn lose_older_records(seed: u64) -> (Brokers, i32, i32) {
+    let brokers = Brokers::with(seed, "1", &["vltava.repair.io.max.bytes.per.second=1"]).await;
+    brokers.produce(1, 0..5).await;
+    let (old, _) = brokers.leader(1).await;
+    brokers.cut_from_others(old);
+    brokers.produce(old, 5..8).await;
+    brokers.cuts.heal();
+    let all_write = || match &brokers.state().last().state {
+        base::chain::SegmentState::Open { ensemble } => ensemble.len() == 3,
+        base::chain::SegmentState::Sealed { .. } => false,
+    };
+    brokers.cluster.until("all are members again", 60, all_write).await;
+    brokers.produce(old, 8..10).await;
+    let had_by_one = |entry: &base::chain::SegmentEntry| match &entry.state {
+        base::chain::SegmentState::Sealed { replicas, .. } => replicas.len() == 1,
+        base::chain::SegmentState::Open { .. } => false,
+    };
+    assert!(brokers.state().chain.iter().any(had_by_one), "{:#?}", brokers.state());
+    brokers.cut_from_others(old);
+    brokers.cut_from_controllers(old, true);
+    brokers.sleep(20).await;
+    (brokers, old, old % 3 + 1)
+}
+
+/// All values from the log's start on, and that start.
+async fn what_is_left(brokers: &Brokers, asked: i32) -> (i64, Vec<String>) {
+    let start = brokers.state().log_start;
+    let (mut offset, mut values) = (start, Vec::new());
+    for _ in 0..100 {
+        let (leader, _) = brokers.leader(asked).await;
+        let Some((ErrorCode::None, high_watermark, bytes)) =
+            brokers.cluster.fetch(leader, "t", 0, offset).await
+        else {
+            brokers.sleep(1).await;
+            continue;
+        };
+        for batch in base::batch::Batches::new(&bytes) {
+            let batch = batch.unwrap();
+            offset = batch.next_offset();
+            for record in batch.records_in_place().unwrap() {
+                values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
+            }
+        }
+        if offset >= high_watermark {
+            return (start, values);
+        }
+    }
+    panic!("it cannot be read: {:#?}", brokers.state());
+}
+
+/// What came behind the lost segment is served, and the partition goes on.
+async fn expect_a_later_start(brokers: &Brokers, old: i32, other: i32) {
+    let (start, mut values) = what_is_left(brokers, other).await;
+    assert_eq!((start, &values[..]), (8, &["k/8".to_owned(), "k/9".to_owned()][..]));
+    assert!(!brokers.state().unclean, "it may not go on losing");
+    values.extend(brokers.produce(other, 20..24).await);
+    brokers.cuts.heal();
+    brokers.cut_from_controllers(old, false);
+    brokers.sleep(30).await;
+    values.extend(brokers.produce(other, 24..26).await);
+    assert_eq!(what_is_left(brokers, other).await, (8, values));
+}
+
+#[test]
+fn a_leader_that_lacks_what_a_lost_broker_had_waits_and_begins_behind_it_where_that_is_allowed() {
+    run(async {
+        let (brokers, old, other) = lose_older_records(8).await;
+        brokers.sleep(60).await;
+        let (leader, _) = brokers.leader(other).await;
+        let (code, ..) = brokers.cluster.produce(leader, "t", 0).await;
+        assert_eq!(code, ErrorCode::NotLeaderOrFollower, "it waits for the records before");
+        allow_losses(&brokers.cluster).await;
+        brokers.sleep(20).await;
+        expect_a_later_start(&brokers, old, other).await;
+    });
+}
+
+#[test]
+fn a_leader_that_waits_for_a_lost_broker_begins_behind_what_that_had_where_somebody_asks_for_it() {
+    run(async {
+        let (brokers, old, other) = lose_older_records(9).await;
+        assert_eq!(elect_unclean(&brokers, other).await, ErrorCode::None);
+        brokers.sleep(20).await;
+        assert_eq!(elect_unclean(&brokers, other).await, ErrorCode::ElectionNotNeeded);
+        expect_a_later_start(&brokers, old, other).await;
     });
 }

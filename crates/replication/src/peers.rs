@@ -12,7 +12,7 @@ use crate::stream::{Links, Replicas};
 pub trait Candidates: Send + Sync {
     /// All that live and have a log directory that takes segments, this one among them.
     fn candidates(&self) -> Vec<Candidate>;
-    /// The broker that lives and has the storage.
+    /// The broker that lives and has the storage, if that can be read.
     fn home(&self, storage: StorageId) -> Option<BrokerId>;
 
     /// Those, and others that answer although they take no new segments.

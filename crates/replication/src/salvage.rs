@@ -9,6 +9,8 @@
 //!
 //! Records beyond are lost, and the chain says so. Whoever held them cuts or removes them when it comes back: its copy is
 //! longer than what was sealed, or of a segment that no chain lists.
+//!
+//! Where a member of the open segment is sure and segments before are lost, nothing is cut, and the chain begins behind those.
 
 use base::chain::{PartitionState, Seal, SegmentEntry, SegmentState};
 use base::ids::{BrokerId, Offset, StorageId};
@@ -62,16 +64,39 @@ impl TakeOver<'_> {
         Ok(state)
     }
 
+    /// Where the open segment is sure and older ones are lost: has the partition begin behind those, because readers go on
+    /// from an offset, and none would come across a gap. Does nothing without leave to lose records.
+    ///
+    /// # Errors
+    /// [`TakeOverError`]; it may be tried again.
+    pub(crate) async fn leave_lost_behind(&self) -> Result<(), TakeOverError> {
+        let lost = self.state.chain.iter().rfind(|entry| !entry.is_open() && self.is_lost(entry));
+        let Some(start) = lost.filter(|_| self.state.unclean).and_then(SegmentEntry::end) else {
+            return Ok(());
+        };
+        self.spec.store.trim(self.spec.partition, start).await?;
+        tracing::warn!(
+            topic = &*self.spec.topic,
+            partition = self.spec.partition.partition.0,
+            epoch = self.epoch.0,
+            offset = start,
+            "an unclean election: records before this offset are lost with the brokers that had them"
+        );
+        Ok(())
+    }
+
     /// The first segment that nobody who lives surely has all of.
     fn first_lost(&self) -> &SegmentEntry {
-        let candidates = &self.peers.candidates;
-        let is_lost = |entry: &&SegmentEntry| match &entry.state {
+        self.state.chain.iter().find(|entry| self.is_lost(entry)).unwrap_or(self.state.last())
+    }
+
+    fn is_lost(&self, entry: &SegmentEntry) -> bool {
+        match &entry.state {
             SegmentState::Open { .. } => true,
             SegmentState::Sealed { replicas, .. } => {
-                !replicas.iter().any(|storage| candidates.home(*storage).is_some())
+                !replicas.iter().any(|storage| self.peers.candidates.home(*storage).is_some())
             }
-        };
-        self.state.chain.iter().find(is_lost).unwrap_or(self.state.last())
+        }
     }
 
     /// Storages of brokers that live which may hold a part of the partition.

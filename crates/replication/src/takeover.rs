@@ -141,6 +141,7 @@ impl TakeOver<'_> {
             }
             return Err(self.uncovered(asked));
         };
+        self.leave_lost_behind().await?;
         let silent = asked.silent;
         let sealed = if decision.end == entry.base {
             SealedInfo { end: entry.base, bytes: 0, crc: 0 }

@@ -1,8 +1,8 @@
 //! ElectLeaders (43), versions 0 to 2: moves the leader back to the first copy of a partition, or gives it one at all.
 //!
 //! It answers once the election stands in the metadata; the new leader serves a moment later. An unclean election is held
-//! where a partition has no leader: of whoever surely has all records, or else of whoever has most of them; the rest is lost
-//! then, whatever `unclean.leader.election.enable` says.
+//! where a partition has no leader, or one that waits for segments which nobody who lives has: of whoever surely has all
+//! records, or else of whoever has most of them; the rest is lost then, whatever `unclean.leader.election.enable` says.
 
 use std::borrow::Cow;
 
@@ -128,9 +128,12 @@ impl Elections<'_> {
         let is_led = is_led(self.image, state);
         let not_needed = |message: &str| Err(Refusal::new(ErrorCode::ElectionNotNeeded, message));
         match self.kind {
-            Kind::Unclean if is_led => not_needed("The partition has a leader."),
             Kind::Unclean => {
-                if let Some(leader) = self.electorate.successor(state) {
+                let lacks_any = self.electorate.lacks_any(state);
+                if is_led && !lacks_any {
+                    return not_needed("The partition has a leader.");
+                }
+                if let Some(leader) = self.electorate.successor(state).filter(|_| !lacks_any) {
                     self.edits.push(election(id, state, leader));
                 } else if let Some(leader) = self.electorate.salvager(state) {
                     self.edits.push(unclean_election(id, state, leader));
