@@ -98,8 +98,8 @@ WITH_BARS = (
         at(1.0, BYTES), at(0.8, CPU_PER_GB)), takes_s=75),
     Row("catch-up, 10 consumers", "each reads the same 2 GB, page cache", runs.catch_up(10), (
         at(1.0, BYTES), at(0.8, CPU_PER_GB)), takes_s=90),
-    Row("10,000 partitions against 10", "Vltava alone, fsync, 20,000 records/s, each to the next partition",
-        runs.own_partitions("produce --rate 20000 --producers 2 --round-robin --for {seconds}"), (
+    Row("10,000 partitions against 10", "Vltava alone, fsync, 10,000 records/s, each to the next partition",
+        runs.own_partitions("produce --rate 10000 --producers 2 --round-robin --for {seconds}"), (
             at(2.0, CPU), ACK_P50, at(2.0, ACK_P99)), sides=OWN, takes_s=50),
     Row("machine, produce", "64 KiB batches over 4 connections, page cache, against the miniature broker",
         runs.raw_produce, (at(0.7, BYTES), CPU_PER_GB), sides=("vltava", "yardstick"), takes_s=15),

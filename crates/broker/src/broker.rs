@@ -243,11 +243,11 @@ impl Broker {
         Ok(())
     }
 
-    /// What the configuration allows, and the operating system: sockets get the half of the file handles that
+    /// What the configuration allows, and the operating system: sockets get the third of the file handles that
     /// log directories leave, less some for everything else.
     fn limits(&self, config: &BrokerConfig) -> Limits {
         let limits = Limits::from_config(config, &self.shares);
-        let sockets_max = (self.env.disk.open_files_max() / 2).saturating_sub(HANDLES_RESERVED).max(1);
+        let sockets_max = (self.env.disk.open_files_max() / 3).saturating_sub(HANDLES_RESERVED).max(1);
         Limits { connections_max: limits.connections_max.min(sockets_max), ..limits }
     }
 

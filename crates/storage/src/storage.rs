@@ -32,9 +32,8 @@ use crate::segment::{Segment, SegmentStart, is_full};
 use crate::space::{Fullness, SpaceLimits, StorageState};
 use crate::sync::SyncQueue;
 
-/// File handles that are left for connections and everything else, as a share of all: 1 in this many is
-/// the storage's.
-const HANDLES_SHARE: usize = 2;
+/// The storage's share of all file handles, in thirds: the rest is left for connections and everything else.
+const HANDLES_THIRDS: usize = 2;
 /// Longest number of a process in a lock file, bytes.
 const LOCK_BYTES_MAX: usize = 32;
 
@@ -43,8 +42,8 @@ const LOCK_BYTES_MAX: usize = 32;
 pub struct StorageOptions {
     /// Bytes of batches per entry of the sparse indexes (Kafka's `index.interval.bytes`).
     pub index_interval_bytes: u32,
-    /// File handles kept open at most, apart from those in use at the moment; never more than half of
-    /// what the process may have.
+    /// File handles kept open at most, apart from those in use at the moment; never more than two thirds of
+    /// what the process may have. A segment that is appended to needs one.
     pub open_files_max: usize,
     /// Size of the file that is given up when the disk is full, bytes; at most a hundredth of the disk.
     pub reserve_bytes: u64,
@@ -65,7 +64,7 @@ impl Default for StorageOptions {
     fn default() -> StorageOptions {
         StorageOptions {
             index_interval_bytes: 4096,
-            open_files_max: 8192,
+            open_files_max: 500_000,
             reserve_bytes: 64 << 20,
             space: SpaceLimits::default(),
             decompressed_batch_bytes_max: 256 << 20,
@@ -200,7 +199,7 @@ impl Storage {
         let cache_lies = former_life.failed && former_life.boot == boot;
         let life = Life { boot: boot.clone(), clean: false, failed: cache_lies, doubt };
         format::write_life(&env, &layout, &life)?;
-        let handles_max = options.open_files_max.min(env.disk.open_files_max() / HANDLES_SHARE);
+        let handles_max = options.open_files_max.min(env.disk.open_files_max() / 3 * HANDLES_THIRDS);
         let storage = Arc::new(Storage {
             handles: HandlePool::new(handles_max),
             syncs: SyncQueue::default(),

@@ -190,7 +190,10 @@ impl Disk for OsDisk {
             OpenMode::Existing => options.read(true).write(true),
             OpenMode::CreateNew => options.read(true).write(true).create_new(true),
         };
-        Ok(Arc::new(OsFile { file: options.open(path)?, background: self.background.clone() }))
+        Ok(Arc::new(OsFile {
+            file: open_without_access_time(options, path)?,
+            background: self.background.clone(),
+        }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -270,6 +273,24 @@ impl Disk for OsDisk {
     fn memory_max_bytes(&self) -> Option<u64> {
         super::memory::limit_bytes(|path| fs::read_to_string(path).ok())
     }
+}
+
+/// Has reads not note their time: with `relatime`, the usual way of mounting, the first read after each write would change
+/// the file's inode, and what is appended is read soon, by consumers and for the sync journal.
+#[cfg(target_os = "linux")]
+fn open_without_access_time(mut options: fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags(rustix::fs::OFlags::NOATIME.bits() as i32);
+    match options.open(path) {
+        // The file is somebody else's.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.custom_flags(0).open(path),
+        result => result,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_without_access_time(options: fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    options.open(path)
 }
 
 struct OsFile {

@@ -42,7 +42,7 @@ config_keys! { pub(in crate::config) ROWS;
     [CONNECTIONS_MAX_IDLE_MS: i64] long("connections.max.idle.ms").default("600000")
         .doc("A connection without requests for this long, ms, is closed; -1 never closes one.");
     [MAX_CONNECTIONS: i32] int("max.connections").default("2147483647").min(0).cluster_wide()
-        .doc("Connections the node accepts at once; never more than half of the files that the process may have \
+        .doc("Connections the node accepts at once; never more than a third of the files that the process may have \
               open, less 64, nor than one for each 80 KiB of vltava.memory.limit.");
     [MAX_CONNECTIONS_PER_IP: i32] int("max.connections.per.ip").default("2147483647").min(0).cluster_wide()
         .doc("Connections accepted at once from one address.");
