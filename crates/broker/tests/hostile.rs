@@ -18,6 +18,7 @@ mod samples;
 #[path = "../../wire/tests/proof/source.rs"]
 #[allow(dead_code, reason = "the proofs of the codec use more of it")]
 mod source;
+#[path = "it/support/mod.rs"]
 mod support;
 
 /// Bugs met so far by any thread: a connection's task that panics is ended quietly by the runtime.

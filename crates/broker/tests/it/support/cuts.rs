@@ -1,7 +1,5 @@
 //! A broker that is cut off: from other brokers, from the controllers, or from both, while clients reach it.
 
-#![allow(dead_code, reason = "not every proof cuts everything")]
-
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;

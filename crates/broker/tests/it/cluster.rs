@@ -8,10 +8,6 @@ use wire::message::*;
 use crate::members::{Cluster, PARTITIONS};
 use crate::support::{Life, ask, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 #[test]
 fn every_broker_tells_the_same_and_each_leads_its_share() {
     run(async {

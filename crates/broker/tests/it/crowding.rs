@@ -10,8 +10,6 @@ use wire::request_frame;
 
 use crate::support::{Life, ask, run, send};
 
-mod support;
-
 /// Of `vltava.group.memory.max.bytes` in these tests.
 const MAX_BYTES: i64 = 1_000_000;
 /// What a hostile member brings, bytes.
@@ -231,7 +229,7 @@ fn ids_that_are_handed_out_are_bounded_too() {
             let request = JoinGroupRequest { session_timeout_ms: 60_000, ..join_request(&group, "", &[1]) };
             let frame = request_frame(1, Some(&client), 5, &request).unwrap();
             send(&mut *stream, &frame).await;
-            support::receive(&mut *stream).await.expect("an answer");
+            crate::support::receive(&mut *stream).await.expect("an answer");
         }
         let held = world.held();
         assert!(held <= MAX_BYTES && held > MAX_BYTES - 100_000, "{held}");

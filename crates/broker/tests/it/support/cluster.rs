@@ -1,7 +1,5 @@
 //! Several brokers with the same metadata, and a client that asks each of them.
 
-#![allow(dead_code, reason = "not every proof asks for all of it")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -12,12 +12,6 @@ use crate::cuts::{Cuts, Remote};
 use crate::members::Cluster;
 use crate::support::{Life, ask, run};
 
-#[path = "support/cuts.rs"]
-mod cuts;
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 const PRODUCER: i64 = 7;
 
 /// Three brokers, and the first leader of the topic `t`.

@@ -11,10 +11,6 @@ use metadata::{Command, Resource, Topic};
 use crate::members::Cluster;
 use crate::support::{Life, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 /// All copies are looked at within so long.
 const INTERVAL_S: u64 = 20;
 const SETTINGS: [&str; 1] = ["vltava.scrub.interval.ms=20000"];

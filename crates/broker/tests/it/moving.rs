@@ -12,10 +12,6 @@ use wire::message::*;
 use crate::members::Cluster;
 use crate::support::{Life, ask, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 async fn start(cluster: &Cluster, brokers: i32) -> Vec<Option<Life>> {
     let mut lives = Vec::new();
     for node in 1..=brokers {

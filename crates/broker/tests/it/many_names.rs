@@ -9,8 +9,6 @@ use wire::{RequestMessage, request_frame};
 
 use crate::support::{Life, ask, receive, send};
 
-mod support;
-
 /// Names in a request, each an element or two; 100,000 elements are let through.
 const NAMES: usize = 49_000;
 
@@ -19,7 +17,7 @@ const TURNS_MIN: usize = NAMES / 256;
 
 /// Runs a test that takes at most so many bytes of memory at once, with requests, answers and the broker in it.
 fn run(max_bytes: u64, test: impl Future<Output = ()>) {
-    let spent = allocation_counter::measure(|| support::run(test));
+    let spent = allocation_counter::measure(|| crate::support::run(test));
     assert!(spent.bytes_max < max_bytes, "{} bytes at once", spent.bytes_max);
 }
 

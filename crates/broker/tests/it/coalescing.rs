@@ -13,10 +13,6 @@ use wire::message::*;
 use crate::members::Cluster;
 use crate::support::{Life, ask, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 const NODES: i32 = 3;
 const LED: [i32; 2] = [0, 1];
 const ROUNDS: usize = 14;

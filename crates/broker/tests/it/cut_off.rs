@@ -12,12 +12,6 @@ use crate::cuts::{Cuts, Remote};
 use crate::members::Cluster;
 use crate::support::{Life, ask, run};
 
-#[path = "support/cuts.rs"]
-mod cuts;
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 /// Three brokers of which each may be cut off.
 struct Brokers {
     cluster: Cluster,

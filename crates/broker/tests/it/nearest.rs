@@ -9,10 +9,6 @@ use wire::message::*;
 use crate::members::Cluster;
 use crate::support::{Life, ask, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 const RACKS: [&str; 3] = ["a", "b", "c"];
 const RACK_AWARE: &str = "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector";
 

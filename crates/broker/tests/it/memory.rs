@@ -10,8 +10,6 @@ use wire::request_frame;
 
 use crate::support::{Life, ask, receive, run, send};
 
-mod support;
-
 const LIMIT_BYTES: i64 = 64 << 20;
 /// What requests and answers may hold, bytes: an eighth. Answers begin up to a quarter beyond it.
 const REQUEST_BYTES: i64 = LIMIT_BYTES / 8;

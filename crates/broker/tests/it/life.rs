@@ -9,8 +9,6 @@ use wire::message::*;
 
 use crate::support::{Life, ask, receive, run, send};
 
-mod support;
-
 const GROUP: &str = "g";
 
 async fn connect(env: &Env, address: &str) -> Box<dyn Stream> {

@@ -10,10 +10,6 @@ use base::ids::BrokerId;
 use crate::members::{Cluster, PARTITIONS};
 use crate::support::{Life, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 /// Longest time between two records that a producer gets through while a broker ends: an election, a look at who ends, and
 /// the pause after a refusal.
 const GAP_MAX: Duration = Duration::from_millis(500);

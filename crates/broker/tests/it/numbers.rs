@@ -15,10 +15,6 @@ use replication::{Storage, StorageOptions};
 use crate::members::Cluster;
 use crate::support::run;
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 /// Starts another process with the number of node 2, and a log directory of its own.
 async fn impostor(cluster: &Cluster) -> Result<Arc<Broker>, StartError> {
     let settings = ["node.id=2", "listeners=PLAINTEXT://127.0.0.1:9099"];

@@ -15,7 +15,7 @@ use sim::{Connection, Life, World, decode, run, seeds};
 use wire::message::delete_topics_request::DeleteTopicState;
 use wire::message::{DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest, MetadataResponse};
 
-use crate::ledger::{Fate, Ledger, NAMES, PARTITIONS};
+use ledger::{Fate, Ledger, NAMES, PARTITIONS};
 
 mod ledger;
 

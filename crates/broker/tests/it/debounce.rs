@@ -9,10 +9,6 @@ use wire::message::*;
 use crate::members::Cluster;
 use crate::support::{ask, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 const FETCHES: u32 = 20;
 /// Answers that may leave ahead of their time, and the one that leaves when it is due.
 const AT_ONCE: u32 = 5;

@@ -10,8 +10,6 @@ use wire::message::*;
 
 use crate::support::{Life, ask, run};
 
-mod support;
-
 /// Leader and epoch of the first partition, and nodes with their addresses.
 type Told = (ErrorCode, (i32, i32), Vec<(i32, String, i32)>);
 

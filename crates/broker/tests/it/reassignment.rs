@@ -11,10 +11,6 @@ use wire::message::*;
 use crate::members::Cluster;
 use crate::support::{Life, ask, run};
 
-#[path = "support/cluster.rs"]
-mod members;
-mod support;
-
 const NONE: i16 = 0;
 
 async fn start(cluster: &Cluster, brokers: i32) -> Vec<Option<Life>> {
