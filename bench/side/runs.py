@@ -31,6 +31,8 @@ MANY_PARTITIONS = 100
 # Kafka's controller refuses about twice as many in one request.
 PARTITIONS_AT_ONCE = 5_000
 WARM_UP_S = 5
+# Until thousands of new files were synced for the first time, with their names: no part of the steady state.
+FIRST_RECORDS_S = 10
 # Bytes of a record where volume is what matters.
 LARGE_RECORD_BYTES = 16 << 10
 # Records a second of that size while a topic is filled, about 200 MB/s.
@@ -51,13 +53,14 @@ def own_partitions(words: str) -> Run:
 
     def run(sides: Sides, side: str, seconds: int) -> dict[str, float]:
         partitions = sides.partitions(int(side.split()[0].replace(",", "")))
-        return loaded(sides, "vltava", {}, words, partitions, seconds)
+        return loaded(sides, "vltava", {}, words, partitions, seconds, FIRST_RECORDS_S)
 
     return run
 
 
 def loaded(
     sides: Sides, kind: str, settings: dict[str, str], words: str, partitions: int, seconds: int,
+    warm_up: int = WARM_UP_S,
 ) -> dict[str, float]:
     """One broker under the load, after the same load for some seconds: a JVM that is cold is not what people run."""
     with sides.running(kind, settings) as watched:
@@ -68,7 +71,7 @@ def loaded(
             line = f"bench {words} -p {partitions}".format(seconds=length)
             return sides.tool(watched.broker, *line.split())
 
-        work(min(WARM_UP_S, seconds))
+        work(min(warm_up, seconds))
         seen, burden = watched.during(lambda: work(seconds))
         return flatten(seen) | burden | {
             "cpu_per_million": burden["broker_cpu_s"] / seen["records"] * 1e6,
