@@ -69,6 +69,13 @@ impl Brokers {
         values
     }
 
+    fn all_are_members(&self) -> bool {
+        match &self.state().last().state {
+            base::chain::SegmentState::Open { ensemble } => ensemble.len() == 3,
+            base::chain::SegmentState::Sealed { .. } => false,
+        }
+    }
+
     fn state(&self) -> Arc<base::chain::PartitionState> {
         self.cluster.metadata.image().topic("t").unwrap().partitions[0].clone()
     }
@@ -375,11 +382,7 @@ async fn lose_older_records(seed: u64) -> (Brokers, i32, i32) {
     brokers.cut_from_others(old);
     brokers.produce(old, 5..8).await;
     brokers.cuts.heal();
-    let all_write = || match &brokers.state().last().state {
-        base::chain::SegmentState::Open { ensemble } => ensemble.len() == 3,
-        base::chain::SegmentState::Sealed { .. } => false,
-    };
-    brokers.cluster.until("all are members again", 60, all_write).await;
+    brokers.cluster.until("all are members again", 60, || brokers.all_are_members()).await;
     brokers.produce(old, 8..10).await;
     let had_by_one = |entry: &base::chain::SegmentEntry| match &entry.state {
         base::chain::SegmentState::Sealed { replicas, .. } => replicas.len() == 1,
@@ -388,59 +391,36 @@ async fn lose_older_records(seed: u64) -> (Brokers, i32, i32) {
     assert!(brokers.state().chain.iter().any(had_by_one), "{:#?}", brokers.state());
     brokers.cut_from_others(old);
     brokers.cut_from_controllers(old, true);
-    brokers.sleep(20).await;
+    let is_replaced = || brokers.state().leader.0 != old;
+    brokers.cluster.until("another one is elected", 30, is_replaced).await;
     (brokers, old, old % 3 + 1)
 }
 
-/// All values from the log's start on, and that start.
-async fn what_is_left(brokers: &Brokers, asked: i32) -> (i64, Vec<String>) {
-    let start = brokers.state().log_start;
-    let (mut offset, mut values) = (start, Vec::new());
-    for _ in 0..100 {
-        let (leader, _) = brokers.leader(asked).await;
-        let Some((ErrorCode::None, high_watermark, bytes)) =
-            brokers.cluster.fetch(leader, "t", 0, offset).await
-        else {
-            brokers.sleep(1).await;
-            continue;
-        };
-        for batch in base::batch::Batches::new(&bytes) {
-            let batch = batch.unwrap();
-            offset = batch.next_offset();
-            for record in batch.records_in_place().unwrap() {
-                values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
-            }
-        }
-        if offset >= high_watermark {
-            return (start, values);
-        }
-    }
-    panic!("it cannot be read: {:#?}", brokers.state());
-}
-
-/// What came behind the lost segment is served, and the partition goes on.
+/// What came behind the lost segment is served once the partition begins there, and it goes on.
 async fn expect_a_later_start(brokers: &Brokers, old: i32, other: i32) {
-    let (start, mut values) = what_is_left(brokers, other).await;
-    assert_eq!((start, &values[..]), (8, &["k/8".to_owned(), "k/9".to_owned()][..]));
+    brokers.cluster.until("it begins later", 30, || brokers.state().log_start == 8).await;
+    let mut values = vec!["k/8".to_owned(), "k/9".to_owned()];
+    assert_eq!(brokers.cluster.values_from(other, "t", 0, 8).await, values);
     assert!(!brokers.state().unclean, "it may not go on losing");
     values.extend(brokers.produce(other, 20..24).await);
     brokers.cuts.heal();
     brokers.cut_from_controllers(old, false);
-    brokers.sleep(30).await;
+    brokers.cluster.until("the old leader is a member again", 60, || brokers.all_are_members()).await;
     values.extend(brokers.produce(other, 24..26).await);
-    assert_eq!(what_is_left(brokers, other).await, (8, values));
+    assert_eq!(brokers.cluster.values_from(other, "t", 0, 8).await, values);
+    assert_eq!(brokers.state().log_start, 8, "what was lost does not come back");
 }
 
 #[test]
 fn a_leader_that_lacks_what_a_lost_broker_had_waits_and_begins_behind_it_where_that_is_allowed() {
     run(async {
         let (brokers, old, other) = lose_older_records(8).await;
+        // Nothing happens, for longer than an unclean election waits where it is allowed.
         brokers.sleep(60).await;
         let (leader, _) = brokers.leader(other).await;
         let (code, ..) = brokers.cluster.produce(leader, "t", 0).await;
         assert_eq!(code, ErrorCode::NotLeaderOrFollower, "it waits for the records before");
         allow_losses(&brokers.cluster).await;
-        brokers.sleep(20).await;
         expect_a_later_start(&brokers, old, other).await;
     });
 }
@@ -450,8 +430,7 @@ fn a_leader_that_waits_for_a_lost_broker_begins_behind_what_that_had_where_someb
     run(async {
         let (brokers, old, other) = lose_older_records(9).await;
         assert_eq!(elect_unclean(&brokers, other).await, ErrorCode::None);
-        brokers.sleep(20).await;
-        assert_eq!(elect_unclean(&brokers, other).await, ErrorCode::ElectionNotNeeded);
         expect_a_later_start(&brokers, old, other).await;
+        assert_eq!(elect_unclean(&brokers, other).await, ErrorCode::ElectionNotNeeded);
     });
 }

@@ -198,8 +198,18 @@ impl Cluster {
 
     /// All values of a partition, as its leader gives them.
     pub(crate) async fn values(&self, asked: i32, topic: &str, partition: i32) -> Vec<String> {
+        self.values_from(asked, topic, partition, 0).await
+    }
+
+    /// Those from an offset on.
+    pub(crate) async fn values_from(
+        &self,
+        asked: i32,
+        topic: &str,
+        partition: i32,
+        mut offset: i64,
+    ) -> Vec<String> {
         let mut values = Vec::new();
-        let mut offset = 0;
         for _ in 0..600 {
             let leader = self.look(asked, topic).await.leaders[partition as usize].0;
             let Some((code, high_watermark, bytes)) = self.fetch(leader, topic, partition, offset).await
