@@ -193,8 +193,18 @@ impl Mender {
             let sources =
                 all.iter().filter(|(storage, home)| home.broker != self.id && entry.is_on(**storage));
             let sources = sources.map(|(storage, home)| (home.broker, *storage)).collect();
-            let (topic, entry) = (topic.clone(), entry.clone());
-            if !self.bring(&Fetch { topic, id, entry, sources, is_short: false }, None).await {
+            let fetch = Fetch { topic: topic.clone(), id, entry: entry.clone(), sources, is_short: false };
+            if !self.bring(&fetch, None).await {
+                if fetch.sources.is_empty() {
+                    tracing::warn!(
+                        topic = &**topic,
+                        partition = id.partition.0,
+                        segment = %entry.id,
+                        offset = entry.base,
+                        "nobody who lives has this segment, so the partition is not led: start the brokers that had it, or \
+                         have it left behind by an unclean election"
+                    );
+                }
                 return None;
             }
         }
