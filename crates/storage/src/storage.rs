@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use base::batch::BatchHeader;
-use base::env::{Env, File, OpenMode};
+use base::env::{Disk, Env, File, OpenMode};
 use base::ids::{LeaderEpoch, Offset, SegmentId, StorageId, TopicPartition, Uuid};
 use base::metrics::{Metrics, NodeMetrics};
 use bytes::Bytes;
@@ -32,8 +32,6 @@ use crate::segment::{Segment, SegmentStart, is_full};
 use crate::space::{Fullness, SpaceLimits, StorageState};
 use crate::sync::SyncQueue;
 
-/// The storage's share of all file handles, in thirds: the rest is left for connections and everything else.
-const HANDLES_THIRDS: usize = 2;
 /// Longest number of a process in a lock file, bytes.
 const LOCK_BYTES_MAX: usize = 32;
 
@@ -58,6 +56,14 @@ pub struct StorageOptions {
     pub sync_journal_after_files: u64,
     /// Where sync rounds and failures are counted.
     pub metrics: NodeMetrics,
+}
+
+impl StorageOptions {
+    /// How many of the file handles that the process may have all storages together keep open: two thirds. The rest is left
+    /// for connections and everything else.
+    pub fn open_files_share(disk: &dyn Disk) -> usize {
+        disk.open_files_max() / 3 * 2
+    }
 }
 
 impl Default for StorageOptions {
@@ -199,7 +205,7 @@ impl Storage {
         let cache_lies = former_life.failed && former_life.boot == boot;
         let life = Life { boot: boot.clone(), clean: false, failed: cache_lies, doubt };
         format::write_life(&env, &layout, &life)?;
-        let handles_max = options.open_files_max.min(env.disk.open_files_max() / 3 * HANDLES_THIRDS);
+        let handles_max = options.open_files_max.min(StorageOptions::open_files_share(&*env.disk));
         let storage = Arc::new(Storage {
             handles: HandlePool::new(handles_max),
             syncs: SyncQueue::default(),

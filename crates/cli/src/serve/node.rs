@@ -186,11 +186,11 @@ async fn close(env: &Env, storages: &[Arc<Storage>], metadata: &dyn MetadataStor
 
 /// Opens every log directory. One that fails is left out while others are there.
 async fn open_storages(env: &Env, config: &BrokerConfig, metrics: &Metrics) -> Outcome<Vec<Arc<Storage>>> {
-    // All directories together get what one alone would: two thirds of what the process may have open.
+    // All directories together get what one alone would.
     let directories = config.log_dirs().len().max(1);
     let usual = StorageOptions::default();
     let options = StorageOptions {
-        open_files_max: usual.open_files_max.min(env.disk.open_files_max() / 3 * 2) / directories,
+        open_files_max: usual.open_files_max.min(StorageOptions::open_files_share(&*env.disk)) / directories,
         index_interval_bytes: u32::try_from(config.get(keys::LOG_INDEX_INTERVAL_BYTES)).unwrap_or(0),
         sync_journal_bytes: u64::try_from(config.get(keys::SYNC_JOURNAL_BYTES)).unwrap_or(0),
         metrics: metrics.node().clone(),
