@@ -33,7 +33,7 @@ use crate::segments;
 use crate::wires::{Wires, inside};
 
 /// How long faults go on.
-const FAULTS_FOR: Duration = Duration::from_secs(50);
+const FAULTS_FOR: Duration = Duration::from_secs(35);
 /// How long the cluster may take, after the last fault, until all is as it was.
 pub(crate) const HEAL_WITHIN: Duration = Duration::from_secs(60);
 /// How long a partition may take no records while all nodes run.
