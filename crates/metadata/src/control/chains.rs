@@ -14,6 +14,10 @@ use base::ids::{BrokerId, Generation, SegmentId, StorageId, TopicPartition};
 use crate::command::{ChainEdit, EditError, StorageHealth, index};
 use crate::image::{Image, Topic};
 
+/// From this `metadata.version` on a rewrite takes the place of segments only where enough of the log directories that hold
+/// it can be read: one may have gone for good since it fetched the rewrite.
+const REWRITES_ON_WHAT_IS_THERE: i16 = 3;
+
 /// Elects `leader` for every partition it leads or is placed on alone.
 pub(super) fn elect_all(image: &mut Image, leader: BrokerId) -> usize {
     let mut count = 0;
@@ -69,7 +73,9 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
                 return Ok(present);
             }
             check_rewrite_name(image, &present, &rewrite)?;
+            let there = copies_there(image, &rewrite.new);
             state.replace(rewrite, copies_min)?;
+            check_copies(there, copies_min)?;
         }
         ChainEdit::Elect { leader, epoch, .. } => {
             if (present.leader, present.leader_epoch) == (leader, epoch) {
@@ -109,6 +115,19 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
     let state = Arc::new(state);
     store(image, &id, state.clone());
     Ok(state)
+}
+
+fn check_copies(there: Option<usize>, need: usize) -> Result<(), ChainError> {
+    there.filter(|have| *have < need).map_or(Ok(()), |have| Err(ChainError::TooFewCopies { have, need }))
+}
+
+/// How many copies of a sealed segment are in log directories that can be read, now or once their brokers answer again;
+/// `None` at a level of the metadata that does not ask.
+fn copies_there(image: &Image, entry: &SegmentEntry) -> Option<usize> {
+    let SegmentState::Sealed { replicas, .. } = &entry.state else { return None };
+    let is_there =
+        |storage: &&StorageId| image.storage_health(**storage).is_some_and(StorageHealth::can_be_read);
+    (image.metadata_version() >= REWRITES_ON_WHAT_IS_THERE).then(|| replicas.iter().filter(is_there).count())
 }
 
 /// Whether a broker is there to lead.

@@ -244,6 +244,48 @@ fn chains_are_edited_by_the_present_leader_alone() {
 }
 
 #[test]
+fn a_rewrite_is_refused_that_is_where_nothing_is_any_more() {
+    simulated(on_each(async |store: Arc<dyn MetadataStore>| {
+        let store = &*store;
+        let first = register(store, 1).await;
+        let new = topic("t", 1, member(1, first.0));
+        items(store, Command::CreateTopics(vec![new.clone()])).await;
+        let partition = TopicPartition { topic_id: new.id, partition: PartitionId(0) };
+        let present = store.image().partition(&partition).unwrap().clone();
+        let seal = Seal {
+            segment: present.last().id,
+            leader_epoch: present.leader_epoch,
+            end: 10,
+            crc: 7,
+            bytes: 10,
+            holders: vec![storages(1)[0]],
+            unclean: false,
+        };
+        let ensemble = vec![member(1, first.0)];
+        let sealed = edit(store, ChainEdit::SealAndOpen { partition, seal, ensemble }).await.unwrap();
+        let replace = |storage| {
+            let mut new = sealed.chain[0].clone();
+            let old = vec![(new.id, new.generation)];
+            new.generation.0 += 1;
+            new.state = SegmentState::Sealed { end: 10, crc: 1, bytes: 2, replicas: vec![storage] };
+            let rewrite = Rewrite { old, new, compacted_to: 10, leader_epoch: Some(present.leader_epoch) };
+            ChainEdit::Replace { partition, rewrite }
+        };
+        // It was fetched by a log directory that its broker came back without.
+        register(store, 2).await;
+        let [gone, kept] = storages(2)[..] else { panic!("two log directories") };
+        let without = Registration { storages: vec![kept], ..registration(2) };
+        let registered = store.propose(Command::RegisterBroker(without)).await.unwrap();
+        assert!(matches!(registered, CommandResult::Registered(_)), "{registered:?}");
+        for storage in [gone, Uuid([9; 16])] {
+            let refused = edit(store, replace(storage)).await;
+            assert_eq!(refused, Err(EditError::Chain(ChainError::TooFewCopies { have: 0, need: 1 })));
+        }
+        assert!(edit(store, replace(kept)).await.is_ok());
+    }));
+}
+
+#[test]
 fn the_quorum_has_its_leader_and_says_how_far_it_is() {
     simulated(on_each(async |store: Arc<dyn MetadataStore>| {
         register(&*store, 1).await;
@@ -282,10 +324,11 @@ fn a_number_is_not_taken_over_from_a_process_that_lives() {
         let fence = Command::SetFenced { broker: BrokerId(1), incarnation: second, fenced: true };
         assert_eq!(items(store, fence).await, [Ok(())]);
         assert!(enter(&other).await.unwrap() > second);
-        let metadata_versions = MetadataVersions { min: 3, max: 4 };
+        let later = MetadataVersions::SUPPORTED.max + 1;
+        let metadata_versions = MetadataVersions { min: later, max: later };
         let refused = enter(&Registration { metadata_versions, ..registration(2) }).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::UnsupportedVersion);
-        assert!(refused.message.contains("serves at 3 to 4"), "{refused}");
+        assert!(refused.message.contains(&format!("serves at {later} to {later}")), "{refused}");
         assert!(store.image().broker(BrokerId(2)).is_none());
     }));
 }
