@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterator
 
 from . import clusters, runs
 from .brokers import Sides
@@ -35,14 +36,17 @@ class Row:
     # Run without being asked for: rows with bars are.
     by_default: bool = True
 
-    def alternate(self, sides: Sides, alternations: int, seconds: int) -> dict[str, dict[str, list[float]]]:
-        """Runs both sides by turns; every other time the second begins."""
-        result = {side: defaultdict(list) for side in self.sides}
+    def new_result(self) -> dict[str, dict[str, list[float]]]:
+        """Nothing measured yet, for each side."""
+        return {side: defaultdict(list) for side in self.sides}
+
+    def alternate(self, result: dict, sides: Sides, alternations: int, seconds: int) -> Iterator[tuple[int, str]]:
+        """Runs both sides by turns; every other time the second begins. Tells of each run that it is in the result."""
         for turn in range(alternations):
             for side in self.sides if turn % 2 == 0 else reversed(self.sides):
                 for key, value in self.run(sides, side, seconds).items():
                     result[side][key].append(value)
-        return result
+                yield turn + 1, side
 
 
 RATE = Figure("records_per_second", "records/s", None, True)
