@@ -132,8 +132,8 @@ pub struct Registration {
 /// read what comes with it. Commands that came with a level are not refused below it yet.
 ///
 /// 1: as it was before levels were noted. 2: commands are told apart by who proposed them, so that one that is given to two
-/// leaders is applied once; the number of a node is given to one process at a time; new nodes are given numbers. 3: a rewrite is refused whose copies are
-/// in log directories that are gone.
+/// leaders is applied once; the number of a node is given to one process at a time; new nodes are given numbers.
+/// 3: a rewrite is refused whose copies are in log directories that are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetadataVersions {
     /// The lowest; 1 or more.

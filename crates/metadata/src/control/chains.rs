@@ -73,9 +73,10 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
                 return Ok(present);
             }
             check_rewrite_name(image, &present, &rewrite)?;
-            let there = copies_there(image, &rewrite.new);
+            let there = check_copies_there(image, &rewrite.new, copies_min);
+            // First the checks of the chain: a leader of yesterday hears that it is one.
             state.replace(rewrite, copies_min)?;
-            check_copies(there, copies_min)?;
+            there?;
         }
         ChainEdit::Elect { leader, epoch, .. } => {
             if (present.leader, present.leader_epoch) == (leader, epoch) {
@@ -117,17 +118,16 @@ pub(super) fn edit(image: &mut Image, edit: ChainEdit) -> Result<Arc<PartitionSt
     Ok(state)
 }
 
-fn check_copies(there: Option<usize>, need: usize) -> Result<(), ChainError> {
-    there.filter(|have| *have < need).map_or(Ok(()), |have| Err(ChainError::TooFewCopies { have, need }))
-}
-
-/// How many copies of a sealed segment are in log directories that can be read, now or once their brokers answer again;
-/// `None` at a level of the metadata that does not ask.
-fn copies_there(image: &Image, entry: &SegmentEntry) -> Option<usize> {
-    let SegmentState::Sealed { replicas, .. } = &entry.state else { return None };
+/// Whether enough copies of a rewrite are in log directories that can be read, now or once their brokers answer again.
+fn check_copies_there(image: &Image, new: &SegmentEntry, need: usize) -> Result<(), ChainError> {
+    let SegmentState::Sealed { replicas, .. } = &new.state else { return Ok(()) };
     let is_there =
         |storage: &&StorageId| image.storage_health(**storage).is_some_and(StorageHealth::can_be_read);
-    (image.metadata_version() >= REWRITES_ON_WHAT_IS_THERE).then(|| replicas.iter().filter(is_there).count())
+    let have = replicas.iter().filter(is_there).count();
+    match have < need && image.metadata_version() >= REWRITES_ON_WHAT_IS_THERE {
+        true => Err(ChainError::TooFewCopies { have, need }),
+        false => Ok(()),
+    }
 }
 
 /// Whether a broker is there to lead.

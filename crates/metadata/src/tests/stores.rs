@@ -174,29 +174,38 @@ fn producer_ids_are_given_once_and_in_bounds() {
     }));
 }
 
+/// Broker 1, with a topic of one partition on it.
+async fn create_one(store: &dyn MetadataStore) -> (Incarnation, TopicPartition) {
+    let life = register(store, 1).await;
+    let new = topic("t", 1, member(1, life.0));
+    items(store, Command::CreateTopics(vec![new.clone()])).await;
+    (life, TopicPartition { topic_id: new.id, partition: PartitionId(0) })
+}
+
+/// Of a segment that broker 1 alone holds.
+fn seal(segment: SegmentId, epoch: i32, end: i64) -> Seal {
+    Seal {
+        segment,
+        leader_epoch: LeaderEpoch(epoch),
+        end,
+        crc: 7,
+        bytes: end as u64,
+        holders: vec![storages(1)[0]],
+        unclean: false,
+    }
+}
+
 #[test]
 fn chains_are_edited_by_the_present_leader_alone() {
     simulated(on_each(async |store: Arc<dyn MetadataStore>| {
         let store = &*store;
-        let first = register(store, 1).await;
-        let new = topic("t", 1, member(1, first.0));
-        items(store, Command::CreateTopics(vec![new.clone()])).await;
-        let partition = TopicPartition { topic_id: new.id, partition: PartitionId(0) };
+        let (first, partition) = create_one(store).await;
         let opened = store.image().partition(&partition).unwrap().last().id;
         let now = register(store, 1).await;
         assert_eq!(
             store.propose(Command::ElectAll { leader: BrokerId(1) }).await.unwrap(),
             CommandResult::Count(1)
         );
-        let seal = |segment: SegmentId, epoch: i32, end: i64| Seal {
-            segment,
-            leader_epoch: LeaderEpoch(epoch),
-            end,
-            crc: 7,
-            bytes: end as u64,
-            holders: vec![storages(1)[0]],
-            unclean: false,
-        };
         let seal_and_open = |seal, member| ChainEdit::SealAndOpen { partition, seal, ensemble: vec![member] };
         let refused = edit(store, seal_and_open(seal(opened, 0, 10), member(1, first.0))).await;
         assert!(matches!(refused, Err(EditError::Chain(ChainError::StaleEpoch { .. }))));
@@ -247,20 +256,9 @@ fn chains_are_edited_by_the_present_leader_alone() {
 fn a_rewrite_is_refused_that_is_where_nothing_is_any_more() {
     simulated(on_each(async |store: Arc<dyn MetadataStore>| {
         let store = &*store;
-        let first = register(store, 1).await;
-        let new = topic("t", 1, member(1, first.0));
-        items(store, Command::CreateTopics(vec![new.clone()])).await;
-        let partition = TopicPartition { topic_id: new.id, partition: PartitionId(0) };
+        let (first, partition) = create_one(store).await;
         let present = store.image().partition(&partition).unwrap().clone();
-        let seal = Seal {
-            segment: present.last().id,
-            leader_epoch: present.leader_epoch,
-            end: 10,
-            crc: 7,
-            bytes: 10,
-            holders: vec![storages(1)[0]],
-            unclean: false,
-        };
+        let seal = seal(present.last().id, present.leader_epoch.0, 10);
         let ensemble = vec![member(1, first.0)];
         let sealed = edit(store, ChainEdit::SealAndOpen { partition, seal, ensemble }).await.unwrap();
         let replace = |storage| {
