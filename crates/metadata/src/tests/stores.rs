@@ -7,7 +7,7 @@ use base::chain::{ChainError, Member, Rewrite, Seal, SegmentState};
 use base::env::sim::Sim;
 use base::error::ErrorCode;
 use base::ids::{
-    BrokerId, Generation, Incarnation, LeaderEpoch, PartitionId, SegmentId, TopicPartition, Uuid,
+    BrokerId, Generation, Incarnation, LeaderEpoch, PartitionId, SegmentId, StorageId, TopicPartition, Uuid,
 };
 
 use super::commands::{member, placements, registration, storages, topic};
@@ -252,23 +252,28 @@ fn chains_are_edited_by_the_present_leader_alone() {
     }));
 }
 
+/// Seals the first segment of a partition; returns what puts a rewrite in its place that only the given storage has.
+async fn sealed(store: &dyn MetadataStore) -> impl Fn(StorageId) -> ChainEdit {
+    let (life, partition) = create_one(store).await;
+    let present = store.image().partition(&partition).unwrap().clone();
+    let seal = seal(present.last().id, present.leader_epoch.0, 10);
+    let ensemble = vec![member(1, life.0)];
+    let sealed = edit(store, ChainEdit::SealAndOpen { partition, seal, ensemble }).await.unwrap();
+    move |storage| {
+        let mut new = sealed.chain[0].clone();
+        let old = vec![(new.id, new.generation)];
+        new.generation.0 += 1;
+        new.state = SegmentState::Sealed { end: 10, crc: 1, bytes: 2, replicas: vec![storage] };
+        let rewrite = Rewrite { old, new, compacted_to: 10, leader_epoch: Some(sealed.leader_epoch) };
+        ChainEdit::Replace { partition, rewrite }
+    }
+}
+
 #[test]
 fn a_rewrite_is_refused_that_is_where_nothing_is_any_more() {
     simulated(on_each(async |store: Arc<dyn MetadataStore>| {
         let store = &*store;
-        let (first, partition) = create_one(store).await;
-        let present = store.image().partition(&partition).unwrap().clone();
-        let seal = seal(present.last().id, present.leader_epoch.0, 10);
-        let ensemble = vec![member(1, first.0)];
-        let sealed = edit(store, ChainEdit::SealAndOpen { partition, seal, ensemble }).await.unwrap();
-        let replace = |storage| {
-            let mut new = sealed.chain[0].clone();
-            let old = vec![(new.id, new.generation)];
-            new.generation.0 += 1;
-            new.state = SegmentState::Sealed { end: 10, crc: 1, bytes: 2, replicas: vec![storage] };
-            let rewrite = Rewrite { old, new, compacted_to: 10, leader_epoch: Some(present.leader_epoch) };
-            ChainEdit::Replace { partition, rewrite }
-        };
+        let replace = sealed(store).await;
         // It was fetched by a log directory that its broker came back without.
         register(store, 2).await;
         let [gone, kept] = storages(2)[..] else { panic!("two log directories") };
@@ -281,6 +286,15 @@ fn a_rewrite_is_refused_that_is_where_nothing_is_any_more() {
         }
         assert!(edit(store, replace(kept)).await.is_ok());
     }));
+}
+
+#[test]
+fn nodes_of_an_earlier_level_take_a_rewrite_wherever_it_is() {
+    simulated(async {
+        let store = MemoryStore::default().at_metadata_version(2);
+        let replace = sealed(&store).await;
+        assert!(edit(&store, replace(Uuid([9; 16]))).await.is_ok());
+    });
 }
 
 #[test]
